@@ -1,0 +1,44 @@
+"""Record headers: the CloudEvents 1.0 Kafka binding in binary mode, and the W3C trace context.
+
+Source: cloudevents/spec, ``cloudevents/bindings/kafka-protocol-binding.md``, section 3.2.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from schemas.events import AnyEvent
+from schemas.keys import EntityKind
+
+Headers = list[tuple[str, bytes]]
+CONTENT_TYPE = "application/json"
+_TYPE_PREFIX = "org.enrollstream."
+
+
+def event_headers(event: AnyEvent, kind: EntityKind, source: str, traceparent: str | None = None) -> Headers:
+    """Headers of one event. The id names tenant-free content only: kind, hash and version, no person."""
+    attributes = {
+        "ce_specversion": "1.0",
+        "ce_type": f"{_TYPE_PREFIX}{kind}.v1",
+        "ce_source": source,
+        "ce_id": f"{kind}-{event.version}-{event.content_hash}",
+        "ce_time": event.accepted_at.isoformat(),
+        "ce_dataschema": f"urn:enrollstream:{kind}:v1",
+        "content-type": CONTENT_TYPE,
+        "traceparent": traceparent or new_traceparent(),
+    }
+    return [(name, value.encode()) for name, value in attributes.items()]
+
+
+def header(headers: Sequence[tuple[str, bytes | str | None]] | None, name: str) -> str | None:
+    """The first header called `name`, decoded; None when absent. Kafka allows repeated names, the first one counts."""
+    for found, value in headers or ():
+        if found == name and value is not None:
+            return value if isinstance(value, str) else value.decode("utf-8", "replace")
+    return None
+
+
+def new_traceparent() -> str:
+    """A fresh W3C trace context, unsampled flag off (``00-<trace id>-<span id>-01``)."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

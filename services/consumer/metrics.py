@@ -1,0 +1,73 @@
+"""Every metric of the consumer: name, kind, labels (closed sets, never an id) and meaning."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+FRESHNESS_SECONDS = (0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry per process; tests make their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        # Intake
+        self.events = Counter(
+            "sis_events_total",
+            "Records read, by what became of them",
+            ["kind", "result"],  # taken, superseded, duplicate, undecodable, parked, hash_alarm
+            registry=self.registry,
+        )
+        self.intake_seconds = Histogram(
+            "sis_intake_transaction_seconds", "One ledger transaction", buckets=CALL_SECONDS, registry=self.registry
+        )
+        self.decisions = Counter(
+            "sis_decisions_total",
+            "Seats decided, by what has to be done",
+            ["effect"],  # add, drop, update, none
+            registry=self.registry,
+        )
+        self.assigned = Gauge("sis_consumer_assigned_partitions", "Partitions this process reads", registry=self.registry)
+        self.lag = Gauge("sis_consumer_lag_records", "Records not read yet", ["topic"], registry=self.registry)
+        self.poll_age = Gauge("sis_consumer_poll_age_seconds", "Since the intake loop last turned", registry=self.registry)
+        self.rebalances = Counter("sis_rebalances_total", "Assignments and revocations", ["what"], registry=self.registry)
+        self.recovery = Gauge("sis_ledger_recovery", "1 while the ledger reads before it writes", registry=self.registry)
+        self.offset_conflicts = Counter(
+            "sis_offset_conflicts_total", "Batches abandoned because the stored offset did not fit", registry=self.registry
+        )
+        # Seats
+        self.freshness = Histogram(
+            "sis_event_to_applied_seconds",
+            "From the publisher's acceptance to the confirmation in the LMS",
+            ["effect"],  # add, drop, update
+            buckets=FRESHNESS_SECONDS,
+            registry=self.registry,
+        )
+        self.work = Gauge("sis_work_seats", "Unsettled seats", ["target", "state"], registry=self.registry)
+        self.oldest = Gauge(
+            "sis_oldest_unapplied_event_age_seconds",
+            "Age of the oldest unsettled change",
+            ["target", "state"],
+            registry=self.registry,
+        )
+        self.suspect = Gauge("sis_suspect_seats", "Seats with a call of unknown outcome", ["target"], registry=self.registry)
+        self.dead = Counter("sis_dead_letters_total", "Seats that need a person", ["reason"], registry=self.registry)
+        # Calls
+        self.calls = Counter("lms_requests_total", "Calls to the LMS", ["target", "endpoint", "outcome"], registry=self.registry)
+        self.call_seconds = Histogram(
+            "lms_request_seconds",
+            "Duration of a call to the LMS",
+            ["target", "endpoint"],
+            buckets=CALL_SECONDS,
+            registry=self.registry,
+        )
+        self.rate_limit_remaining = Gauge(
+            "lms_rate_limit_remaining", "As the last answer reported it", ["target"], registry=self.registry
+        )
+        self.lease_held = Gauge("sis_lease_held", "1 while this process drives the target", ["target"], registry=self.registry)
+        # Operators
+        self.operator_actions = Counter(
+            "sis_operator_actions_total", "Calls to the operations API", ["action", "result"], registry=self.registry
+        )

@@ -1,0 +1,77 @@
+"""What both services' HTTP surfaces have in common: health, metrics, problem details, bounded bodies, running uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+Check = Callable[[], dict[str, bool]]
+"""Named conditions; all must hold."""
+
+
+class BodyTooLarge(ValueError):
+    """The request body is over the limit; the rest of it was not read."""
+
+
+class BodyTooSlow(ValueError):
+    """The body did not arrive in time."""
+
+
+async def read_body(request: Request, limit_bytes: int, timeout_seconds: float) -> bytes:
+    """The whole body, within bounds; raises `BodyTooLarge` (a declared length unread) or `BodyTooSlow`."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise BodyTooLarge(f"more than {limit_bytes} bytes")
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise BodyTooLarge(f"more than {limit_bytes} bytes")
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise BodyTooSlow(f"not complete after {timeout_seconds} s") from error
+    return b"".join(chunks)
+
+
+def problem(status: HTTPStatus, title: str, **members: object) -> JSONResponse:
+    """An RFC 9457 problem; `members` must not quote the caller's data."""
+    content = {"type": "about:blank", "title": title, "status": status.value, **members}
+    return JSONResponse(content, status_code=status.value, media_type="application/problem+json")
+
+
+def operations_router(alive: Check, ready: Check, registry: CollectorRegistry) -> APIRouter:
+    """``/healthz`` (is this process working), ``/readyz`` (may it get traffic) and ``/metrics``."""
+    router = APIRouter()
+
+    @router.get("/healthz")
+    def healthz() -> JSONResponse:
+        return _checked(alive())
+
+    @router.get("/readyz")
+    def readyz() -> JSONResponse:
+        return _checked(ready())
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _checked(conditions: dict[str, bool]) -> JSONResponse:
+    status = HTTPStatus.OK if all(conditions.values()) else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse(conditions, status_code=status.value)
+
+
+def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    """A uvicorn server without its own logging (URLs may not be logged) whose lifespan is the app's."""
+    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, loop="uvloop", lifespan="on")
+    return uvicorn.Server(config)

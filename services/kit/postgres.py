@@ -1,0 +1,88 @@
+"""PostgreSQL: connections, migrations, and array parameters as text literals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow
+
+Connection = psycopg.Connection[TupleRow]
+
+
+class MigrationError(RuntimeError):
+    """The database's schema does not fit this program; the message says which migration and what to do."""
+
+
+class DatabaseIdentity(NamedTuple):
+    """Which history of which database we are talking to. Both change when a standby is promoted or a backup restored."""
+
+    system_id: str
+    timeline: int
+
+
+def connect(url: str, *, autocommit: bool = True) -> Connection:
+    """A connection for one owner thread.
+
+    Generic plans: the statements with ``unnest`` run the same plan for any array, and planning them anew costs a third of
+    their time. Turn it off for a query with LIMIT whose best plan depends on the data.
+    """
+    connection = psycopg.connect(url, autocommit=autocommit, connect_timeout=5)
+    connection.execute("set plan_cache_mode = force_generic_plan")
+    return connection
+
+
+def text_array(values: Iterable[str | None]) -> str:
+    """A PostgreSQL array literal (``{"a","b",NULL}``), to be cast with ``::text[]`` or another array type.
+
+    psycopg adapts a Python list element by element; one literal costs a seventh of that. Backslash and quote are escaped,
+    None becomes NULL (array input syntax: PostgreSQL documentation, section 8.15.6).
+    """
+    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def identity(connection: Connection) -> DatabaseIdentity:
+    """The database's system identifier and its current timeline (the first 8 hex digits of a WAL file's name)."""
+    row = connection.execute(
+        """select system_identifier::text,
+                  ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+             from pg_control_system()"""
+    ).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate-like function always returns its row)
+    return DatabaseIdentity(row[0], row[1])
+
+
+def migrate(url: str, migrations: Traversable, schema: str) -> None:
+    """Bring `schema` up to date with the ``*.sql`` files of a folder, in name order, each in one transaction.
+
+    Several processes may call this at once: an advisory lock lets one work while the others wait. An applied file that was
+    edited afterwards is refused (`MigrationError`): schema changes are new files.
+    """
+    with psycopg.connect(url) as connection:
+        connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"migrate {schema}"])
+        connection.execute(f'create schema if not exists "{schema}"')
+        connection.execute(f'set local search_path = "{schema}"')
+        connection.execute(
+            "create table if not exists migration (name text primary key, digest text not null, at timestamptz default now())"
+        )
+        applied: dict[str, str] = dict(connection.execute("select name, digest from migration").fetchall())
+        for file in sorted((f for f in migrations.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name):
+            _apply(connection, file, applied.get(file.name))
+
+
+def _apply(connection: Connection, file: Traversable, applied_digest: str | None) -> None:
+    text = file.read_text()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if applied_digest == digest:
+        return
+    if applied_digest is not None:
+        raise MigrationError(f"{file.name} was changed after it had been applied; put the change into a new file")
+    connection.execute(text)
+    connection.execute("insert into migration (name, digest) values (%s, %s)", [file.name, digest])

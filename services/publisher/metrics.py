@@ -1,0 +1,53 @@
+"""Every metric of the publisher: name, kind, labels (closed sets, never an id) and meaning."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """One registry per process; tests make their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "sis_intake_requests_total",
+            "Deliveries by how they were answered",
+            [
+                "source",
+                "outcome",
+            ],  # accepted, ping, quarantined, rejected_auth, rejected_schema, too_large, too_slow, unavailable
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "sis_intake_seconds", "From the first byte to the answer", ["source"], buckets=SECONDS, registry=self.registry
+        )
+        self.last_message = Gauge(
+            "sis_source_last_message_timestamp_seconds", "When a source last delivered", ["source"], registry=self.registry
+        )
+        self.rows = Counter(
+            "sis_source_rows_total",
+            "Source rows by what they did",
+            ["source", "result"],  # changed, unchanged, quarantined
+            registry=self.registry,
+        )
+        self.order_ambiguous = Counter(
+            "sis_order_ambiguous_total", "Rows whose order was decided by arrival", ["source"], registry=self.registry
+        )
+        self.quarantined = Counter(
+            "sis_quarantined_total", "Messages or rows put into quarantine", ["source", "reason"], registry=self.registry
+        )
+        self.events = Counter("sis_events_published_total", "Events acknowledged by Kafka", ["kind"], registry=self.registry)
+        self.publish_failures = Counter(
+            "sis_publish_failures_total", "Events that Kafka did not acknowledge", ["reason"], registry=self.registry
+        )
+        self.outbox_oldest = Gauge(
+            "sis_outbox_oldest_age_seconds", "Age of the oldest event that Kafka has not acknowledged", registry=self.registry
+        )
+        self.outbox_dead = Gauge("sis_outbox_dead", "Events that Kafka refused for good", registry=self.registry)
+        self.fold_seconds = Histogram(
+            "sis_mirror_transaction_seconds", "One group commit of the mirror", buckets=SECONDS, registry=self.registry
+        )
+        self.recovering = Gauge("sis_mirror_recovering", "1 while the mirror takes its history back", registry=self.registry)
