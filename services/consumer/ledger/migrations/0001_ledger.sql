@@ -232,22 +232,28 @@ create table replay (
   topic_id text not null,
   "partition" int not null,
   first bigint not null,
-  last bigint not null,
+  last bigint not null,              -- inclusive, never past the log's end at the time of the call
   next bigint not null,              -- progress
   dry_run boolean not null,
   verify boolean not null,
   state text not null check (state in ('running', 'done', 'failed')),
   reason text,
   actor text not null,
+  owner text,                        -- the process that runs it; null when nobody does
+  owned_until timestamptz,           -- another process may take it over afterwards
   created_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz
 );
+create unique index replay_one_running on replay (topic, "partition") where state = 'running';
+create index replay_newest on replay (created_at desc, replay);
 
 -- One row per offset of the range.
 create table replay_record (
   replay uuid not null references replay on delete cascade,
   "offset" bigint not null,
-  verdict text not null check (verdict in ('reopened', 'already_satisfied', 'superseded', 'undecodable', 'expired', 'absent', 'no_seat')),
+  verdict text not null check (verdict in (
+    'reopened', 'already_satisfied', 'superseded', 'undecodable', 'parked', 'hash_alarm', 'expired', 'absent', 'no_seat')),
+  reason text,                       -- of undecodable and parked: a closed code or a field name, never a value
   tenant text,
   kind text,
   key text,
