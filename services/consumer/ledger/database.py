@@ -1,0 +1,43 @@
+"""Connections to the ledger's schema, and its migrations."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import psycopg
+from psycopg import conninfo, sql
+
+from services.kit import postgres
+from services.kit.postgres import Connection
+
+SCHEMA = "ledger"
+
+
+def connect(url: str, *, autocommit: bool = True, statement_timeout_seconds: float = 0) -> Connection:
+    """A connection for one owner thread that sees the ledger's tables without a prefix. Timeout 0 means none."""
+    connection = postgres.connect(address(url), autocommit=autocommit)
+    with connection.transaction():
+        connection.execute(sql.SQL("set statement_timeout = {}").format(int(statement_timeout_seconds * 1000)))
+    return connection
+
+
+def address(url: str) -> str:
+    """`url` with the ledger's schema as search path, for any PostgreSQL driver that speaks libpq."""
+    parameters = conninfo.conninfo_to_dict(url)
+    options = f"{parameters.get('options') or ''} -c search_path={SCHEMA}".strip()
+    return conninfo.make_conninfo(url, options=options)
+
+
+def migrate(url: str) -> None:
+    """Bring the ledger's tables up to date; several processes may do so at once."""
+    postgres.migrate(url, files("services.consumer.ledger") / "migrations", SCHEMA)
+
+
+def is_current(connection: Connection) -> bool:
+    """Whether every migration that this program knows has been applied."""
+    known = {file.name for file in (files("services.consumer.ledger") / "migrations").iterdir() if file.name.endswith(".sql")}
+    try:
+        applied = {name for (name,) in connection.execute("select name from migration").fetchall()}
+    except psycopg.errors.UndefinedTable:
+        return False
+    return known <= applied

@@ -1,0 +1,92 @@
+"""The consumer's nouns: seats, what they should be and what they are. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from schemas import keys
+
+SeatState = Literal["active", "inactive", "completed", "deleted"]
+"""What a seat should be. `active` gives access; `inactive` is listed without access; `completed` reads on; `deleted` is gone."""
+
+AppliedState = Literal["unknown", "absent", "active", "inactive", "completed", "deleted", "other"]
+"""What the LMS confirmed. `unknown` from intent until outcome, and before the first read; `absent`: the LMS never had the seat;
+`other`: a state of the LMS that no policy asks for (an invitation, for example)."""
+
+Effect = Literal["add", "drop", "update"]
+"""What a decision does to a person's access: gives it, takes it away, or changes what they see."""
+
+WorkState = Literal["pending", "retrying", "waiting", "held", "dead", "suspect"]
+"""`waiting`: an object is missing in the LMS; `dead`: a person has to look; `suspect`: right, but a late call may still land."""
+
+Origin = Literal["ours", "adopted", "foreign"]
+"""Who made the LMS's row: we did, we found it as wanted before our first write, or somebody else's that we leave alone."""
+
+MissingKind = Literal["user", "section"]
+
+PRIORITY_DROP = 0
+PRIORITY_INSTRUCTOR = 1
+PRIORITY_ADD = 2
+PRIORITY_CLAIM = 3
+PRIORITY_REPAIR = 4
+
+WORK_CHANNEL = "work"
+"""PostgreSQL notification channel: new work is committed; the payload is the target."""
+
+
+class SeatRef(NamedTuple):
+    """The identity of one seat: sorts by target, then seat; that is the order in which seats are locked."""
+
+    target: str
+    seat: str
+    """The LMS section, LMS user, role and associated user, encoded and joined; see `seat_key`."""
+
+
+class PersonRef(NamedTuple):
+    """One person of one tenant: sorts in the order in which persons are locked."""
+
+    tenant: str
+    person: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One row of the LMS as the policy names it: what a target needs to find, make or remove it."""
+
+    target: str
+    tenant: str
+    person: str
+    """SIS id."""
+    section: str
+    """Section key text, ``institution/term/section``."""
+    course: str | None
+    """Course key text, None while the SIS has not said."""
+    lms_section: str
+    """SIS id of the section as the LMS knows it."""
+    lms_user: str
+    """SIS id of the user as the LMS knows it."""
+    role: str
+    """The LMS's role label; equal to `base_role` unless the role is a custom one."""
+    base_role: str
+    associated_user: str = ""
+    """SIS id of the observed user, empty for all other roles."""
+
+    @property
+    def ref(self) -> SeatRef:
+        """The seat's identity."""
+        return SeatRef(self.target, seat_key(self.lms_section, self.lms_user, self.role, self.associated_user))
+
+
+def seat_key(lms_section: str, lms_user: str, role: str, associated_user: str = "") -> str:
+    """The text that names a seat within its target."""
+    return keys.join(lms_section, lms_user, role, associated_user)
+
+
+def satisfied(desired: SeatState, applied: AppliedState) -> bool:
+    """Whether the LMS is as wanted. A seat that should be gone and never was there is. `SATISFIED` says the same in SQL."""
+    return desired == applied or (desired == "deleted" and applied == "absent")
+
+
+SATISFIED = "(seat.desired = seat.applied or (seat.desired = 'deleted' and seat.applied = 'absent'))"
+"""`satisfied` as an SQL expression over a row called ``seat``."""

@@ -1,0 +1,66 @@
+"""What the consumer reads from its environment, once per process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings
+
+from schemas.topics import Topics
+
+
+class Settings(BaseSettings):
+    """All settings of the consumer except Kafka's (`services.kit.kafka.KafkaSettings`). Times are seconds."""
+
+    database_url: SecretStr = Field(description="PostgreSQL of the ledger, a libpq URL; the schema `ledger` is created in it")
+    topic_prefix: str = Field(default="enrollstream", pattern=r"^[A-Za-z0-9._-]+$", description="start of all topic names")
+    group_id: str = Field(default="enrollstream", min_length=1, description="Kafka consumer group of the intake")
+    tenant: str = Field(default="main", min_length=1, description="the SIS id space that this consumer's policy decides for")
+
+    target: str = Field(default="canvas", pattern=r"^[a-z0-9_-]+$", description="name of the LMS account in tables and metrics")
+    canvas_url: str = Field(pattern=r"^https?://", description="origin of Canvas, for example https://canvas.example.edu")
+    canvas_token_file: Path = Field(description="file with the API token on one line; re-read when it changes")
+    canvas_account: str = Field(default="self", description="Canvas account whose roles are used")
+    policy_file: Path | None = Field(
+        default=None,
+        description="registrar's policy for the first start; the packaged one when absent. Later: `policy apply FILE`",
+    )
+    operations_credentials_file: Path | None = Field(
+        default=None, description="who may call the operations API, one name:secret a line; without it the API refuses everybody"
+    )
+
+    lease_seconds: float = Field(default=15, gt=0, description="a driver that is silent for so long may be replaced")
+    lease_renew_seconds: float = Field(default=5, gt=0, description="how often the driver renews its lease")
+    call_timeout_seconds: float = Field(default=8, gt=0, description="longest call to the LMS; below lease minus renewal")
+    late_bound_seconds: float = Field(default=60, ge=0, description="a call of unknown outcome may still land for so long")
+    replica_lag_seconds: float = Field(default=5, ge=0, description="the LMS may answer reads from a copy that is so old")
+    swap_settle_seconds: float = Field(default=3, ge=0, description="a removal waits so long for the add of a swap")
+    max_in_flight: int = Field(default=10, ge=1, le=500, description="calls to the LMS at the same time")
+    max_replay_records: int = Field(default=1_000_000, ge=1, description="longest range of one replay")
+
+    ledger_timeout_seconds: float = Field(default=10, gt=0, description="longest statement of the intake; then it tries again")
+    offset_check_seconds: float = Field(
+        default=5, gt=0, description="how often an idle intake compares its offsets with the ledger"
+    )
+    stop_seconds: float = Field(default=15, gt=0, description="after SIGTERM the process ends within this time")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8081, ge=0, le=65535, description="port to listen on")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="least severe level that is logged"
+    )
+
+    @model_validator(mode="after")
+    def _calls_end_before_the_lease(self) -> Self:
+        if self.call_timeout_seconds >= self.lease_seconds - self.lease_renew_seconds:
+            raise ValueError(
+                "CALL_TIMEOUT_SECONDS must be below LEASE_SECONDS - LEASE_RENEW_SECONDS: a call has to end while its lease holds"
+            )
+        return self
+
+    @property
+    def topics(self) -> Topics:
+        """Names of the topics under the prefix."""
+        return Topics(self.topic_prefix)
