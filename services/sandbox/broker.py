@@ -71,6 +71,12 @@ class EmbeddedBroker:
         """Delay every answer of one broker."""
         self._library.rd_kafka_mock_broker_set_rtt(self._cluster, broker_id, milliseconds)
 
+    def trim(self, topic: str, partition: int, before: int) -> None:
+        """Delete the records of one partition below the offset `before`, as retention would."""
+        code = self._library.rd_kafka_mock_partition_delete_records(self._cluster, topic.encode(), partition, before)
+        if code != _NO_ERROR:
+            raise BrokerError(f"cannot trim {topic} before {before}: error {code}")
+
     def close(self) -> None:
         """Stop the cluster and drop its log. Safe to call twice."""
         if self._cluster:
@@ -102,6 +108,7 @@ def _librdkafka() -> ctypes.CDLL:
         "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
         "rd_kafka_mock_set_controller_id": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_topic_create": (number, [pointer, text, number, number]),
+        "rd_kafka_mock_partition_delete_records": (number, [pointer, text, ctypes.c_int32, ctypes.c_int64]),
         "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),

@@ -1,0 +1,211 @@
+"""Reading one bounded range of one partition, apart from the live group: the Kafka side of a replay.
+
+The reader assigns itself explicit offsets under a group id that it never joins and never commits to, so nothing that it does
+can move the live consumer. Only this module and the intake's `log` import the Kafka client.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from services.kit.kafka import KafkaSettings, topic_ids
+
+log = structlog.get_logger()
+
+_REFUSALS = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+"""Errors that waiting does not cure. The client retries every other one by itself."""
+
+
+class LogUnavailable(RuntimeError):
+    """Kafka did not answer in time; trying again later may help."""
+
+
+class LogRefused(RuntimeError):
+    """Kafka will not let us read this partition; `reason` is the client's name of the error."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Bounds(NamedTuple):
+    """What a partition holds now."""
+
+    topic_id: str
+    low: int
+    """The oldest offset that is kept."""
+    high: int
+    """One past the newest offset that a reader may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record as it is in the log."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An offset that the log cannot give: trimmed away (`expired`), or never visible to readers (`absent`)."""
+
+    offset: int
+    fate: Literal["expired", "absent"]
+
+
+class RangeLog:
+    """The partitions of one cluster, by range. Blocking; every call makes a client of its own."""
+
+    def __init__(self, settings: KafkaSettings, group: str, timeout_seconds: float = 5) -> None:
+        """`group` is only a name that the access rules of the cluster must allow."""
+        self._settings = settings
+        self._group = group
+        self._timeout = timeout_seconds
+
+    def bounds(self, topic: str, partition: int) -> Bounds | None:
+        """What the partition holds; None when it does not exist. Raises `LogUnavailable`."""
+        consumer = self._consumer()
+        try:
+            known = consumer.list_topics(timeout=self._timeout).topics.get(topic)
+            if known is None or partition not in known.partitions:
+                return None
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout)
+        except KafkaException as error:
+            raise LogUnavailable(error.args[0].name()) from error
+        finally:
+            consumer.close()
+        topic_id = topic_ids(self._settings, [topic], self._timeout).get(topic)
+        if topic_id is None:
+            raise LogUnavailable("topic id unknown")
+        return Bounds(topic_id, low, high)
+
+    def read(self, topic: str, partition: int, first: int, last: int) -> RangeReader:
+        """A reader of the offsets `first` to `last`, both included."""
+        consumer = self._consumer()
+        try:
+            return RangeReader(consumer, TopicPartition(topic, partition, first), last, self._timeout)
+        except BaseException:
+            consumer.close()
+            raise
+
+    def _consumer(self) -> Consumer:
+        configuration = self._settings.reader(self._group) | {"enable.partition.eof": True}
+        return Consumer(configuration, logger=logging.getLogger("librdkafka"))
+
+
+class RangeReader:
+    """Names every offset of its range once, in order. Owned by one thread at a time; `close` it."""
+
+    def __init__(self, consumer: Consumer, start: TopicPartition, last: int, timeout_seconds: float) -> None:
+        self._consumer = consumer
+        self._partition = TopicPartition(start.topic, start.partition)
+        self._next: int = start.offset
+        self._last = last
+        self._timeout = timeout_seconds
+        self._ahead: deque[LogRecord] = deque()
+        self._low = 0
+        """Offsets below are expired."""
+        self._empty_below = 0
+        """Offsets below that are not in `_ahead` have no record."""
+        self._assign()
+
+    @property
+    def done(self) -> bool:
+        """Whether the whole range has been named."""
+        return self._next > self._last
+
+    def read(self, limit: int, wait_seconds: float) -> list[LogRecord | Missing]:
+        """At most `limit` further offsets; empty when the range is done, or when the broker gave nothing in time.
+
+        Raises `LogRefused`, or `LogUnavailable` when the broker cannot say why it refuses an offset.
+        """
+        found = list(self._known(limit))
+        if not found and not self.done:
+            self._fetch(limit, wait_seconds)
+            found = list(self._known(limit))
+        return found
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._consumer.close()
+
+    def _known(self, limit: int) -> Iterator[LogRecord | Missing]:
+        while limit and not self.done:
+            found = self._at(self._next)
+            if found is None:
+                return
+            yield found
+            self._next, limit = self._next + 1, limit - 1
+
+    def _at(self, offset: int) -> LogRecord | Missing | None:
+        """What is at the offset; None while the broker has not told."""
+        if self._ahead and self._ahead[0].offset == offset:
+            return self._ahead.popleft()
+        if offset < self._low:
+            return Missing(offset, "expired")
+        if self._ahead or offset < self._empty_below:
+            return Missing(offset, "absent")
+        return None
+
+    def _fetch(self, limit: int, wait_seconds: float) -> None:
+        first = self._consumer.poll(wait_seconds)
+        if first is None:
+            return
+        for message in [first, *self._consumer.consume(limit, 0)]:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is None:
+            offset = message.offset()
+            assert offset is not None  # noqa: S101  (a record has one)
+            self._ahead.append(LogRecord(offset, message.key(), message.value()))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            # Not every offset has a record: compaction and transaction markers leave gaps, also at the very end.
+            if (message.offset() or 0) > self._last or self._ends_early():
+                self._empty_below = self._last + 1
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._step_over_what_is_gone()
+        elif error.code() in _REFUSALS:
+            raise LogRefused(error.name())
+        else:
+            log.info("replay_log_error", code=error.name(), topic=self._partition.topic, partition=self._partition.partition)
+
+    def _step_over_what_is_gone(self) -> None:
+        """The log begins later than we asked (it was trimmed meanwhile), or ends earlier (it was truncated)."""
+        self._assign()
+        if self._low <= self._next and self._ends_early():
+            self._empty_below = self._last + 1
+
+    def _ends_early(self) -> bool:
+        """Has the log lost its end since the range was bounded by it? An election may also hide it for a moment."""
+        return self._watermarks()[1] <= self._last
+
+    def _assign(self) -> None:
+        position = self._ahead[-1].offset + 1 if self._ahead else self._next
+        self._low, _ = self._watermarks()
+        start = max(position, self._low)
+        self._consumer.assign([TopicPartition(self._partition.topic, self._partition.partition, start)])
+
+    def _watermarks(self) -> tuple[int, int]:
+        try:
+            return self._consumer.get_watermark_offsets(self._partition, timeout=self._timeout)
+        except KafkaException as error:
+            raise LogUnavailable(error.args[0].name()) from error
