@@ -200,6 +200,8 @@ create table policy (
   active boolean not null,
   created_at timestamptz not null default clock_timestamp(),
   actor text not null,
+  redecided_upto text not null default '',  -- the last person decided again under this version; it goes on behind them
+  redecided_at timestamptz,          -- null until everybody has been
   primary key (tenant, version)
 );
 create unique index policy_one_active on policy (tenant) where active;

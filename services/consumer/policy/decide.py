@@ -1,0 +1,140 @@
+"""From what the SIS says to what the seats should be: pure, no clock, no I/O.
+
+The decision depends on the newest state of the entities alone, never on the order in which they came, so deciding again
+changes nothing and a replay decides what the live stream decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal, NamedTuple
+
+from schemas import keys
+from schemas.events import EnrollmentRole, EnrollmentStatus
+from schemas.keys import EntityKey
+from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
+from services.consumer.policy.model import Policy
+
+_STRENGTH: dict[SeatState, int] = {"active": 3, "inactive": 2, "completed": 1, "deleted": 0}
+"""Strongest access wins where several entitlements meet in one seat."""
+
+
+class Stamp(NamedTuple):
+    """Which event a decision rests on. The later acceptance is the newer one."""
+
+    accepted_at: datetime
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SectionState:
+    """What decides about a section's members."""
+
+    status: Literal["active", "tentative", "closed", "cancelled", "removed"]
+    course: str | None
+    """Course key text."""
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """One enrollment entity at its newest version, with its section's when the SIS has told it."""
+
+    entity: EntityKey
+    status: EnrollmentStatus
+    role: EnrollmentRole
+    effective_date: date | None
+    """The change's own business date. Rules about dates use this and never today: a replay has to decide alike."""
+    stamp: Stamp
+    section: SectionState | None = None
+
+    @property
+    def person(self) -> str:
+        """SIS id."""
+        return self.entity.parts[3]
+
+    @property
+    def section_key(self) -> str:
+        """Section key text."""
+        return keys.join(*self.entity.parts[:3])
+
+    @property
+    def newest(self) -> Stamp:
+        """The newest of the events that this enrollment's decision rests on."""
+        return max(self.stamp, self.section.stamp) if self.section else self.stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What one entity gives one seat."""
+
+    entity: EntityKey
+    seat: Seat
+    state: SeatState
+    version: int
+    """Of the entity."""
+    because: Stamp
+    """The newest event behind it: the section's when that changed last."""
+    decide_again_at: datetime | None = None
+    """When time alone will change the decision (a start in the future); None: only an event or another policy can."""
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSeat:
+    """What one seat should be."""
+
+    seat: Seat
+    state: SeatState
+    because: Stamp
+
+
+def decide(enrollments: Iterable[Enrollment], policy: Policy, target: str) -> list[Entitlement]:
+    """What the enrollments of a person give, in the order of their keys. A status or role that gives no seat gives nothing."""
+    found = (_entitlement(enrollment, policy, target) for enrollment in sorted(enrollments, key=lambda one: one.entity))
+    return [entitlement for entitlement in found if entitlement is not None]
+
+
+def _entitlement(enrollment: Enrollment, policy: Policy, target: str) -> Entitlement | None:
+    role = policy.roles[enrollment.role]
+    state = policy.state(_status(enrollment))
+    if role is None or state is None:
+        return None
+    institution, term, section, person, _family = enrollment.entity.parts
+    tenant = enrollment.entity.tenant
+    seat = Seat(
+        target=target,
+        tenant=tenant,
+        person=person,
+        section=enrollment.section_key,
+        course=enrollment.section.course if enrollment.section else None,
+        lms_section=policy.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=section),
+        lms_user=policy.sis_ids.user.format(tenant=tenant, person=person),
+        role=role.label,
+        base_role=role.base,
+    )
+    return Entitlement(enrollment.entity, seat, state, enrollment.stamp.version, enrollment.newest)
+
+
+def _status(enrollment: Enrollment) -> EnrollmentStatus:
+    """A class that does not take place cancels its members; who never had a seat in it still has none."""
+    gone = enrollment.section is not None and enrollment.section.status in ("cancelled", "removed")
+    return "cancelled" if gone and enrollment.status != "waitlisted" else enrollment.status
+
+
+def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, DesiredSeat]:
+    """One state per seat: the strongest, and among equals the newest event counts as its reason."""
+    seats: dict[SeatRef, DesiredSeat] = {}
+    for one in sorted(entitlements, key=lambda one: (_STRENGTH[one.state], one.because, one.entity), reverse=True):
+        seats.setdefault(one.seat.ref, DesiredSeat(one.seat, one.state, one.because))
+    return seats
+
+
+def effect_of(before: SeatState | None, after: SeatState) -> Effect:
+    """What a change of a seat does to its person; `before` is None for a seat that the ledger did not know."""
+    if after == "active":
+        return "add"
+    if after == "deleted" or (after == "inactive" and before != "deleted"):
+        return "drop"
+    return "update"

@@ -1,0 +1,180 @@
+"""The registrar's policy: YAML in, a validated value out. Errors name the line and say what to write instead."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from schemas.events import EnrollmentRole, EnrollmentStatus
+from services.consumer.nouns import SeatState
+
+BaseRole = Literal["StudentEnrollment", "TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"]
+StatusRule = Literal["active", "inactive", "completed", "removal", "none"]
+"""What a status gives: a state, `removal` (what `drop_action` says), or `none`: no seat at all, as if there were no row."""
+
+_PADDING = re.compile(r"[^{}]?[<>^][1-9][0-9]?")
+
+
+class PolicyError(ValueError):
+    """The policy cannot be used. The message names the line and the reason, one problem a line."""
+
+
+def _template(*known: str) -> AfterValidator:
+    """Accepts text with ``{field}`` and ``{field:0>5}``; anything cleverer could fail, or let two objects share one id."""
+
+    def check(text: str) -> str:
+        used = set()
+        for _literal, field, padding, conversion in _pieces(text):
+            if field is None:
+                continue
+            if field not in known:
+                raise ValueError(f"unknown field {{{field}}}; known are {', '.join(known)}")
+            if conversion or (padding and not _PADDING.fullmatch(padding)):
+                raise ValueError(f"{{{field}}} may only be padded, for example {{{field}:0>5}}")
+            used.add(field)
+        if known[-1] not in used:
+            raise ValueError(f"must contain {{{known[-1]}}}, otherwise all of them would share one id")
+        return text
+
+    return AfterValidator(check)
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str | None, str | None, str | None]]:
+    try:
+        yield from string.Formatter().parse(text)
+    except ValueError as error:
+        raise ValueError(f"unbalanced braces ({error})") from error
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SisIds(_Part):
+    """How an id of the SIS is written in the LMS."""
+
+    user: Annotated[str, _template("tenant", "person")]
+    section: Annotated[str, _template("tenant", "institution", "term", "section")]
+
+
+class Role(_Part):
+    """A role of the LMS: a base type, and the label of a custom role when it is one."""
+
+    base: BaseRole
+    role: str | None = Field(default=None, min_length=1, max_length=255)
+
+    @property
+    def label(self) -> str:
+        """The role's own name; a built-in role is called like its base type."""
+        return self.role or self.base
+
+
+class Policy(_Part):
+    """What each status and role of the SIS gives in the LMS. Every word of the event contract has its line."""
+
+    sis_ids: SisIds
+    statuses: dict[EnrollmentStatus, StatusRule]
+    roles: dict[EnrollmentRole, Role | None]
+    drop_action: Literal["deleted", "inactive", "completed"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_roles(cls, data: Any) -> Any:
+        """``student: StudentEnrollment`` is short for ``{base: StudentEnrollment}``, and ``none`` for no seat."""
+        if not isinstance(data, dict) or not isinstance(data.get("roles"), dict):
+            return data
+        return data | {"roles": {name: _long_role(value) for name, value in data["roles"].items()}}
+
+    @field_validator("statuses", "roles")
+    @classmethod
+    def _complete(cls, given: dict[str, Any], field: ValidationInfo) -> dict[str, Any]:
+        known = get_args(EnrollmentStatus if field.field_name == "statuses" else EnrollmentRole)
+        missing = [word for word in known if word not in given]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}; write none for what gives no seat")
+        return given
+
+    def state(self, status: EnrollmentStatus) -> SeatState | None:
+        """The seat's state under a status; None when it gives no seat."""
+        rule = self.statuses[status]
+        if rule == "none":
+            return None
+        return self.drop_action if rule == "removal" else rule
+
+
+def _long_role(value: Any) -> Any:
+    if value == "none":
+        return None
+    return {"base": value} if isinstance(value, str) else value
+
+
+def default_text() -> str:
+    """The packaged policy, with its comments."""
+    return (files("services.consumer.policy") / "default.yaml").read_text(encoding="utf-8")
+
+
+def parse(text: str) -> Policy:
+    """The policy in `text`; raises `PolicyError`."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader that also refuses repeated keys)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise PolicyError(f"line {line}: {error.problem or 'not YAML'}") from error
+    except yaml.YAMLError as error:
+        raise PolicyError("line 1: not YAML text") from error
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise PolicyError("\n".join(_explain(node, problem) for problem in error.errors(include_url=False))) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without a trap: a key that is written twice is an error, not a silent replacement."""
+
+
+def _unique_keys(loader: _Loader, node: yaml.MappingNode) -> Mapping[Any, Any]:
+    seen = set()
+    for key, _value in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"{key.value} is written twice", problem_mark=key.start_mark)
+        seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
+
+
+def _explain(node: yaml.Node | None, problem: ErrorDetails) -> str:
+    path = [part for part in problem["loc"] if part != "[key]"]
+    reason = problem["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in path)
+    return f"line {_line(node, path)}: {place + ': ' if place else ''}{reason}"
+
+
+def _line(node: yaml.Node | None, path: list[int | str]) -> int:
+    """The line of the deepest node on `path` that the text has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in path:
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next(((key, value) for key, value in entries if key.value == str(part)), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line

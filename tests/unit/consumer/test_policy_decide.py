@@ -1,0 +1,159 @@
+"""Decisions: what the SIS says, what the seats should be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import keys
+from schemas.events import EnrollmentRole, EnrollmentStatus
+from services.consumer.nouns import SeatState
+from services.consumer.policy.decide import Enrollment, SectionState, Stamp, decide, effect_of, fold
+from services.consumer.policy.model import Policy, default_text, parse
+
+POLICY = parse(default_text())
+STRENGTH = ["deleted", "completed", "inactive", "active"]
+START = datetime(2026, 9, 1, tzinfo=UTC)
+
+
+def stamp(version: int) -> Stamp:
+    return Stamp(START + timedelta(seconds=version), version)
+
+
+def enrollment(
+    status: EnrollmentStatus = "enrolled",
+    role: EnrollmentRole = "student",
+    *,
+    section: str = "1001",
+    version: int = 1,
+    in_section: SectionState | None = None,
+) -> Enrollment:
+    family: keys.RoleFamily = "learner" if role in ("student", "auditor") else "staff"
+    entity = keys.enrollment_key("main", "PSUNV", "1259", section, "9000001", family)
+    return Enrollment(entity, status, role, None, stamp(version), in_section)
+
+
+def states(*enrollments: Enrollment, policy: Policy = POLICY) -> dict[str, SeatState]:
+    """Role and LMS section of each seat, and its state."""
+    seats = fold(decide(enrollments, policy, "canvas"))
+    return {f"{one.seat.role} {one.seat.lms_section}": one.state for one in seats.values()}
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("enrolled", "active"),
+        ("dropped", "deleted"),
+        ("withdrawn", "inactive"),
+        ("cancelled", "deleted"),
+        ("completed", "completed"),
+    ],
+)
+def test_a_status_gives_its_state(status: EnrollmentStatus, state: SeatState) -> None:
+    assert states(enrollment(status)) == {"StudentEnrollment PSUNV-1259-1001": state}
+
+
+def test_the_waiting_list_and_unexplained_roles_give_no_seat() -> None:
+    assert states(enrollment("waitlisted"), enrollment(role="other", section="2")) == {}
+
+
+@pytest.mark.parametrize("status", ["cancelled", "removed"])
+def test_a_cancelled_class_removes_its_members(status: str) -> None:
+    cancelled = SectionState(status, None, stamp(5))  # type: ignore[arg-type]
+
+    [seat] = fold(decide([enrollment(in_section=cancelled)], POLICY, "canvas")).values()
+
+    assert seat.state == "deleted"
+    assert seat.because == stamp(5), "freshness of the removal is measured from the cancellation"
+
+
+def test_a_cancelled_class_gives_the_waiting_list_no_seat() -> None:
+    assert states(enrollment("waitlisted", in_section=SectionState("cancelled", None, stamp(5)))) == {}
+
+
+@pytest.mark.parametrize("status", ["active", "tentative", "closed"])
+def test_a_class_that_takes_place_keeps_its_members(status: str) -> None:
+    assert set(states(enrollment(in_section=SectionState(status, None, stamp(1)))).values()) == {"active"}  # type: ignore[arg-type]
+
+
+def test_another_role_is_another_seat() -> None:
+    student, auditor = decide([enrollment()], POLICY, "canvas"), decide([enrollment(role="auditor")], POLICY, "canvas")
+
+    assert student[0].entity == auditor[0].entity
+    assert student[0].seat.ref != auditor[0].seat.ref
+    assert auditor[0].seat.base_role == "StudentEnrollment"
+
+
+def test_strongest_access_wins_where_two_enrollments_share_a_seat() -> None:
+    merged = parse(default_text().replace("{institution}-{term}-{section}", "{term}-{section:0>3}"))
+    one, other = enrollment("dropped", section="1", version=9), enrollment("enrolled", section="01", version=2)
+
+    [seat] = fold(decide([one, other], merged, "canvas")).values()
+
+    assert (seat.state, seat.because) == ("active", stamp(2))
+
+
+ANY = st.lists(
+    st.builds(
+        enrollment,
+        st.sampled_from(get_args(EnrollmentStatus)),
+        st.sampled_from(get_args(EnrollmentRole)),
+        section=st.sampled_from(["1", "01", "2", "3"]),
+        version=st.integers(1, 20),
+        in_section=st.none()
+        | st.builds(
+            SectionState,
+            st.sampled_from(["active", "tentative", "closed", "cancelled", "removed"]),
+            st.none(),
+            st.builds(stamp, st.integers(1, 20)),
+        ),
+    ),
+    max_size=6,
+    unique_by=lambda one: one.entity,
+)
+MERGING = parse(default_text().replace("{institution}-{term}-{section}", "{term}-{section:0>3}"))
+
+
+@given(ANY, st.data())
+def test_the_order_of_the_entities_does_not_matter(enrollments: list[Enrollment], data: st.DataObject) -> None:
+    shuffled = data.draw(st.permutations(enrollments))
+
+    assert decide(shuffled, MERGING, "canvas") == decide(enrollments, MERGING, "canvas")
+    assert fold(decide(shuffled, MERGING, "canvas")) == fold(decide(enrollments, MERGING, "canvas"))
+
+
+@given(ANY)
+def test_a_seat_is_as_strong_as_its_strongest_entitlement_and_only_that(enrollments: list[Enrollment]) -> None:
+    entitlements = decide(enrollments, MERGING, "canvas")
+
+    for ref, seat in fold(entitlements).items():
+        given_states = [one.state for one in entitlements if one.seat.ref == ref]
+        assert STRENGTH.index(seat.state) == max(STRENGTH.index(state) for state in given_states)
+
+
+@given(ANY)
+def test_an_entity_gives_at_most_one_seat(enrollments: list[Enrollment]) -> None:
+    entitlements = decide(enrollments, MERGING, "canvas")
+
+    assert len({one.entity for one in entitlements}) == len(entitlements)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "effect"),
+    [
+        (None, "active", "add"),
+        ("deleted", "active", "add"),
+        ("inactive", "active", "add"),
+        (None, "deleted", "drop"),
+        ("active", "deleted", "drop"),
+        ("active", "inactive", "drop"),
+        ("deleted", "inactive", "update"),
+        ("active", "completed", "update"),
+    ],
+)
+def test_effects(before: SeatState | None, after: SeatState, effect: str) -> None:
+    assert effect_of(before, after) == effect

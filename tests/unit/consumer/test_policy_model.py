@@ -1,0 +1,71 @@
+"""The registrar's file: what is accepted, and what an error tells."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.consumer.policy.model import PolicyError, default_text, parse
+
+
+def test_the_packaged_policy_is_valid() -> None:
+    policy = parse(default_text())
+
+    assert policy.state("enrolled") == "active"
+    assert policy.state("dropped") == "deleted"
+    assert policy.state("waitlisted") is None
+    assert policy.roles["other"] is None
+    auditor, student = policy.roles["auditor"], policy.roles["student"]
+    assert auditor is not None
+    assert student is not None
+    assert (auditor.base, auditor.label) == ("StudentEnrollment", "Auditor")
+    assert (student.base, student.label) == ("StudentEnrollment", "StudentEnrollment")
+
+
+def test_the_drop_action_decides_what_removal_means() -> None:
+    policy = parse(default_text().replace("drop_action: deleted", "drop_action: inactive"))
+
+    assert policy.state("dropped") == policy.state("cancelled") == "inactive"
+
+
+def test_section_numbers_may_be_padded() -> None:
+    policy = parse(default_text().replace("{section}", "{section:0>5}", 2).replace("{term}-{section}", "{term}-{section:0>5}"))
+
+    assert policy.sis_ids.section.format(institution="PSUNV", term="1259", section="71") == "PSUNV-1259-00071"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "reason"),
+    [
+        (('user: "{person}"', 'user: "{persn}"'), 'user: "{persn}"', "unknown field {persn}; known are tenant, person"),
+        (('user: "{person}"', 'user: "{person!r}"'), 'user: "{person!r}"', "may only be padded"),
+        (('user: "{person}"', 'user: "{person:.3}"'), 'user: "{person:.3}"', "may only be padded"),
+        (('user: "{person}"', 'user: "{person.x}"'), 'user: "{person.x}"', "unknown field"),
+        (('user: "{person}"', 'user: "{person"'), 'user: "{person"', "unbalanced braces"),
+        (('user: "{person}"', 'user: "all"'), 'user: "all"', "must contain {person}"),
+        (("withdrawn: inactive", "withdrawn: gone"), "withdrawn: gone", "Input should be"),
+        (("  dropped:", "  droped:"), "droped:", "Input should be"),
+        (("  completed: completed\n", ""), "statuses:\n", "lacks completed; write none"),
+        (("  assistant: TaEnrollment\n", ""), "roles:\n", "lacks assistant"),
+        (("base: StudentEnrollment,", "base: Student,"), "base: Student,", "Input should be"),
+        (("\ndrop_action: deleted", "\nx: 1\ndrop_action: deleted"), "x: 1\n", "Extra inputs are not permitted"),
+        (("\ndrop_action:", "\nsis_ids: {}\ndrop_action:"), "sis_ids: {}", "written twice"),
+        (("\ndrop_action: deleted", "\n? [a]\n: b\ndrop_action: deleted"), "? [a]", "unhashable"),
+    ],
+)
+def test_an_error_names_line_and_reason(wrong: tuple[str, str], line: str, reason: str) -> None:
+    assert wrong[0] in default_text()
+    text = default_text().replace(*wrong)
+    number = text[: text.index(line)].count("\n") + 1
+
+    with pytest.raises(PolicyError) as caught:
+        parse(text)
+
+    first = str(caught.value).splitlines()[0]
+    assert reason in first
+    assert first.startswith((f"line {number}:", f"line {number - 1}:"))
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "just words", "\x00"])
+def test_what_is_no_policy_at_all_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError, match=r"^line \d+: "):
+        parse(text)
