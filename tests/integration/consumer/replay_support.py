@@ -24,6 +24,6 @@ def trim(request: pytest.FixtureRequest, kafka: KafkaSettings, topic: str, befor
     if kafka.bootstrap_servers == broker.bootstrap_servers:
         broker.trim(topic, partition, before)
         return
-    answers = AdminClient(kafka.client()).delete_records([TopicPartition(topic, partition, before)])
-    for answer in answers.values():
+    admin = AdminClient(kafka.client())  # has to outlive its answers
+    for answer in admin.delete_records([TopicPartition(topic, partition, before)]).values():
         answer.result(10)
