@@ -1,0 +1,1 @@
+"""Canvas by its REST API. Facts cite files of ``instructure/canvas-lms``."""

@@ -1,0 +1,153 @@
+"""From an HTTP answer to what it means: pure, one function, every status.
+
+Bodies and statuses: ``lib/authentication_methods.rb``, ``app/controllers/enrollments_api_controller.rb``,
+``app/middleware/request_throttle.rb``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from services.consumer.targets.port import (
+    Concluded,
+    Failure,
+    NoPermission,
+    Refused,
+    ServerFault,
+    Throttled,
+    Unknown,
+    Usage,
+    WrongShape,
+)
+
+_COST, _REMAINING = "x-request-cost", "x-rate-limit-remaining"
+_OURS_TO_FIX = {  # the beginning of Canvas's message -> our code; everything else is "other"
+    "Invalid role": "invalid_role",
+    "Invalid type": "invalid_type",
+    "Cannot create an enrollment with this role": "inactive_role",
+    "The specified type must match": "role_type_mismatch",
+    "Can't create an enrollment without a user": "no_user",
+    "enrollment not inactive": "not_inactive",
+}
+_CONCLUDED = "Can't add an enrollment to a concluded course"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete HTTP answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No complete answer came."""
+
+    code: str
+    """``timeout``, ``connection`` or ``unreachable``."""
+    sent: bool
+    """False only if the request certainly never left: no connection could be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A 200 with a JSON document; what it says has still to be checked."""
+
+    value: Any
+    next_page: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """Canvas's own 404: some object of the request is missing, it does not say which."""
+
+
+def usage_of(answer: Answer | NoAnswer) -> Usage:
+    """What one request cost; a refused one has no cost header."""
+    if isinstance(answer, NoAnswer):
+        return Usage(calls=1)
+    return Usage(1, _number(answer.headers.get(_COST)), _number(answer.headers.get(_REMAINING)))
+
+
+def classify(answer: Answer | NoAnswer, *, changes: bool) -> Payload | NotFound | Failure:  # noqa: PLR0911  (one a status)
+    """What `answer` means for a request that `changes` something, or only reads."""
+    if isinstance(answer, NoAnswer):
+        return Unknown(answer.code) if changes and answer.sent else ServerFault(answer.code)
+    body = _json(answer)
+    match answer.status:
+        case 429:
+            return Throttled()
+        case 403 if body is None:
+            # Refusals are text; one from a proxy in between asks for less as well. A permission error is JSON.
+            return Throttled()
+        case 502 | 504 if changes:
+            return Unknown(f"http_{answer.status}")  # a gateway gave up waiting; Canvas may still be at it
+        case status if status >= 500:
+            return ServerFault(f"http_{status}")
+        case status if 300 <= status < 400:
+            return WrongShape("redirect")
+    if body is None:
+        return WrongShape("empty" if not answer.body else "not_json")
+    return _of_json(answer, body)
+
+
+def _of_json(answer: Answer, body: Any) -> Payload | NotFound | Failure:
+    match answer.status:
+        case 200:
+            return Payload(body, _next_page(answer.headers.get("link", "")))
+        case 401 | 403:
+            return NoPermission(_concerns_the_token(answer.status, body))
+        case 404:
+            return NotFound() if isinstance(body, dict) and "errors" in body else WrongShape("foreign_404")
+        case 400 | 409 | 422:
+            return _refusal(body)
+        case status:
+            return WrongShape(f"http_{status}")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _json(answer: Answer) -> Any | None:
+    """The document, None unless it is declared as JSON and is JSON."""
+    if answer.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        return None
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _concerns_the_token(status: int, body: Any) -> bool:
+    """A bad token is 401 without ``status: unauthorized``; the same 401 with it means "not allowed to do this"."""
+    return status == 401 and not (isinstance(body, dict) and body.get("status") == "unauthorized")
+
+
+def _refusal(body: Any) -> Failure:
+    texts = [str(body[name]) for name in ("message", "error") if name in body] if isinstance(body, dict) else []
+    if any(text.startswith(_CONCLUDED) for text in texts):
+        return Concluded()
+    for text in texts:
+        for beginning, code in _OURS_TO_FIX.items():
+            if text.startswith(beginning):
+                return Refused(code)
+    return Refused("validation" if isinstance(body, dict) and "errors" in body else "other")
+
+
+def _next_page(link: str) -> str | None:
+    """The address with ``rel="next"`` of a Link header (RFC 8288, as ``lib/api.rb`` writes it)."""
+    for part in link.split(","):
+        address, _, parameters = part.partition(";")
+        if 'rel="next"' in parameters:
+            return address.strip().removeprefix("<").removesuffix(">")
+    return None
