@@ -1,4 +1,8 @@
-"""Events to bytes and back, and the content hash."""
+"""Events to bytes and back, and the content hash.
+
+What a writer may write is closed, what a reader may read is open: a field that the contract does not have is refused here on
+the way out and ignored on the way in.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,17 @@ from collections.abc import Mapping
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from schemas.events import EVENT_MODELS, AnyEvent
+from schemas.events import EVENT_MODELS, AnyEvent, Event
 from schemas.keys import EntityKind
+
+NOT_STATE = frozenset(Event.model_fields)
+"""What every event carries around the state of its entity."""
+
+
+class InvalidEvent(ValueError):
+    """A writer made something that the contract does not allow; a defect of the writer. The message names fields, no values."""
 
 
 class UndecodableEvent(ValueError):
@@ -29,29 +41,70 @@ class NewerEvent(ValueError):
         self.field = field
 
 
+def build(kind: EntityKind, fields: Mapping[str, object]) -> AnyEvent:
+    """The event of `kind` with these fields; raises `InvalidEvent` for a missing, wrong or unknown one."""
+    try:
+        return EVENT_MODELS[kind].model_validate(dict(fields), extra="forbid")
+    except ValidationError as error:
+        raise InvalidEvent(f"{kind}: {_field_names(_problems(error))}") from error
+
+
 def encode(event: AnyEvent) -> bytes:
-    """The record value: compact JSON with sorted keys. Absent optional values are left out."""
-    return orjson.dumps(event.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS)
+    """The record value: compact JSON with sorted keys. Absent optional values are left out.
+
+    Raises `InvalidEvent` when the bytes would not be read back: an event made by `model_copy` or `model_construct` has never
+    been validated, and a record that no reader can use must not reach the log.
+    """
+    value = orjson.dumps(event.model_dump(mode="json", exclude_none=True, warnings=False), option=orjson.OPT_SORT_KEYS)
+    try:
+        type(event).model_validate_json(value, strict=True, extra="forbid")
+    except ValidationError as error:
+        raise InvalidEvent(f"{type(event).__name__}: {_field_names(_problems(error))}") from error
+    return value
 
 
 def decode(kind: EntityKind, value: bytes | None) -> AnyEvent:
-    """Parse a record value; raises `UndecodableEvent`, or `NewerEvent` when only closed vocabularies are unknown."""
+    """Parse a record value; raises `UndecodableEvent`, or `NewerEvent` when only closed vocabularies are unknown.
+
+    Strict: a number where the contract has text is not an event. Otherwise an EMPLID could lose its leading zeros unnoticed.
+    """
     if value is None:
         raise UndecodableEvent("tombstone", "a record without a value is not an event")
     try:
-        data = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise UndecodableEvent("not_json", f"at byte {error.pos}") from error
-    try:
-        return EVENT_MODELS[kind].model_validate(data)
+        return EVENT_MODELS[kind].model_validate_json(value, strict=True)
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False)
-        names = sorted({".".join(str(part) for part in problem["loc"]) for problem in problems})
-        if all(problem["type"] == "literal_error" for problem in problems):
-            raise NewerEvent(", ".join(names)) from error
-        raise UndecodableEvent("schema_invalid", ", ".join(names)) from error
+        problems = _problems(error)
+        if problems[0]["type"] == "json_invalid":
+            raise UndecodableEvent("not_json", problems[0]["ctx"]["error"]) from error
+        if all(map(_is_newer_word, problems)):
+            raise NewerEvent(_field_names(problems)) from error
+        raise UndecodableEvent("schema_invalid", _field_names(problems)) from error
+
+
+def state(event: AnyEvent) -> dict[str, object]:
+    """What the event says about its entity; what `content_hash` is taken over."""
+    return event.model_dump(mode="json", exclude=set(NOT_STATE), exclude_none=True)
 
 
 def content_hash(state: Mapping[str, object]) -> str:
-    """32 hex digits over the state of an entity: the event without version, hash, times and source rows."""
-    return hashlib.sha256(orjson.dumps(dict(state), option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    """32 hex digits over the state of an entity: the event without tenant, version, hash, times and source rows.
+
+    Absent, None and empty mean the same, so that a new optional field does not change the hash of what does not use it.
+    """
+    said = {name: value for name, value in state.items() if value is not None and value != {}}
+    return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def _problems(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False)
+
+
+def _is_newer_word(problem: ErrorDetails) -> bool:
+    """Vocabularies hold words: any other type in their place is broken, not new."""
+    return problem["type"] == "literal_error" and isinstance(problem["input"], str)
+
+
+def _field_names(problems: list[ErrorDetails]) -> str:
+    """Top-level fields only: deeper down, locations hold the keys of open maps, which are data."""
+    names = {str(problem["loc"][0]) if problem["loc"] else "the whole" for problem in problems}
+    return ", ".join(sorted(names))

@@ -17,7 +17,11 @@ _TYPE_PREFIX = "org.enrollstream."
 
 
 def event_headers(event: AnyEvent, kind: EntityKind, source: str, traceparent: str | None = None) -> Headers:
-    """Headers of one event. The id names tenant-free content only: kind, hash and version, no person."""
+    """Headers of one event.
+
+    `source` names the publisher's tenant (a URI reference); with it the id is unique, and the same event published twice has
+    the same id. No header names a person: brokers, proxies and tracing tools show headers more freely than values.
+    """
     attributes = {
         "ce_specversion": "1.0",
         "ce_type": f"{_TYPE_PREFIX}{kind}.v1",
@@ -40,5 +44,5 @@ def header(headers: Sequence[tuple[str, bytes | str | None]] | None, name: str) 
 
 
 def new_traceparent() -> str:
-    """A fresh W3C trace context, unsampled flag off (``00-<trace id>-<span id>-01``)."""
+    """A fresh W3C trace context (``00-<trace id>-<span id>-01``); 01 asks readers that trace to record it."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, Field
 
-from schemas.events import Model
+from schemas.events import BIGGEST, Identifier, Model
 
 MARKER_KEY = b"mirror"
 
@@ -16,10 +16,10 @@ MARKER_KEY = b"mirror"
 class Marker(Model):
     """The identity of the mirror's database at the time of writing."""
 
-    system_id: str
+    system_id: Identifier
     """PostgreSQL's system identifier (``pg_control_system``)."""
-    timeline: int = Field(gt=0)
+    timeline: int = Field(gt=0, lt=2**31)
     """Increases with each promotion of a standby."""
-    floor: int = Field(ge=0)
+    floor: int = Field(ge=0, le=BIGGEST)
     """Every version issued afterwards is above this."""
     written_at: AwareDatetime
