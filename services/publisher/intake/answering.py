@@ -1,0 +1,44 @@
+"""What every intake route does around its own work: time it, count it, and turn what went wrong into *try again*."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from starlette.responses import Response
+
+from services.publisher.changes import Unavailable
+from services.publisher.intake.body import BodyTooSlow
+from services.publisher.metrics import Metrics
+
+log = structlog.get_logger()
+RETRY_AFTER_SECONDS = 5
+AnyResponse = TypeVar("AnyResponse", bound=Response)
+Outcome = str
+"""A value of the label ``outcome`` of `Metrics.requests`."""
+
+
+async def answer(
+    metrics: Metrics,
+    source: str,
+    handle: Callable[[], Awaitable[tuple[Outcome, AnyResponse]]],
+    try_again: Callable[[], AnyResponse],
+) -> AnyResponse:
+    """The response of `handle`, or `try_again` when the request could not be made durable. Never raises."""
+    begun = time.perf_counter()
+    try:
+        outcome, response = await handle()
+    except Unavailable as error:
+        log.info("intake_unavailable", reason=error.reason, channel=source)
+        outcome, response = "unavailable", try_again()
+    except BodyTooSlow:
+        outcome, response = "too_slow", try_again()
+    except Exception:
+        # The outermost place: a defect of ours may delay a source, but must not make it give up or freeze its queue.
+        log.exception("intake_failed", channel=source)
+        outcome, response = "unavailable", try_again()
+    metrics.requests.labels(source, outcome).inc()
+    metrics.request_seconds.labels(source).observe(time.perf_counter() - begun)
+    return response
