@@ -85,6 +85,8 @@ class Entitlement:
 class DesiredSeat:
     """What one seat should be."""
 
+    entity: EntityKey
+    """The one whose entitlement won."""
     seat: Seat
     state: SeatState
     because: Stamp
@@ -127,7 +129,7 @@ def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, DesiredSeat]:
     """One state per seat: the strongest, and among equals the newest event counts as its reason."""
     seats: dict[SeatRef, DesiredSeat] = {}
     for one in sorted(entitlements, key=lambda one: (_STRENGTH[one.state], one.because, one.entity), reverse=True):
-        seats.setdefault(one.seat.ref, DesiredSeat(one.seat, one.state, one.because))
+        seats.setdefault(one.seat.ref, DesiredSeat(one.entity, one.seat, one.state, one.because))
     return seats
 
 

@@ -1,0 +1,416 @@
+"""Deciding people under their locks, and writing down what has to be done.
+
+Every transaction that decides, whoever asks for it, goes through `decide_persons`: it locks the persons, sorted, and only then
+reads their entities. So two that decide the same person pass one after the other, and the second sees what the first has written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from schemas.keys import EntityKey
+from services.consumer.ledger import enrollments, history
+from services.consumer.ledger.history import Happening
+from services.consumer.ledger.policies import ActivePolicy, Policies
+from services.consumer.nouns import (
+    PRIORITY_ADD,
+    PRIORITY_DROP,
+    PRIORITY_INSTRUCTOR,
+    SATISFIED,
+    Effect,
+    PersonRef,
+    Seat,
+    SeatRef,
+    SeatState,
+)
+from services.consumer.policy.decide import DesiredSeat, Entitlement, Stamp, decide, effect_of, fold
+from services.kit.postgres import Connection, text_array
+
+log = structlog.get_logger()
+Cause = Literal["intake", "replay", "policy", "release"]
+"""Who asked: the live stream, a replay, another policy, or parked records that this reader knows at last."""
+
+_CHUNK = 500
+"""People decided with one round of statements; a section's own event may touch thousands."""
+
+_STAFF = frozenset({"TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"})
+
+
+def decide_persons(
+    connection: Connection,
+    persons: Collection[PersonRef],
+    policies: Policies,
+    *,
+    cause: Cause,
+    effects: Counter[Effect | Literal["none"]] | None = None,
+) -> set[SeatRef]:
+    """Decide these people from what the ledger knows, in the caller's open transaction; returns the seats that now have work.
+
+    Writes entitlements, seats, work and history, and only where something changes. `effects` counts the decisions. A tenant
+    without a policy gets no seats. Calls that are under way are left alone: whoever settles them looks at the seat again.
+    """
+    ordered = sorted(set(persons))
+    if not ordered:
+        return set()
+    lock_persons(connection, ordered)
+    active = policies.active(connection)
+    work: set[SeatRef] = set()
+    for chunk in _chunks([person for person in ordered if person.tenant in active]):
+        plan = _plan(connection, chunk, active, policies.target, cause)
+        _write_entitlements(connection, plan)
+        work |= _write_seats(connection, plan.changes, policies, cause)
+        if effects is not None:
+            effects.update(change.effect for change in plan.changes)
+            effects["none"] += plan.unchanged
+    return work
+
+
+def lock_persons(connection: Connection, ordered: Sequence[PersonRef]) -> None:
+    """Take the locks that stand for these people, in the order of their keys, creating what is missing."""
+    columns = [text_array(one.tenant for one in ordered), text_array(one.person for one in ordered)]
+    connection.execute(
+        """insert into person (tenant, person)
+           select * from unnest(%s::text[], %s::text[]) as p(tenant, person) order by tenant, person
+           on conflict do nothing""",
+        columns,
+    )
+    connection.execute(
+        """select from person join unnest(%s::text[], %s::text[]) as p(tenant, person) using (tenant, person)
+            order by tenant, person for no key update of person""",
+        columns,
+    )
+
+
+def _chunks(persons: Sequence[PersonRef]) -> Iterator[Sequence[PersonRef]]:
+    return (persons[start : start + _CHUNK] for start in range(0, len(persons), _CHUNK))
+
+
+@dataclass(frozen=True, slots=True)
+class _SeatRow:
+    """A seat as the ledger holds it."""
+
+    seat: Seat
+    desired: SeatState
+    because: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A seat whose desired state changes."""
+
+    seat: Seat
+    entity: EntityKey | None
+    """Whose entitlement decided it, or was the last to go; None when the ledger no longer knows."""
+    before: SeatState | None
+    after: SeatState
+    because: Stamp
+    policy_version: int
+
+    @property
+    def effect(self) -> Effect:
+        return effect_of(self.before, self.after)
+
+    @property
+    def priority(self) -> int:
+        if self.effect == "drop":
+            return PRIORITY_DROP
+        return PRIORITY_INSTRUCTOR if self.seat.base_role in _STAFF else PRIORITY_ADD
+
+
+_EntitlementKey = tuple[EntityKey, SeatRef]
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredEntitlement:
+    state: SeatState
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a round of decisions writes."""
+
+    entitlements: list[Entitlement]
+    """New or changed."""
+    lapsed: list[_EntitlementKey]
+    """No longer given."""
+    changes: list[_Change]
+    unchanged: int
+    """Seats that stay as they are."""
+    moved: list[Seat]
+    """Seats whose course or base role the SIS or the policy tells differently, while their state stays."""
+
+
+def _plan(
+    connection: Connection, persons: Sequence[PersonRef], active: dict[str, ActivePolicy], target: str, cause: Cause
+) -> _Plan:
+    entities = enrollments.read(connection, persons)
+    given = {
+        (one.entity, one.seat.ref): one
+        for person, theirs in entities.items()
+        for one in decide(theirs, active[person.tenant].policy, target)
+    }
+    stored = _stored_entitlements(connection, persons, target)
+    seats = _stored_seats(connection, persons, target)
+    wanted = fold(given.values())
+    lapsed = [key for key in stored if key not in given]
+    newest = {one.entity: one.newest for theirs in entities.values() for one in theirs}
+    changes = [
+        *_changed(wanted, seats, active),
+        *_orphaned({ref: row for ref, row in seats.items() if ref not in wanted}, lapsed, newest, active),
+    ]
+    if cause == "policy":
+        changes = _because_of_the_policy(connection, changes)
+    return _Plan(
+        entitlements=[one for key, one in given.items() if stored.get(key) != _StoredEntitlement(one.state, one.version)],
+        lapsed=lapsed,
+        changes=sorted(changes, key=lambda change: change.seat.ref),
+        unchanged=len(seats.keys() | wanted.keys()) - len(changes),
+        moved=[one.seat for ref, one in wanted.items() if ref in seats and _has_moved(one, seats[ref])],
+    )
+
+
+def _changed(
+    wanted: dict[SeatRef, DesiredSeat], seats: dict[SeatRef, _SeatRow], active: dict[str, ActivePolicy]
+) -> Iterator[_Change]:
+    for ref, one in wanted.items():
+        before = seats[ref].desired if ref in seats else None
+        if before != one.state:
+            yield _Change(one.seat, one.entity, before, one.state, one.because, active[one.seat.tenant].version)
+
+
+def _orphaned(
+    left: dict[SeatRef, _SeatRow],
+    lapsed: Iterable[_EntitlementKey],
+    newest: dict[EntityKey, Stamp],
+    active: dict[str, ActivePolicy],
+) -> Iterator[_Change]:
+    """Nothing entitles to these seats any more (another role, another section, the waiting list): they should be gone."""
+    last = {ref: entity for entity, ref in sorted(lapsed, key=lambda key: newest[key[0]])}
+    for ref, row in left.items():
+        if row.desired != "deleted":
+            entity = last.get(ref)
+            because = newest[entity] if entity else row.because
+            yield _Change(row.seat, entity, row.desired, "deleted", because, active[row.seat.tenant].version)
+
+
+def _has_moved(wanted: DesiredSeat, row: _SeatRow) -> bool:
+    return (wanted.seat.course, wanted.seat.base_role) != (row.seat.course, row.seat.base_role)
+
+
+def _because_of_the_policy(connection: Connection, changes: list[_Change]) -> list[_Change]:
+    """Freshness of what another policy changes counts from now, not from the old event."""
+    row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101  (always one row)
+    return [
+        _Change(one.seat, one.entity, one.before, one.after, Stamp(row[0], one.because.version), one.policy_version)
+        for one in changes
+    ]
+
+
+def _stored_entitlements(
+    connection: Connection, persons: Sequence[PersonRef], target: str
+) -> dict[_EntitlementKey, _StoredEntitlement]:
+    rows = connection.execute(
+        """select e.tenant, e.kind, e.key, e.target, e.seat, e.state, e.version
+             from unnest(%s::text[], %s::text[]) as p(tenant, person)
+             join entitlement e using (tenant, person) where e.target = %s""",
+        [*_person_columns(persons), target],
+    ).fetchall()
+    return {
+        (EntityKey(tenant, kind, key), SeatRef(at, seat)): _StoredEntitlement(state, version)
+        for tenant, kind, key, at, seat, state, version in rows
+    }
+
+
+def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: str) -> dict[SeatRef, _SeatRow]:
+    """Read without a lock: only who holds the person's lock changes `desired`."""
+    rows = connection.execute(
+        """select s.target, s.tenant, s.person, s.section, s.course, s.lms_section, s.lms_user, s.role, s.base_role,
+                  s.associated_user, s.desired, s.accepted_at, s.version
+             from unnest(%s::text[], %s::text[]) as p(tenant, person)
+             join seat s using (tenant, person) where s.target = %s""",
+        [*_person_columns(persons), target],
+    ).fetchall()
+    found = (_SeatRow(Seat(*values), desired, Stamp(accepted_at, version)) for *values, desired, accepted_at, version in rows)
+    return {row.seat.ref: row for row in found}
+
+
+def _person_columns(persons: Sequence[PersonRef]) -> list[str]:
+    return [text_array(one.tenant for one in persons), text_array(one.person for one in persons)]
+
+
+def _write_entitlements(connection: Connection, plan: _Plan) -> None:
+    if plan.lapsed:
+        connection.execute(
+            """delete from entitlement e
+                using unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[]) as gone(tenant, kind, key, target, seat)
+                where (e.tenant, e.kind, e.key, e.target, e.seat) = (gone.tenant, gone.kind, gone.key, gone.target, gone.seat)""",
+            [text_array(column) for column in zip(*((*entity, *ref) for entity, ref in plan.lapsed), strict=True)],
+        )
+    if plan.entitlements:
+        rows = [(*one.entity, *one.seat.ref, one.seat.person, one.state, str(one.version)) for one in plan.entitlements]
+        connection.execute(
+            """insert into entitlement (tenant, kind, key, target, seat, person, state, version)
+               select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                                    %s::bigint[])
+               on conflict (tenant, kind, key, target, seat) do update set state = excluded.state, version = excluded.version""",
+            [text_array(column) for column in zip(*rows, strict=True)],
+        )
+    if plan.moved:
+        _move(connection, plan.moved)
+
+
+def _move(connection: Connection, seats: Sequence[Seat]) -> None:
+    ordered = sorted(seats, key=lambda seat: seat.ref)
+    columns = [
+        text_array(seat.ref.target for seat in ordered),
+        text_array(seat.ref.seat for seat in ordered),
+        text_array(seat.course for seat in ordered),
+        text_array(seat.base_role for seat in ordered),
+    ]
+    connection.execute(
+        """with told as (select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[])
+                             as t(target, seat, course, base_role)),
+                locked as (select s.target, s.seat from seat s join told using (target, seat)
+                            order by s.target, s.seat for no key update of s),
+                moved as (update seat s set course = told.course, base_role = told.base_role
+                            from told join locked using (target, seat)
+                           where (s.target, s.seat) = (told.target, told.seat))
+           update work w set course = told.course from told where (w.target, w.seat) = (told.target, told.seat)""",
+        columns,
+    )
+
+
+def _write_seats(connection: Connection, changes: Sequence[_Change], policies: Policies, cause: Cause) -> set[SeatRef]:
+    """Write what the seats should be, then, with their rows locked, whether there is anything to do about it."""
+    if not changes:
+        return set()
+    written = _upsert_seats(connection, changes)
+    done = [change for change in changes if change.seat.ref in written]
+    refused = [change for change in changes if change.seat.ref not in written]
+    if refused:
+        log.warning("seats_belong_to_somebody_else", target=policies.target, count=len(refused))
+    work = _write_work(connection, done, policies.swap_settle_seconds) if done else set()
+    history.append(connection, (_happening(change, cause, written.get(change.seat.ref)) for change in changes))
+    return work
+
+
+def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[SeatRef, int]:
+    """Each seat's decision counter; missing for a seat of another person (two SIS ids with one LMS id), which is left alone."""
+    rows = [
+        (
+            *one.seat.ref,
+            one.seat.tenant,
+            one.seat.person,
+            one.seat.section,
+            one.seat.course,
+            one.seat.lms_section,
+            one.seat.lms_user,
+            one.seat.role,
+            one.seat.base_role,
+            one.seat.associated_user,
+            one.after,
+            one.effect,
+            str(one.because.version),
+            str(one.policy_version),
+            one.because.accepted_at.isoformat(),
+        )
+        for one in changes
+    ]
+    found = connection.execute(
+        """insert into seat (target, seat, tenant, person, section, course, lms_section, lms_user, role, base_role,
+                             associated_user, desired, effect, version, policy_version, accepted_at)
+           select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                                %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::int[],
+                                %s::timestamptz[]) as told(target, seat)
+            order by target, seat
+           on conflict (target, seat) do update
+              set desired = excluded.desired, effect = excluded.effect, version = excluded.version, decision = seat.decision + 1,
+                  policy_version = excluded.policy_version, accepted_at = excluded.accepted_at, course = excluded.course,
+                  base_role = excluded.base_role
+            where seat.tenant = excluded.tenant and seat.person = excluded.person
+           returning target, seat, decision""",
+        [text_array(column) for column in zip(*rows, strict=True)],
+    ).fetchall()
+    return {SeatRef(target, seat): decision for target, seat, decision in found}
+
+
+def _write_work(connection: Connection, changes: Sequence[_Change], swap_settle_seconds: float) -> set[SeatRef]:
+    """One work row for each seat that is not as it should be, none for those that are.
+
+    Three statements, because each must see what became visible while the one before it waited for a lock: the seats are locked
+    already, then the work rows, and only then is it asked whether a call is under way. A driver that had locked either of
+    them has committed its intent by now; one that comes later finds what we leave.
+    """
+    columns = [
+        text_array(one.seat.ref.target for one in changes),
+        text_array(one.seat.ref.seat for one in changes),
+        text_array(str(one.priority) for one in changes),
+        text_array(str(swap_settle_seconds if one.effect == "drop" else 0) for one in changes),
+    ]
+    connection.execute(
+        """select from work join unnest(%s::text[], %s::text[]) as t(target, seat) using (target, seat)
+            order by target, seat for update of work""",
+        columns[:2],
+    )
+    rows = connection.execute(_WORK.encode(), columns).fetchall()
+    return {SeatRef(target, seat) for target, seat in rows}
+
+
+_WORK = f"""
+with fact as (
+  select told.*, seat.tenant, seat.person, seat.course, seat.suspect_until,
+         {SATISFIED} as satisfied,
+         seat.fence is not null or coalesce(work.read_first, false)
+           or exists (select from intent
+                       where intent.target = seat.target and intent.seat = seat.seat and intent.person = seat.person
+                         and intent.closed_at is null) as busy
+    from unnest(%s::text[], %s::text[], %s::smallint[], %s::float8[]) as told(target, seat, priority, delay)
+    join seat using (target, seat)
+    left join work using (target, seat)
+), settled as (
+  delete from work using fact
+   where (work.target, work.seat) = (fact.target, fact.seat)
+     and fact.satisfied and not fact.busy and fact.suspect_until is null
+)
+insert into work (target, seat, tenant, person, course, state, priority, next_at)
+select target, seat, tenant, person, course,
+       case when satisfied and not busy then 'suspect' else 'pending' end,
+       priority,
+       case when satisfied and not busy then suspect_until else clock_timestamp() + delay * interval '1 second' end
+  from fact
+ where not satisfied or busy or suspect_until is not null
+ order by target, seat
+on conflict (target, seat) do update
+   set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
+       attempts = 0, reason = null, waits_kind = null, waits_object = null
+returning target, seat
+"""  # noqa: S608  (the only part put in is our own constant)
+
+
+def _happening(change: _Change, cause: Cause, decision: int | None) -> Happening:
+    return Happening(
+        tenant=change.seat.tenant,
+        person=change.seat.person,
+        what="conflict" if decision is None else "decided",
+        section=change.seat.section,
+        target=change.seat.ref.target,
+        seat=change.seat.ref.seat,
+        kind=change.entity.kind if change.entity else None,
+        key=change.entity.key if change.entity else None,
+        version=change.because.version,
+        detail={
+            "before": change.before,
+            "desired": change.after,
+            "effect": change.effect,
+            "decision": decision,
+            "policy_version": change.policy_version,
+            "cause": cause,
+        },
+    )

@@ -1,0 +1,47 @@
+"""Reading what a decision is made from: a person's enrollments at their newest version, each with its section."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+from typing import Any
+
+from schemas import keys
+from schemas.keys import EntityKey
+from services.consumer.nouns import PersonRef
+from services.consumer.policy.decide import Enrollment, SectionState, Stamp
+from services.kit.postgres import Connection, text_array
+
+
+def read(connection: Connection, persons: Collection[PersonRef]) -> dict[PersonRef, list[Enrollment]]:
+    """The enrollments of these people. Before deciding, lock the persons first: what is read earlier may be old."""
+    rows = connection.execute(
+        """select e.tenant, e.person, e.key, e.version, e.accepted_at,
+                  e.event->>'status', e.event->>'role', e.event->>'effective_date',
+                  s.event->>'status', s.event->>'institution', s.event->>'course', s.version, s.accepted_at
+             from unnest(%s::text[], %s::text[]) as p(tenant, person)
+             join entity e on e.tenant = p.tenant and e.person = p.person and e.kind = 'enrollment'
+             left join entity s on s.tenant = e.tenant and s.kind = 'section' and s.key = e.section""",
+        [text_array(one.tenant for one in persons), text_array(one.person for one in persons)],
+    ).fetchall()
+    found: dict[PersonRef, list[Enrollment]] = {person: [] for person in persons}
+    for tenant, person, key, version, accepted_at, status, role, effective_date, *section in rows:
+        found[PersonRef(tenant, person)].append(
+            Enrollment(
+                entity=EntityKey(tenant, "enrollment", key),
+                status=status,
+                role=role,
+                effective_date=date.fromisoformat(effective_date) if effective_date else None,
+                stamp=Stamp(accepted_at, version),
+                section=_section(tenant, *section),
+            )
+        )
+    return found
+
+
+def _section(tenant: str, status: Any, institution: Any, course: Any, version: Any, accepted_at: Any) -> SectionState | None:
+    """None while the SIS has told nothing about the section; its members count as enrolled in one that takes place."""
+    if status is None:
+        return None
+    course_key = keys.course_key(tenant, institution, course).key if course else None
+    return SectionState(status, course_key, Stamp(accepted_at, version))

@@ -1,0 +1,207 @@
+"""The newest event of each entity. An older version never replaces a newer one, whoever brings it: live stream or replay."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from schemas import keys
+from schemas.events import AnyEvent, EnrollmentEvent, PersonEvent, SectionEvent
+from schemas.keys import EntityKey
+from services.consumer.ledger import history
+from services.consumer.ledger.history import Happening
+from services.consumer.nouns import PersonRef
+from services.kit.postgres import Connection, text_array
+
+Fate = Literal["taken", "superseded", "duplicate", "hash_alarm"]
+"""What became of a record: newest now; older than what we have; the same again; or the same version with another content,
+which two mirrors that both believe in themselves would produce."""
+
+_SECTION_LOCKS = 0x5EC7
+"""Class of the advisory locks that stand for sections; see `_lock_sections`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One decoded record of the log."""
+
+    event: AnyEvent
+    value: bytes
+    """The record's own bytes: what a newer writer added stays in the ledger although this reader does not know it."""
+    topic: str
+    partition: int
+    offset: int
+
+    @property
+    def person(self) -> str:
+        """SIS id of the person it is about; empty for sections, courses and terms."""
+        return self.event.person if isinstance(self.event, EnrollmentEvent | PersonEvent) else ""
+
+    @property
+    def section(self) -> str | None:
+        """Section key text of the section it is about."""
+        if isinstance(self.event, EnrollmentEvent | SectionEvent):
+            return keys.join(self.event.institution, self.event.term, self.event.section)
+        return None
+
+
+class Taken(NamedTuple):
+    """What a batch of records did to the entities."""
+
+    fates: list[tuple[Arrival, Fate]]
+    """One for each record, in their order."""
+    persons: set[PersonRef]
+    """Who has to be decided again, in the same transaction (`deciding.decide_persons`)."""
+
+
+class _Stored(NamedTuple):
+    version: int
+    content_hash: str
+
+
+def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
+    """Keep what is newer, in the caller's open transaction, and append one row of history for each record.
+
+    Locks, in the order that every transaction that decides keeps: sections, entities, then (in `decide_persons`) persons, seats
+    and work; each sorted.
+    """
+    newest = _newest(arrivals)
+    _lock_sections(connection, newest.values())
+    taken = _upsert(connection, newest)
+    fates = _fates(connection, arrivals, newest, taken)
+    history.append(connection, (_happening(arrival, fate) for arrival, fate in fates))
+    changed = [newest[key] for key in taken]
+    return Taken(fates, _persons(changed) | _members(connection, changed))
+
+
+def _newest(arrivals: Iterable[Arrival]) -> dict[EntityKey, Arrival]:
+    newest: dict[EntityKey, Arrival] = {}
+    for arrival in arrivals:
+        known = newest.get(arrival.event.entity_key)
+        if known is None or known.event.version < arrival.event.version:
+            newest[arrival.event.entity_key] = arrival
+    return newest
+
+
+def _lock_sections(connection: Connection, arrivals: Iterable[Arrival]) -> None:
+    """Let a section's own event and the enrollments of its members pass one after the other.
+
+    Without it two transactions could miss each other: one cancels the section and does not see the enrollment that the other has
+    not committed, which in turn decides by a section that is still active. Enrollments of one section do not exclude each other.
+    Advisory locks, because the section may not have a row yet; equal numbers of different sections only wait needlessly.
+    """
+    exclusive: dict[int, bool] = {}
+    for arrival in arrivals:
+        if arrival.section is not None:
+            number = zlib.crc32(keys.join(arrival.event.tenant, arrival.section).encode()) - 2**31
+            exclusive[number] = exclusive.get(number, False) or isinstance(arrival.event, SectionEvent)
+    if exclusive:
+        ordered = sorted(exclusive)
+        connection.execute(
+            """select case when exclusive then pg_advisory_xact_lock(%s, number) else pg_advisory_xact_lock_shared(%s, number) end
+                 from unnest(%s::int[], %s::bool[]) as section(number, exclusive)""",
+            [
+                _SECTION_LOCKS,
+                _SECTION_LOCKS,
+                text_array(str(number) for number in ordered),
+                text_array(str(exclusive[number]).lower() for number in ordered),
+            ],
+        )
+
+
+def _upsert(connection: Connection, newest: dict[EntityKey, Arrival]) -> set[EntityKey]:
+    """Store what is newer than the stored row; returns the keys of those."""
+    ordered = [newest[key] for key in sorted(newest)]
+    rows = connection.execute(
+        """insert into entity
+             (tenant, kind, key, person, section, version, content_hash, event, topic, "partition", "offset", accepted_at)
+           select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::jsonb[],
+                                %s::text[], %s::int[], %s::bigint[], %s::timestamptz[])
+           on conflict (tenant, kind, key) do update
+              set version = excluded.version, content_hash = excluded.content_hash, event = excluded.event,
+                  topic = excluded.topic, "partition" = excluded."partition", "offset" = excluded."offset",
+                  accepted_at = excluded.accepted_at, received_at = clock_timestamp()
+            where entity.version < excluded.version
+           returning tenant, kind, key""",
+        [
+            text_array(one.event.tenant for one in ordered),
+            text_array(one.event.entity_key.kind for one in ordered),
+            text_array(one.event.entity_key.key for one in ordered),
+            text_array(one.person or None for one in ordered),
+            text_array(one.section if isinstance(one.event, EnrollmentEvent) else None for one in ordered),
+            text_array(str(one.event.version) for one in ordered),
+            text_array(one.event.content_hash for one in ordered),
+            text_array(one.value.decode() for one in ordered),
+            text_array(one.topic for one in ordered),
+            text_array(str(one.partition) for one in ordered),
+            text_array(str(one.offset) for one in ordered),
+            text_array(one.event.accepted_at.isoformat() for one in ordered),
+        ],
+    ).fetchall()
+    return {EntityKey(*row) for row in rows}
+
+
+def _fates(
+    connection: Connection, arrivals: Sequence[Arrival], newest: dict[EntityKey, Arrival], taken: set[EntityKey]
+) -> list[tuple[Arrival, Fate]]:
+    def is_taken(arrival: Arrival) -> bool:
+        return arrival.event.entity_key in taken and newest[arrival.event.entity_key] is arrival
+
+    rest = {arrival.event.entity_key for arrival in arrivals if not is_taken(arrival)}
+    stored = _stored(connection, rest)
+    return [(arrival, "taken" if is_taken(arrival) else _fate(arrival, stored[arrival.event.entity_key])) for arrival in arrivals]
+
+
+def _fate(arrival: Arrival, stored: _Stored) -> Fate:
+    if arrival.event.version < stored.version:
+        return "superseded"
+    return "duplicate" if arrival.event.content_hash == stored.content_hash else "hash_alarm"
+
+
+def _stored(connection: Connection, wanted: Collection[EntityKey]) -> dict[EntityKey, _Stored]:
+    """What stands in the ledger now. The upsert has locked these rows, so it cannot be newer than what we compared with."""
+    if not wanted:
+        return {}
+    rows = connection.execute(
+        """select tenant, kind, key, version, content_hash from entity
+             join unnest(%s::text[], %s::text[], %s::text[]) as wanted(tenant, kind, key) using (tenant, kind, key)""",
+        [text_array(column) for column in zip(*wanted, strict=True)],
+    ).fetchall()
+    return {EntityKey(tenant, kind, key): _Stored(version, digest) for tenant, kind, key, version, digest in rows}
+
+
+def _happening(arrival: Arrival, fate: Fate) -> Happening:
+    key = arrival.event.entity_key
+    return Happening(
+        tenant=key.tenant,
+        person=arrival.person,
+        what="received" if fate == "taken" else fate,
+        section=arrival.section,
+        kind=key.kind,
+        key=key.key,
+        version=arrival.event.version,
+        topic=arrival.topic,
+        partition=arrival.partition,
+        offset=arrival.offset,
+        detail={"status": arrival.event.status},
+    )
+
+
+def _persons(changed: Iterable[Arrival]) -> set[PersonRef]:
+    return {PersonRef(one.event.tenant, one.person) for one in changed if isinstance(one.event, EnrollmentEvent)}
+
+
+def _members(connection: Connection, changed: Iterable[Arrival]) -> set[PersonRef]:
+    """Everybody with an enrollment in a section that changed."""
+    sections = {(one.event.tenant, one.section) for one in changed if isinstance(one.event, SectionEvent)}
+    if not sections:
+        return set()
+    rows = connection.execute(
+        """select distinct e.tenant, e.person from entity e
+             join unnest(%s::text[], %s::text[]) as section(tenant, section) using (tenant, section)
+            where e.kind = 'enrollment'""",
+        [text_array(column) for column in zip(*sections, strict=True)],
+    ).fetchall()
+    return {PersonRef(*row) for row in rows}
