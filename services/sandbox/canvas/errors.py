@@ -1,0 +1,54 @@
+"""Refusals with the exact status and body of the real thing (the bodies: ``lib/authentication_methods.rb``, ``lib/api.rb``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="canvas-lms"'}
+
+
+class Refusal(Exception):
+    """Ends the handling of a request with `status` and the JSON `body`; nothing was changed."""
+
+    def __init__(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+def not_found() -> Refusal:
+    """Any failed lookup; the body does not say what was missing."""
+    return Refusal(404, {"errors": [{"message": "The specified resource does not exist."}]})
+
+
+def message(*texts: str) -> Refusal:
+    """400 with the texts joined, as the enrollment checks do."""
+    return Refusal(400, {"message": ", ".join(texts)})
+
+
+def error(text: str) -> Refusal:
+    """400 as reactivate, accept and reject do."""
+    return Refusal(400, {"error": text})
+
+
+def bad_request() -> Refusal:
+    """400 from a parameter the framework itself refuses."""
+    return Refusal(400, {"errors": [{"message": "An error occurred.", "error_code": "bad_request"}]})
+
+
+def invalid(attribute: str, text: str, kind: str = "invalid") -> Refusal:
+    """400 from a model's validation."""
+    return Refusal(400, {"errors": {attribute: [{"attribute": attribute, "type": kind, "message": text}]}})
+
+
+def unauthenticated(text: str | None = None) -> Refusal:
+    """401: with `text` the token is bad, without one there was none."""
+    if text:
+        return Refusal(401, {"errors": [{"message": text}]}, CHALLENGE)
+    return Refusal(401, {"status": "unauthenticated", "errors": [{"message": "user authorization required"}]}, CHALLENGE)
+
+
+def unauthorized(status: int) -> Refusal:
+    """Authenticated, but not allowed: 403, or 401 where the feature ``api_auth_error_updates`` is off."""
+    return Refusal(status, {"status": "unauthorized", "errors": [{"message": "user not authorized to perform that action"}]})

@@ -1,0 +1,205 @@
+"""The JSON of each object, with the fields that the token's permissions show (``lib/api/v1/*.rb``)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from services.sandbox.canvas.state import Account, Course, Enrollment, Role, Section, Term, User
+from services.sandbox.canvas.tokens import Token
+
+Json = dict[str, Any]
+_UNPUBLISHED = ("created", "claimed")
+
+
+class View(NamedTuple):
+    """For whom something is rendered, and under which address."""
+
+    token: Token
+    origin: str
+
+    @property
+    def sees_sis(self) -> bool:
+        return self.token.may("read_sis") or self.token.may("manage_sis")
+
+    @property
+    def sees_imports(self) -> bool:
+        return self.token.may("manage_sis")
+
+
+def instant(moment: datetime | None) -> str | None:
+    """``2026-01-31T08:00:00Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def enrollment(row: Enrollment, view: View, state: str | None = None, *, with_user: bool = False) -> Json:
+    """``lib/api/v1/user.rb#enrollment_json``; `state` replaces the stored one where reads lag. Lists nest the user."""
+    login = row.sis_pseudonym or row.user.login()
+    body: Json = {
+        "id": row.id,
+        "root_account_id": 1,
+        "user_id": row.user.id,
+        "course_id": row.course.id,
+        "course_section_id": row.section.id,
+        "associated_user_id": row.associated_user.id if row.associated_user else None,
+        "limit_privileges_to_course_section": row.limit_privileges,
+        "created_at": instant(row.created_at),
+        "updated_at": instant(row.updated_at),
+        "start_at": instant(row.start_at),
+        "end_at": instant(row.end_at),
+        "type": row.type,
+        "enrollment_state": "deleted" if "deleted" in (row.course.state, row.section.state) else state or row.state,
+        "role": row.role.name,
+        "role_id": row.role.id,
+        "html_url": f"{view.origin}/courses/{row.course.id}/users/{row.user.id}",
+    }
+    if row.type == "StudentEnrollment":
+        body["grades"] = _grades(row, view)
+    if view.token.may("read_reports"):
+        body |= {"last_activity_at": None, "last_attended_at": None, "total_activity_time": 0}
+    if view.sees_sis:
+        body |= {
+            "sis_account_id": row.course.account.sis_account_id,
+            "sis_course_id": row.course.sis_course_id,
+            "course_integration_id": row.course.integration_id,
+            "sis_section_id": row.section.sis_section_id,
+            "section_integration_id": row.section.integration_id,
+            "sis_user_id": login.sis_user_id if login else None,
+        }
+    if view.sees_imports:
+        body["sis_import_id"] = row.sis_batch_id
+    if with_user:
+        body["user"] = user(row.user, view)
+    return body
+
+
+def _grades(row: Enrollment, view: View) -> Json:
+    names = ("current_score", "current_grade", "final_score", "final_grade")
+    body: Json = {"html_url": f"{view.origin}/courses/{row.course.id}/grades/{row.user.id}"}
+    return body | dict.fromkeys((*names, *(f"unposted_{name}" for name in names)))
+
+
+def user(person: User, view: View) -> Json:
+    """``lib/api/v1/user.rb#user_json``."""
+    login = person.login()
+    body: Json = {
+        "id": person.id,
+        "name": person.name,
+        "created_at": instant(person.created_at),
+        "sortable_name": person.sortable_name,
+        "short_name": person.short_name,
+    }
+    if view.sees_sis and login:
+        body |= {"sis_user_id": login.sis_user_id, "integration_id": login.integration_id}
+        if view.sees_imports:
+            body["sis_import_id"] = None
+    if login:
+        body["login_id"] = login.unique_id
+    return body
+
+
+def section(item: Section, view: View) -> Json:
+    """``lib/api/v1/section.rb#section_json``."""
+    body: Json = {
+        "id": item.id,
+        "name": item.name,
+        "course_id": item.course.id,
+        "nonxlist_course_id": item.nonxlist_course.id if item.nonxlist_course else None,
+        "created_at": instant(item.created_at),
+        "start_at": instant(item.start_at),
+        "end_at": instant(item.end_at),
+        "restrict_enrollments_to_section_dates": item.restrict_to_dates,
+    }
+    if view.sees_sis:
+        body |= {
+            "sis_section_id": item.sis_section_id,
+            "sis_course_id": item.course.sis_course_id,
+            "integration_id": item.integration_id,
+        }
+    if view.sees_imports:
+        body["sis_import_id"] = None
+    return body
+
+
+def course(item: Course, view: View) -> Json:
+    """``lib/api/v1/course_json.rb``; unpublished covers two stored states."""
+    body: Json = {
+        "id": item.id,
+        "name": item.name,
+        "course_code": item.course_code,
+        "account_id": item.account.id,
+        "root_account_id": 1,
+        "enrollment_term_id": item.term.id,
+        "created_at": instant(item.created_at),
+        "start_at": instant(item.start_at),
+        "end_at": instant(item.end_at),
+        "restrict_enrollments_to_course_dates": item.restrict_to_dates,
+        "blueprint": item.blueprint,
+        "template": item.template,
+        "workflow_state": "unpublished" if item.state in _UNPUBLISHED else item.state,
+    }
+    if view.sees_sis:
+        body |= {"sis_course_id": item.sis_course_id, "integration_id": item.integration_id}
+    if view.sees_imports:
+        body["sis_import_id"] = None
+    return body
+
+
+def term(item: Term, view: View) -> Json:
+    """``lib/api/v1/enrollment_term.rb``."""
+    body: Json = {
+        "id": item.id,
+        "name": item.name,
+        "created_at": instant(item.created_at),
+        "start_at": instant(item.start_at),
+        "end_at": instant(item.end_at),
+        "workflow_state": item.state,
+        "overrides": {
+            kind: {"start_at": instant(dates[0]), "end_at": instant(dates[1])} for kind, dates in item.overrides.items()
+        },
+    }
+    return body | {"sis_term_id": item.sis_term_id} if view.sees_sis else body
+
+
+def account(item: Account, view: View) -> Json:
+    """``lib/api/v1/account.rb``."""
+    body: Json = {
+        "id": item.id,
+        "name": item.name,
+        "workflow_state": "active",
+        "parent_account_id": item.parent.id if item.parent else None,
+        "root_account_id": 1 if item.parent else None,
+        "default_time_zone": "America/Denver",
+    }
+    return body | {"sis_account_id": item.sis_account_id} if view.sees_sis else body
+
+
+def role(item: Role, holder: Account, view: View) -> Json:
+    """``lib/api/v1/role.rb``; the permissions, which nobody here reads, are left empty."""
+    body: Json = {
+        "id": item.id,
+        "role": item.name,
+        "label": item.label,
+        "last_updated_at": instant(item.created_at),
+        "base_role_type": item.base_role_type,
+        "workflow_state": item.state,
+        "created_at": instant(item.created_at),
+        "permissions": {},
+        "is_account_role": not item.for_courses,
+    }
+    return body if item.state == "built_in" else body | {"account": account(holder, view)}
+
+
+def with_string_ids(body: Any) -> Any:
+    """``Accept: application/json+canvas-string-ids``: ids become strings (``lib/api/v1/json.rb`` and its middleware)."""
+    if isinstance(body, list):
+        return [with_string_ids(item) for item in body]
+    if not isinstance(body, dict):
+        return body
+    return {name: _string_id(name, value) for name, value in body.items()}
+
+
+def _string_id(name: str, value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and (name == "id" or name.endswith("_id")):
+        return str(value)
+    return with_string_ids(value)

@@ -1,0 +1,8 @@
+"""The endpoints, one module per kind of object. A handler is synchronous: what it changes, it changes at once."""
+
+from __future__ import annotations
+
+from services.sandbox.canvas.routes import accounts, courses, enrollments, sections, users
+from services.sandbox.canvas.routing import Route
+
+ROUTES: list[Route] = [*enrollments.ROUTES, *users.ROUTES, *sections.ROUTES, *courses.ROUTES, *accounts.ROUTES]
