@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     replica_lag_seconds: float = Field(default=5, ge=0, description="the LMS may answer reads from a copy that is so old")
     swap_settle_seconds: float = Field(default=3, ge=0, description="a removal waits so long for the add of a swap")
     max_in_flight: int = Field(default=10, ge=1, le=500, description="calls to the LMS at the same time")
+    rate_limit_reserve: float = Field(
+        default=100, ge=0, description="what is left of the LMS's request quota for other tools that use the same token"
+    )
     max_replay_records: int = Field(default=1_000_000, ge=1, description="longest range of one replay")
 
     ledger_timeout_seconds: float = Field(default=10, gt=0, description="longest statement of the intake; then it tries again")

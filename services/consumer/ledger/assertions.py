@@ -1,0 +1,68 @@
+"""What must hold whenever no transaction is open. Tests and drills ask; a healthy ledger answers with an empty list."""
+
+from __future__ import annotations
+
+from services.consumer.ledger import enrollments
+from services.consumer.ledger.policies import Policies
+from services.consumer.nouns import SATISFIED, PersonRef, SeatRef
+from services.consumer.policy.decide import decide, fold
+from services.kit.postgres import Connection
+
+
+def violations(connection: Connection, policies: Policies) -> list[str]:
+    """Every broken promise, in words that name seats but nobody."""
+    return [
+        *_seats_that_are_not_decided(connection, policies),
+        *(
+            f"{promise}: {seat}"
+            for promise, query in _BROKEN.items()
+            for (seat,) in connection.execute(query.encode()).fetchall()
+        ),
+    ]
+
+
+def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> list[str]:
+    """`seat.desired` is what the entities decide; a seat that nothing entitles to is deleted."""
+    active = policies.active(connection)
+    persons = [
+        PersonRef(tenant, person)
+        for tenant, person in connection.execute(
+            "select distinct tenant, person from entity where kind = 'enrollment' union select tenant, person from seat"
+        ).fetchall()
+    ]
+    wanted = {
+        ref: one.state
+        for person, entities in enrollments.read(connection, persons).items()
+        if person.tenant in active
+        for ref, one in fold(decide(entities, active[person.tenant].policy, policies.target)).items()
+    }
+    stored = {
+        SeatRef(target, seat): desired
+        for target, seat, desired in connection.execute(
+            "select target, seat, desired from seat where target = %s", [policies.target]
+        ).fetchall()
+    }
+    return [
+        f"seat.desired = decide(entities): is {stored.get(ref)}, should be {wanted.get(ref, 'deleted')}"
+        for ref in sorted(stored.keys() | wanted.keys())
+        if stored.get(ref) != wanted.get(ref, "deleted")
+    ]
+
+
+_NOTHING_LEFT = f"""{SATISFIED} and seat.suspect_until is null and seat.fence is null
+  and not exists (select from intent
+                   where intent.target = seat.target and intent.seat = seat.seat and intent.closed_at is null)"""
+
+_BROKEN = {
+    "a seat with something left has work": f"""
+        select seat.seat from seat left join work using (target, seat) where work.seat is null and not ({_NOTHING_LEFT})""",  # noqa: S608
+    "work means that something is left": f"""
+        select seat.seat from seat join work using (target, seat) where {_NOTHING_LEFT} and not work.read_first""",  # noqa: S608
+    "work belongs to a seat": "select seat from work left join seat using (target, seat) where seat.target is null",
+    "an entitlement belongs to a seat": """
+        select entitlement.seat from entitlement left join seat using (target, seat) where seat.target is null""",
+    "what waits, waits for something missing": """
+        select work.seat from work
+          left join dependency d on (d.target, d.kind, d.object) = (work.target, work.waits_kind, work.waits_object)
+         where work.state = 'waiting' and d.state is distinct from 'missing'""",
+}  # fmt: skip
