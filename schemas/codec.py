@@ -7,6 +7,7 @@ the way out and ignored on the way in.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 import orjson
@@ -15,6 +16,9 @@ from pydantic_core import ErrorDetails
 
 from schemas.events import EVENT_MODELS, AnyEvent, Event
 from schemas.keys import EntityKind
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""An escaped NUL; one behind an escaped backslash is text."""
 
 NOT_STATE = frozenset(Event.model_fields)
 """What every event carries around the state of its entity."""
@@ -67,15 +71,22 @@ def decode(kind: EntityKind, value: bytes | None) -> AnyEvent:
     """Parse a record value; raises `UndecodableEvent`, or `NewerEvent` when only closed vocabularies are unknown.
 
     Strict: a number where the contract has text is not an event. Otherwise an EMPLID could lose its leading zeros unnoticed.
+    What decodes, fields that we do not know included, is JSON that PostgreSQL's jsonb takes: readers may store the value.
     """
     if value is None:
         raise UndecodableEvent("tombstone", "a record without a value is not an event")
+    try:
+        orjson.loads(value)  # pydantic's own parser lets NaN, infinite numbers and lone surrogates pass where it ignores a field
+    except orjson.JSONDecodeError as error:
+        raise UndecodableEvent("not_json", f"at character {error.pos}") from error
+    if _NUL.search(value):
+        raise UndecodableEvent("schema_invalid", "a NUL character")
     try:
         return EVENT_MODELS[kind].model_validate_json(value, strict=True)
     except ValidationError as error:
         problems = _problems(error)
         if problems[0]["type"] == "json_invalid":
-            raise UndecodableEvent("not_json", problems[0]["ctx"]["error"]) from error
+            raise UndecodableEvent("not_json", "nested too deeply") from error
         if all(map(_is_newer_word, problems)):
             raise NewerEvent(_field_names(problems)) from error
         raise UndecodableEvent("schema_invalid", _field_names(problems)) from error

@@ -110,6 +110,19 @@ def test_bytes_that_are_not_json_are_undecodable(value: bytes) -> None:
     assert caught.value.reason == "not_json"
 
 
+@pytest.mark.parametrize(
+    "unknown", [b"NaN", b"-Infinity", b"1e400", b'"\\ud800"', b'"\\u0000"', b'"\\\\\\u0000"', b'{"\\u0000":1}']
+)
+def test_an_unknown_field_is_ignored_only_if_a_database_can_hold_it(unknown: bytes) -> None:
+    """Readers keep the whole value; one that jsonb refuses would stop the partition instead of itself."""
+    with pytest.raises(UndecodableEvent):
+        decode("enrollment", orjson.dumps(FIELDS)[:-1] + b',"new":' + unknown + b"}")
+
+
+def test_the_text_backslash_u0000_is_no_nul() -> None:
+    assert decode("enrollment", changed(codes={"reason": "\\u0000"}, new="\\u0000"))
+
+
 @given(st.binary())
 def test_no_bytes_raise_anything_else(value: bytes) -> None:
     with pytest.raises((UndecodableEvent, NewerEvent)):
