@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     def _zone_exists(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (OSError, ValueError) as error:
+        except (KeyError, OSError, ValueError) as error:
             raise ValueError("SITE_TIMEZONE must be a name like America/New_York") from error
         return name
 

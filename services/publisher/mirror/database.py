@@ -1,0 +1,64 @@
+"""Connections to the mirror, and array literals of what its statements take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import orjson
+import psycopg
+
+from services.kit import postgres
+from services.kit.postgres import Connection, DatabaseIdentity, text_array
+
+SCHEMA = "mirror"
+
+
+class MirrorIdentity(NamedTuple):
+    """Which mirror this is: its database, and the floor that its last recovery chose. Equal to the newest marker when nothing
+    was lost."""
+
+    database: DatabaseIdentity
+    floor: int
+
+
+def migrate(url: str) -> None:
+    """Create or update the tables."""
+    postgres.migrate(url, files("services.publisher.mirror") / "migrations", SCHEMA)
+
+
+def connect(url: str) -> Connection:
+    """A connection for one owner thread. A lock or a statement that takes this long has gone wrong: fail, and be sent again."""
+    connection = postgres.connect(url)
+    connection.execute(f'set search_path = "{SCHEMA}"')
+    connection.execute("set lock_timeout = '5s'; set statement_timeout = '20s'")
+    connection.execute("set idle_in_transaction_session_timeout = '30s'")
+    return connection
+
+
+def mirror_identity(connection: Connection) -> MirrorIdentity | None:
+    """What this database says of itself; None when it is no opened mirror, or not of the database it is stored in."""
+    database = postgres.identity(connection)
+    try:
+        row = connection.execute("select system_id, timeline, floor from mirror").fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    if row is None or DatabaseIdentity(row[0], row[1]) != database:
+        return None
+    return MirrorIdentity(database, row[2])
+
+
+def json_array(values: Iterable[Any]) -> str:
+    """A literal for ``::jsonb[]``."""
+    return text_array(orjson.dumps(value).decode() for value in values)
+
+
+def bytes_array(values: Iterable[bytes]) -> str:
+    """A literal for ``::bytea[]``."""
+    return text_array(rf"\x{value.hex()}" for value in values)
+
+
+def plain_array(values: Iterable[object | None]) -> str:
+    """A literal for numbers, booleans and times, whose texts need no quoting beyond `text_array`'s."""
+    return text_array(None if value is None else str(value) for value in values)

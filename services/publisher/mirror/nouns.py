@@ -1,0 +1,118 @@
+"""What the mirror's modules hand to each other. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from schemas.events import OrderToken
+from schemas.keys import EntityKey, EntityKind
+from services.publisher.changes import Change, MirrorRow
+
+Fold = Callable[[EntityKind, EntityKey, Sequence[MirrorRow]], dict[str, Any]]
+"""All rows of one entity to the event's state fields; pure. Not even a deleted row is left out, and there may be none."""
+
+
+class RowKey(NamedTuple):
+    """The primary key of a source row."""
+
+    tenant: str
+    record: str
+    key: str
+
+
+def row_key(change: Change) -> RowKey:
+    """The row that a change speaks of."""
+    return RowKey(change.tenant, change.record, change.row_key)
+
+
+@dataclass(slots=True)
+class StoredRow:
+    """A source row as the database holds it, and as a running transaction will leave it."""
+
+    key: RowKey
+    key_columns: dict[str, str]
+    entity: EntityKey
+    columns: dict[str, str]
+    deleted: bool
+    order: OrderToken
+    positions: dict[str, int]
+    is_new: bool = False
+    """Not in the database yet."""
+    content_changed: bool = False
+    token_changed: bool = False
+
+    def as_mirror_row(self) -> MirrorRow:
+        """The copy that the fold reads."""
+        return MirrorRow(self.key.record, self.key_columns, self.columns, self.deleted, self.order)
+
+
+@dataclass(slots=True)
+class EntityRow:
+    """An entity under its lock."""
+
+    key: EntityKey
+    version: int
+    content_hash: str | None
+    next_version: int
+    """What the next state gets: above the last version, above the floor, not behind the database's clock."""
+    issued: bool = False
+    """This transaction gave it a new version; the fields below describe it."""
+    state: dict[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None
+    accepted_at: datetime | None = None
+
+
+class OutboxKey(NamedTuple):
+    """One version of one entity."""
+
+    tenant: str
+    kind: EntityKind
+    key: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An event on its way to Kafka."""
+
+    key: OutboxKey
+    topic: str
+    record_key: bytes
+    headers: dict[str, str]
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one caller asks of a transaction."""
+
+    changes: Sequence[Change]
+    source: str
+    """Who delivered, for the event's headers: a protocol, never a person."""
+    accepted_at: datetime
+    republish: Collection[EntityKey] = ()
+    """Entities that get a new version even when nothing changed."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What a committed transaction did for one request."""
+
+    changed: int = 0
+    unchanged: int = 0
+    ambiguous: int = 0
+    stored: list[Change] = field(default_factory=list)
+    """The changes whose row exists; the others had nothing to act on. Rule R2 is asked for these."""
+    events: list[OutboxKey] = field(default_factory=list)
+    """New versions of the entities whose rows this request changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A committed transaction: one result per request, and the events that now have to be produced."""
+
+    results: list[Result]
+    outbox: list[OutboxRow]
