@@ -1,0 +1,175 @@
+"""The verdict, computed from the outside: the SIS's own rosters and post times against what Canvas shows and logged. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from services.sandbox.sis.client import Delivery
+from services.sandbox.sis.morning import Morning, Transition
+from services.sandbox.sis.truth import Seat
+
+
+class Placement(NamedTuple):
+    """One enrollment row that Canvas holds."""
+
+    seat: Seat
+    state: str
+
+
+class Write(NamedTuple):
+    """One change that Canvas applied."""
+
+    seat: Seat
+    state: str
+    """Afterwards."""
+    at: float
+    """Seconds since the epoch."""
+
+
+class Difference(NamedTuple):
+    """One person in one section, seen differently by the SIS and by Canvas."""
+
+    seat: Seat
+    kind: Literal["missing", "unexpected", "duplicate"]
+    """`unexpected`: Canvas shows somebody whom the SIS does not have there; `duplicate`: more than one row of one seat."""
+    state: str
+    """Canvas's state of the row, or ``absent``."""
+
+
+def compare(expected: set[Seat], placements: Iterable[Placement]) -> list[Difference]:
+    """Person by person; an empty list is a match. Deleted rows are as good as none, any other state counts as being there."""
+    present: dict[Seat, list[str]] = defaultdict(list)
+    for placement in placements:
+        if placement.state != "deleted":
+            present[placement.seat].append(placement.state)
+    found = [Difference(seat, "missing", "absent") for seat in expected - present.keys()]
+    for seat, states in present.items():
+        if seat not in expected:
+            found.append(Difference(seat, "unexpected", ", ".join(states)))
+        elif states[0] != "active":
+            found.append(Difference(seat, "missing", ", ".join(states)))
+        if len(states) > 1:
+            found.append(Difference(seat, "duplicate", ", ".join(states)))
+    return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Seconds from the first post of a change to Canvas applying it."""
+
+    values: tuple[float, ...] = ()
+
+    def percentile(self, share: float) -> float | None:
+        """The smallest value that at least `share` of all do not exceed; None without values."""
+        if not self.values:
+            return None
+        ordered = sorted(self.values)
+        return ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What became of the moves that the SIS made."""
+
+    adds: Latencies
+    drops: Latencies
+    waited: Latencies
+    """Moves made before Canvas knew the person or the section; measured from the moment that it did."""
+    coalesced: int
+    """Moves taken back or overtaken before Canvas had to hear of them."""
+
+
+def measure(morning: Morning, deliveries: Sequence[Delivery], writes: Sequence[Write], started: float) -> Timing:
+    """Match each write with the newest move that asked for it; moves without a write were coalesced."""
+    sent = {each.message.number: each.first_sent for each in deliveries}
+    moves: dict[Seat, list[tuple[float, Transition]]] = defaultdict(list)
+    for transition in morning.transitions:
+        moves[transition.seat].append((sent[transition.message], transition))
+    measured: dict[str, list[float]] = {"add": [], "drop": [], "waited": []}
+    matched: set[tuple[Seat, int]] = set()
+    for write in sorted(writes, key=lambda each: each.at):
+        move = _asked_by(moves[write.seat], write)
+        if move is None or (write.seat, move[1].message) in matched:
+            continue
+        matched.add((write.seat, move[1].message))
+        appeared = started + morning.appears_at(write.seat)
+        if move[0] < appeared:
+            measured["waited"].append(max(0.0, write.at - appeared))
+        else:
+            measured["add" if move[1].active else "drop"].append(write.at - move[0])
+    return Timing(
+        Latencies(tuple(measured["add"])),
+        Latencies(tuple(measured["drop"])),
+        Latencies(tuple(measured["waited"])),
+        len(morning.transitions) - len(matched),
+    )
+
+
+def _asked_by(moves: list[tuple[float, Transition]], write: Write) -> tuple[float, Transition] | None:
+    """The newest move (in the SIS's order) posted before the write that wanted what it did."""
+    active = write.state == "active"
+    fitting = [move for move in moves if move[0] <= write.at and move[1].active == active]
+    return fitting[-1] if fitting else None
+
+
+def unexplained(morning: Morning, deliveries: Sequence[Delivery], writes: Sequence[Write]) -> list[Write]:
+    """Writes that the SIS never asked for in this order: a dropped student back, or somebody removed for no reason.
+
+    The writes of a seat must be a subsequence of its moves in the SIS's order, each after its move was posted.
+    """
+    sent = {each.message.number: each.first_sent for each in deliveries}
+    moves: dict[Seat, list[Transition]] = defaultdict(list)
+    for transition in morning.transitions:
+        moves[transition.seat].append(transition)
+    reached: dict[Seat, int] = defaultdict(int)
+    found = []
+    for write in sorted(writes, key=lambda each: each.at):
+        open_moves = enumerate(moves[write.seat][reached[write.seat] :], start=reached[write.seat])
+        fitting = (
+            position
+            for position, move in open_moves
+            if move.active == (write.state == "active") and sent[move.message] <= write.at
+        )
+        position = next(fitting, None)
+        if position is None:
+            found.append(write)
+        else:
+            reached[write.seat] = position + 1
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Everything that the demo says at the end."""
+
+    changes_in: int
+    """Changed SIS rows delivered, duplicates included."""
+    events_out: int
+    suppressed: int
+    """Changed rows that gave no event: duplicates, older rows, and rows that moved nobody."""
+    memberships: int
+    """Enrolment and instructor rows among the changes: a chain without memory makes a write for each."""
+    calls: Mapping[str, int]
+    """Calls that Canvas received, by what they were for."""
+    writes: int
+    timing: Timing
+    expected: int
+    """Active seats by the SIS's books."""
+    differences: Sequence[Difference]
+    unexplained: Sequence[Write] = ()
+    violations: Sequence[str] = ()
+    """Rules of good conduct that Canvas saw broken."""
+
+    @property
+    def match(self) -> bool:
+        """Whether Canvas shows what the SIS holds, and nothing forbidden happened on the way."""
+        return not (self.differences or self.unexplained or self.violations)
+
+    @property
+    def saved(self) -> int:
+        """Writes that a chain without memory would have made on top."""
+        return max(0, self.memberships - self.writes)
