@@ -72,13 +72,8 @@ def _fold_enrollment(key: EntityKey, rows: Sequence[MirrorRow]) -> State:
 
 
 def _strongest(memberships: Iterable[_Membership]) -> _Membership:
-    """By status, then (among staff, who repeat per meeting pattern) by role, then by the later dates."""
-    return max(memberships, key=lambda one: (-_STATUS_RANK.index(one.status), -_staff_rank(one.role), one.tie))
-
-
-def _staff_rank(role: EnrollmentRole) -> int:
-    # A student's role follows the row that won by date; only staff rows of one person differ in strength.
-    return _ROLE_RANK.index(role) if role not in {"student", "auditor"} else 0
+    """By status, then by role (instructors repeat per meeting pattern, students per career), then by the later dates."""
+    return max(memberships, key=lambda one: (-_STATUS_RANK.index(one.status), -_ROLE_RANK.index(one.role), one.tie))
 
 
 def _after_deletion(rows: Sequence[MirrorRow], family: str) -> _Membership:
@@ -106,7 +101,7 @@ def _student(row: MirrorRow) -> _Membership:
         codes["WITHDRAWAL_GRADE"] = "Y"
     role: EnrollmentRole = "auditor" if columns.get("AUDITOR") == "Y" else "student"
     # Dates first; the rest only makes the choice the same for every order of the rows.
-    tie = (dropped if ended else "", added, role, effective, *sorted(codes.values()))
+    tie = (dropped if ended else "", added, effective, *sorted(codes.values()))
     return _Membership(status, role, effective or None, codes, tie)
 
 

@@ -24,8 +24,6 @@ from services.publisher.translate.records import Record
 MAX_EVENTS = 500
 MAX_PROBLEMS = 100
 CLOCK_TOLERANCE = timedelta(hours=24)
-_KEY_BYTES = 2000
-"""What an index row can hold, with room for the tenant."""
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -242,7 +240,7 @@ def _change(item: Any, context: CanonicalContext) -> Change | list[Problem]:
     if event.occurred_at is not None and event.occurred_at > context.received_at + CLOCK_TOLERANCE:
         return [Problem("/occurred_at", "lies in the future")]
     entity = kind.entity(context.tenant, event)
-    if len(entity.key) > _KEY_BYTES:
+    if len(entity.key) > keys.MAX_KEY_LENGTH:
         return [Problem("", "the ids are too long together")]
     return _as_change(event, kind.record, entity, context)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from schemas.events import OrderToken
-from schemas.keys import join
+from schemas.keys import MAX_KEY_LENGTH, join
 from services.publisher.changes import Change, Reject, Translation
 from services.publisher.translate.dialect import Dialect
 from services.publisher.translate.envelope import Envelope, open_envelope
@@ -134,7 +134,10 @@ class _Rowset:
             unchanged=action == "",
             owner=self._owner,
         )
-        return [(action, draft) for draft in reader_of(record)(fields, reading)]
+        drafts = list(reader_of(record)(fields, reading))
+        if any(_too_long(draft) for draft in drafts):
+            raise RowRefused("bad_value", "key")
+        return [(action, draft) for draft in drafts]
 
     def _changes(self, drafts: list[tuple[str | None, Draft]]) -> list[Change]:
         """All but the ``K`` of keys that an ``N`` of this message has: two rows swapped numbers, or an update in disguise."""
@@ -182,6 +185,12 @@ def _action(row: Row) -> str | None:
 def _agree(one: Fields, other: Fields) -> bool:
     pairs = ((one.text(name), other.text(name)) for name in CLASS_KEY)
     return all(mine == theirs for mine, theirs in pairs if mine is not None and theirs is not None)
+
+
+def _too_long(draft: Draft) -> bool:
+    """Ids that no database index can hold; encoded, a character may take twelve bytes."""
+    texts = [join(*draft.key.values()), draft.entity.key if draft.entity else ""]
+    return max(map(len, texts)) > MAX_KEY_LENGTH
 
 
 def _identity(draft: Draft) -> tuple[str, str]:

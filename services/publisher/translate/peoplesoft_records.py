@@ -17,6 +17,7 @@ ENROLLMENT_STATUSES = frozenset("EDW")
 """Enrolled, dropped, wait-listed (W is never *withdrawn*: that is an E with a drop date, a reason or a grade)."""
 CLASS_STATUSES = frozenset("ASTX")
 """Active, stop further enrollment, tentative, cancelled."""
+_DISPLAY_NAME_LENGTH = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def _display_name(row: Fields) -> str | None:
         return display
     if not first and not last and whole:
         last, _, first = whole.partition(",")
-    return " ".join(part.strip() for part in (first or "", last or "") if part.strip())
+    return " ".join(part.strip() for part in (first or "", last or "") if part.strip())[:_DISPLAY_NAME_LENGTH]
 
 
 def _says_something(row: Fields, column: str, known: frozenset[str], reading: Reading) -> bool:
