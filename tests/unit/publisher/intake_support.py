@@ -1,0 +1,54 @@
+"""An app with the intake routes over fakes, and a client that calls it in process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import httpx
+from fastapi import FastAPI
+
+from services.publisher.intake.events import events_router
+from services.publisher.intake.peoplesoft import peoplesoft_router
+from services.publisher.intake.ports import IntakeSettings
+from services.publisher.metrics import Metrics
+from tests.unit.publisher.fakes import FakeCallers, FakeMirror, FakeQuarantine
+
+AUTHORIZED = {"authorization": "Basic known"}
+LIMIT = 200_000
+
+
+@dataclass
+class Intake:
+    """Everything that a test of a route looks at."""
+
+    mirror: FakeMirror = field(default_factory=FakeMirror)
+    quarantine: FakeQuarantine = field(default_factory=FakeQuarantine)
+    metrics: Metrics = field(default_factory=Metrics)
+    settings: IntakeSettings = field(
+        default_factory=lambda: IntakeSettings(
+            "main", ZoneInfo("America/Chicago"), max_body_bytes=LIMIT, body_timeout_seconds=0.2
+        )
+    )
+
+    def app(self) -> FastAPI:
+        callers = FakeCallers({"Basic known": "campus"})
+        app = FastAPI()
+        app.include_router(
+            peoplesoft_router(self.mirror, self.quarantine, callers, self.metrics, self.settings, lambda: datetime.now(UTC))
+        )
+        app.include_router(events_router(self.mirror, callers, self.metrics, self.settings))
+        return app
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app()), base_url="http://publisher", headers=AUTHORIZED)
+
+    def requests(self, source: str, outcome: str) -> float:
+        """How many deliveries were answered so."""
+        return self.metrics.registry.get_sample_value("sis_intake_requests_total", {"source": source, "outcome": outcome}) or 0
+
+    def quarantined(self, reason: str) -> float:
+        """How many parts went to quarantine for this reason."""
+        labels = {"source": "peoplesoft", "reason": reason}
+        return self.metrics.registry.get_sample_value("sis_quarantined_total", labels) or 0
