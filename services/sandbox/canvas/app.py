@@ -37,7 +37,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _WRITES = frozenset(f"enrollments.{verb}" for verb in ("create", "delete", "reactivate", "accept", "reject"))
-_NEVER_RUN = frozenset({"hang", "reset"})
+_WITHOUT_ANSWER = frozenset({"hang", "reset"})
 
 
 class Incoming(NamedTuple):
@@ -170,7 +170,7 @@ class Canvas:
         spec = picked.spec
         wire = self._applied(incoming, spec, attempt)
         await _pause(latency / 2)
-        if spec and spec.kind in _NEVER_RUN:
+        if spec and spec.kind in _WITHOUT_ANSWER:
             raise Unanswered(spec.kind)
         return responses.spoiled(wire, spec, self.world) if spec else wire
 

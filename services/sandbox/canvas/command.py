@@ -17,7 +17,7 @@ from services.sandbox.canvas.server import listening_socket, uvicorn_server
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command reads."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8082, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--token-file", type=Path, required=True, help="one line: the access token that gets every permission")
     parser.add_argument("--latency-ms", type=float, default=0, help="every call takes at least so long (default: %(default)s)")
     parser.add_argument("--jitter-ms", type=float, default=0, help="and up to so much longer (default: %(default)s)")

@@ -36,8 +36,9 @@ class Attempt:
     after: str | None = None
     applied: bool = False
     answered: bool = False
+    """The answer was written to a connection that was still open."""
     status: int | None = None
-    """The status that was answered; None while the call runs, or when no answer was sent."""
+    """The status of the answer; None while the call runs, and for ever when a fault withheld it."""
     fault: str | None = None
     """The kind of fault that bit this call."""
     followers: list[int] = field(default_factory=list)

@@ -1,0 +1,168 @@
+"""Listing enrollments: defaults, filters, order, pages, and what a token may see."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.contract.sandbox_canvas.conftest import SECTION, Api
+
+STATES = ("active", "invited", "creation_pending", "inactive", "completed", "rejected", "deleted")
+
+
+def one_person_per_state(api: Api) -> None:
+    api.seed(
+        users=[{"sis_user_id": state} for state in STATES],
+        enrollments=[{"section": "S1", "user": state, "state": state} for state in STATES],
+    )
+
+
+async def people(api: Api, path: Any = SECTION, **parameters: Any) -> set[str]:
+    answer = await api.get(path, per_page=100, **parameters)
+    assert answer.status_code == 200, answer.text
+    return {row["sis_user_id"] for row in answer.json()}
+
+
+@pytest.mark.parametrize("path", [SECTION, "courses/sis_course_id:C1/enrollments"])
+async def test_a_roster_shows_who_is_active_or_pending_and_to_admins_who_is_inactive(api: Api, path: str) -> None:
+    one_person_per_state(api)
+    assert await people(api, path) == {"active", "invited", "creation_pending", "inactive"}
+    api.forbid("read_as_admin")
+    assert await people(api, path) == {"active", "invited", "creation_pending"}
+
+
+async def test_states_are_compared_as_stored_and_not_validated(api: Api) -> None:
+    one_person_per_state(api)
+    assert await people(api, **{"state[]": ["deleted", "completed", "nonsense"]}) == {"deleted", "completed"}
+    assert await people(api, **{"state[]": list(STATES)}) == set(STATES)
+
+
+async def test_with_a_user_id_the_default_is_active_and_invited(api: Api) -> None:
+    """The branch of ``course_index_enrollments`` that a read-back takes: without ``state[]`` it misses inactive rows too."""
+    one_person_per_state(api)
+    for state in STATES:
+        expected = {state} if state in ("active", "invited") else set()
+        assert await people(api, user_id=f"sis_user_id:{state}") == expected
+        assert await people(api, user_id=f"sis_user_id:{state}", **{"state[]": list(STATES)}) == {state}
+
+
+async def test_an_unknown_user_is_404_where_a_user_without_rows_is_an_empty_list(api: Api) -> None:
+    assert (await api.get(SECTION, user_id="sis_user_id:nobody")).status_code == 404
+    assert (await api.get(SECTION, user_id="sis_user_id:U1")).json() == []
+    assert (await api.get("users/sis_user_id:nobody/enrollments")).status_code == 404
+
+
+async def test_a_persons_list_spans_courses(api: Api) -> None:
+    await api.enroll()
+    await api.enroll(path="sections/sis_section_id:S3/enrollments", enrollment_state=None)
+    found = (await api.get("users/sis_user_id:U1/enrollments")).json()
+    assert {row["sis_section_id"] for row in found} == {"S1", "S3"}
+
+
+async def test_ones_own_list_goes_by_effective_state_and_refuses_unknown_words(api: Api) -> None:
+    await api.enroll(user_id="self", start_at="2190-01-01T00:00:00Z", end_at="2191-01-01T00:00:00Z")
+    refused = await api.get("users/self/enrollments", **{"state[]": "deleted"})
+    assert (refused.status_code, refused.json()) == (400, {"error": "Invalid state deleted"})
+    assert (await api.get("users/self/enrollments")).json() == []
+    assert len((await api.get("users/self/enrollments", **{"state[]": "current_and_future"})).json()) == 1
+
+
+async def test_role_makes_type_void_and_an_unknown_role_is_refused(api: Api) -> None:
+    await api.enroll()
+    await api.enroll(user_id="sis_user_id:U2", type=None, role="Auditor")
+    await api.enroll(user_id="sis_user_id:U3", type="TeacherEnrollment")
+    assert await people(api, **{"type[]": "StudentEnrollment"}) == {"U1", "U2"}
+    assert await people(api, **{"role[]": "Auditor", "type[]": "TeacherEnrollment"}) == {"U2"}
+    assert await people(api, **{"role[]": ["StudentEnrollment", "TeacherEnrollment"]}) == {"U1", "U3"}
+    assert (await api.get(SECTION, **{"role[]": "Nobody"})).status_code == 400
+
+
+async def test_sis_filters_need_the_right_to_see_sis_ids(api: Api) -> None:
+    await api.enroll()
+    await api.enroll(user_id="sis_user_id:U2")
+    await api.enroll(path="sections/sis_section_id:S2/enrollments", user_id="sis_user_id:U3")
+    course = "courses/sis_course_id:C1/enrollments"
+    assert await people(api, course, **{"sis_user_id[]": ["U1", "U3", "x"]}) == {"U1", "U3"}
+    assert await people(api, course, **{"sis_section_id[]": "S2"}) == {"U3"}
+    assert await people(api, course, sis_course_id="C2") == set()
+    api.forbid("read_sis", "manage_sis")
+    refused = await api.get(course, **{"sis_user_id[]": "U1"})
+    assert (refused.status_code, refused.json()) == (400, {"message": "Insufficient permissions to filter by SIS fields"})
+
+
+async def test_rows_written_by_an_import_can_be_found_by_its_login(api: Api) -> None:
+    api.seed(enrollments=[{"section": "S1", "user": "U1", "sis_import_id": 7}])
+    await api.enroll(user_id="sis_user_id:U2")
+    assert await people(api, **{"sis_user_id[]": ["U1", "U2"], "created_for_sis_id": "true"}) == {"U1"}
+
+
+async def test_rows_come_by_type_then_sortable_name_then_id(api: Api) -> None:
+    for user, type_ in (("U1", "TeacherEnrollment"), ("U3", "StudentEnrollment"), ("U2", "StudentEnrollment")):
+        await api.enroll(user_id=f"sis_user_id:{user}", type=type_)
+    rows = (await api.get(SECTION)).json()
+    assert [row["user"]["sortable_name"] for row in rows] == ["Gödel, Kurt", "Noether, Emmy", "Lovelace, Ada"]
+
+
+async def test_bookmarks_lead_through_a_long_roster(api: Api) -> None:
+    names = {f"P{number:03}" for number in range(25)}
+    api.seed(
+        users=[{"sis_user_id": name} for name in names], enrollments=[{"section": "S1", "user": name} for name in sorted(names)]
+    )
+    seen, sizes, url = [], [], f"{SECTION}?state[]=active"
+    while url:
+        answer = await api.call("GET", url)
+        sizes.append(len(answer.json()))
+        seen += [row["sis_user_id"] for row in answer.json()]
+        following = re.search(r'<([^>]*)>; rel="next"', answer.headers["link"])
+        url = following[1] if following else ""
+    assert sizes == [10, 10, 5]
+    assert len(seen) == len(names)
+    assert set(seen) == names
+    assert (await api.get(SECTION, page="2")).status_code == 404
+    assert len((await api.get(SECTION, per_page="1000")).json()) == 25
+
+
+@pytest.mark.parametrize(
+    ("taken", "hidden"),
+    [
+        (("manage_sis",), {"sis_import_id"}),
+        (("manage_sis", "read_sis"), {"sis_import_id", "sis_user_id", "sis_section_id", "sis_course_id", "sis_account_id"}),
+        (("read_reports",), {"last_activity_at", "last_attended_at", "total_activity_time"}),
+    ],
+)
+async def test_fields_show_only_to_those_who_may_see_them(api: Api, taken: tuple[str, ...], hidden: set[str]) -> None:
+    everything = set(await api.enroll())
+    assert hidden <= everything
+    api.forbid(*taken)
+    fields = set((await api.get(SECTION)).json()[0]) - {"user"}
+    assert everything - fields >= hidden
+
+
+async def test_a_roster_needs_the_right_to_read_it(api: Api) -> None:
+    await api.enroll()
+    api.forbid("read_roster")
+    assert (await api.get(SECTION)).status_code == 403
+    assert (await api.get("users/sis_user_id:U1/enrollments")).status_code == 403
+
+
+async def test_ids_are_numbers_unless_text_is_asked_for(api: Api) -> None:
+    row = await api.enroll()
+    assert isinstance(row["user_id"], int)
+    answer = await api.call("GET", SECTION, headers={"Accept": "application/json+canvas-string-ids"})
+    listed = answer.json()[0]
+    assert (listed["id"], listed["user"]["id"], listed["associated_user_id"]) == (str(row["id"]), str(row["user_id"]), None)
+
+
+async def test_reads_lag_while_answers_to_writes_do_not(api: Api) -> None:
+    api.seed(enrollments=[{"section": "S1", "user": "U2", "state": "active"}])
+    api.canvas.settings.visibility_lag_seconds = 60
+    row = await api.enroll()
+    assert await people(api) == {"U2"}
+    assert (await api.get(f"accounts/self/enrollments/{row['id']}")).status_code == 404
+    old = (await api.get("users/sis_user_id:U2/enrollments")).json()[0]
+    assert (await api.remove(old, task="delete")).json()["enrollment_state"] == "deleted"
+    assert (await api.get(SECTION)).json()[0]["enrollment_state"] == "active"
+    api.canvas.settings.visibility_lag_seconds = 0
+    assert await people(api) == {"U1"}

@@ -1,0 +1,153 @@
+"""Users, sections, courses, terms, accounts, roles, and authentication."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.sandbox_canvas.conftest import Api
+
+NOT_FOUND = {"errors": [{"message": "The specified resource does not exist."}]}
+CHALLENGE = 'Bearer realm="canvas-lms"'
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "users/sis_user_id:nobody",
+        "sections/sis_section_id:nowhere",
+        "courses/sis_course_id:nowhere",
+        "accounts/7",
+        "accounts/self/terms/sis_term_id:never",
+        "no/such/route",
+    ],
+)
+async def test_what_does_not_exist_is_404_with_the_general_body(api: Api, path: str) -> None:
+    answer = await api.get(path)
+    assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("users/sis_user_id:U1", {"name": "Ada Lovelace", "sortable_name": "Lovelace, Ada", "sis_user_id": "U1"}),
+        ("sections/sis_section_id:S1", {"sis_section_id": "S1", "sis_course_id": "C1", "nonxlist_course_id": None}),
+        ("courses/sis_course_id:C1", {"sis_course_id": "C1", "workflow_state": "available"}),
+        ("accounts/self", {"id": 1, "parent_account_id": None}),
+        ("accounts/1/terms/default", {"name": "Default Term"}),
+        ("users/self", {"name": "enrollstream service"}),
+    ],
+)
+async def test_objects_are_shown_by_sis_id_or_word(api: Api, path: str, expected: dict[str, Any]) -> None:
+    answer = await api.get(path)
+    assert answer.status_code == 200
+    assert expected.items() <= answer.json().items()
+
+
+async def test_a_user_is_created_with_a_login(api: Api) -> None:
+    body = {"user": {"name": "Sofja Kowalewskaja"}, "pseudonym": {"unique_id": "sofja@x", "sis_user_id": "U9"}}
+    made = await api.call("POST", "accounts/self/users", json=body)
+    assert made.status_code == 200
+    assert made.json()["sis_user_id"] == "U9"
+    assert (await api.get("users/sis_user_id:U9")).json()["id"] == made.json()["id"]
+    again = await api.call("POST", "accounts/self/users", json=body)
+    assert again.status_code == 400
+    assert again.json()["errors"]["pseudonym"]["unique_id"][0]["type"] == "taken"
+
+
+async def test_without_manage_sis_a_sis_id_is_dropped_in_silence(api: Api) -> None:
+    api.forbid("manage_sis")
+    body = {"user": {"name": "X Y"}, "pseudonym": {"unique_id": "x@y", "sis_user_id": "U9"}}
+    assert (await api.call("POST", "accounts/self/users", json=body)).json()["sis_user_id"] is None
+    assert (await api.get("users/sis_user_id:U9")).status_code == 404
+
+
+async def test_a_deleted_login_can_be_revived(api: Api) -> None:
+    api.seed(users=[{"sis_user_id": "U1", "login_state": "deleted"}])
+    body = {"pseudonym": {"unique_id": "ada@x", "sis_user_id": "U1"}, "enable_sis_reactivation": "true"}
+    assert (await api.call("POST", "accounts/self/users", json=body)).json()["name"] == "Ada Lovelace"
+    assert (await api.get("users/sis_user_id:U1")).status_code == 200
+
+
+async def test_a_user_may_have_two_logins(api: Api) -> None:
+    api.seed(users=[{"sis_user_id": "U1b", "also": "U1"}])
+    first, second = await api.enroll(user_id="sis_user_id:U1"), await api.enroll(user_id="sis_user_id:U1b")
+    assert first["id"] == second["id"]
+
+
+async def test_a_section_with_people_cannot_be_deleted(api: Api) -> None:
+    row = await api.enroll()
+    refused = await api.call("DELETE", "sections/sis_section_id:S1")
+    assert (refused.status_code, refused.json()) == (400, {"message": "You can't delete a section that has enrollments"})
+    await api.remove(row, task="delete")
+    assert (await api.call("DELETE", "sections/sis_section_id:S1")).status_code == 200
+    assert (await api.get("sections/sis_section_id:S1")).status_code == 404
+    revive = {"course_section": {"name": "Again", "sis_section_id": "S1"}, "enable_sis_reactivation": True}
+    assert (await api.call("POST", "courses/sis_course_id:C1/sections", json=revive)).status_code == 200
+
+
+async def test_courses_and_sections_are_made_and_listed(api: Api) -> None:
+    course = {"course": {"name": "Logic", "sis_course_id": "C9", "term_id": "default"}, "offer": False}
+    assert (await api.call("POST", "accounts/self/courses", json=course)).json()["workflow_state"] == "unpublished"
+    section = {"course_section": {"name": "One", "sis_section_id": "S9"}}
+    assert (await api.call("POST", "courses/sis_course_id:C9/sections", json=section)).json()["sis_course_id"] == "C9"
+    listed = (await api.get("courses/sis_course_id:C9/sections")).json()
+    assert [item["sis_section_id"] for item in listed] == ["S9"]
+    assert (await api.call("PUT", "courses/sis_course_id:C9", json={"course": {"event": "offer"}})).json()[
+        "workflow_state"
+    ] == "available"
+    assert (await api.call("DELETE", "courses/sis_course_id:C9", params={"event": "delete"})).json() == {"delete": True}
+    assert (await api.get("courses/sis_course_id:C9")).status_code == 404
+
+
+async def test_terms_are_listed_inside_an_object(api: Api) -> None:
+    body = {
+        "enrollment_term": {"name": "Fall", "sis_term_id": "F26", "overrides": {"StudentEnrollment": {"start_at": "2026-09-01"}}}
+    }
+    made = (await api.call("POST", "accounts/self/terms", json=body)).json()
+    assert made["overrides"]["StudentEnrollment"]["start_at"] == "2026-09-01T00:00:00Z"
+    assert [term["name"] for term in (await api.get("accounts/self/terms")).json()["enrollment_terms"]] == [
+        "Default Term",
+        "Fall",
+    ]
+
+
+async def test_roles_can_be_listed_by_state(api: Api) -> None:
+    api.seed(roles=[{"name": "Retired", "state": "inactive"}])
+    active = {role["role"] for role in (await api.get("accounts/self/roles")).json()}
+    assert {"StudentEnrollment", "Auditor"} <= active
+    assert "Retired" not in active
+    assert [role["role"] for role in (await api.get("accounts/self/roles", **{"state[]": "inactive"})).json()] == ["Retired"]
+
+
+# Authentication
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Authorization": ""}, {"status": "unauthenticated", "errors": [{"message": "user authorization required"}]}),
+        ({"Authorization": "Bearer wrong"}, {"errors": [{"message": "Invalid access token."}]}),
+    ],
+)
+async def test_without_a_good_token_nothing_is_answered(api: Api, headers: dict[str, str], body: dict[str, Any]) -> None:
+    for path in ("users/self", "no/such/route"):
+        answer = await api.call("GET", path, headers=headers)
+        assert (answer.status_code, answer.json()) == (401, body)
+        assert answer.headers["www-authenticate"] == CHALLENGE
+
+
+@pytest.mark.parametrize(("state", "text"), [("expired", "Expired access token."), ("revoked", "Revoked access token.")])
+async def test_a_token_may_end(api: Api, state: Any, text: str) -> None:
+    token = api.canvas.tokens.by_alias("enrollstream")
+    assert token
+    token.state = state
+    answer = await api.create()
+    assert (answer.status_code, answer.json()) == (401, {"errors": [{"message": text}]})
+    assert not api.canvas.world.enrollments
+
+
+async def test_a_token_may_come_as_a_parameter(api: Api) -> None:
+    answer = await api.call("GET", "users/self?access_token=secret", headers={"Authorization": ""})
+    assert answer.status_code == 200
