@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from services.consumer.replay_log import Bounds, LogRecord, LogRefused, LogUnavailable, Missing
 from services.kit.kafka import KafkaSettings, topic_ids
 
 log = structlog.get_logger()
@@ -31,47 +30,8 @@ _REFUSALS = frozenset(
 """Errors that waiting does not cure. The client retries every other one by itself."""
 
 
-class LogUnavailable(RuntimeError):
-    """Kafka did not answer in time; trying again later may help."""
-
-
-class LogRefused(RuntimeError):
-    """Kafka will not let us read this partition; `reason` is the client's name of the error."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Bounds(NamedTuple):
-    """What a partition holds now."""
-
-    topic_id: str
-    low: int
-    """The oldest offset that is kept."""
-    high: int
-    """One past the newest offset that a reader may see."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """One record as it is in the log."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """An offset that the log cannot give: trimmed away (`expired`), or never visible to readers (`absent`)."""
-
-    offset: int
-    fate: Literal["expired", "absent"]
-
-
 class RangeLog:
-    """The partitions of one cluster, by range. Blocking; every call makes a client of its own."""
+    """A `Log` over Kafka; every call makes a client of its own."""
 
     def __init__(self, settings: KafkaSettings, group: str, timeout_seconds: float = 5) -> None:
         """`group` is only a name that the access rules of the cluster must allow."""
@@ -80,7 +40,6 @@ class RangeLog:
         self._timeout = timeout_seconds
 
     def bounds(self, topic: str, partition: int) -> Bounds | None:
-        """What the partition holds; None when it does not exist. Raises `LogUnavailable`."""
         consumer = self._consumer()
         try:
             known = consumer.list_topics(timeout=self._timeout).topics.get(topic)
@@ -97,7 +56,6 @@ class RangeLog:
         return Bounds(topic_id, low, high)
 
     def read(self, topic: str, partition: int, first: int, last: int) -> RangeReader:
-        """A reader of the offsets `first` to `last`, both included."""
         consumer = self._consumer()
         try:
             return RangeReader(consumer, TopicPartition(topic, partition, first), last, self._timeout)
@@ -111,7 +69,7 @@ class RangeLog:
 
 
 class RangeReader:
-    """Names every offset of its range once, in order. Owned by one thread at a time; `close` it."""
+    """A `Reader` over one consumer of its own."""
 
     def __init__(self, consumer: Consumer, start: TopicPartition, last: int, timeout_seconds: float) -> None:
         self._consumer = consumer
@@ -128,14 +86,9 @@ class RangeReader:
 
     @property
     def done(self) -> bool:
-        """Whether the whole range has been named."""
         return self._next > self._last
 
     def read(self, limit: int, wait_seconds: float) -> list[LogRecord | Missing]:
-        """At most `limit` further offsets; empty when the range is done, or when the broker gave nothing in time.
-
-        Raises `LogRefused`, or `LogUnavailable` when the broker cannot say why it refuses an offset.
-        """
         found = list(self._known(limit))
         if not found and not self.done:
             self._fetch(limit, wait_seconds)
@@ -143,7 +96,6 @@ class RangeReader:
         return found
 
     def close(self) -> None:
-        """Let go of the connection."""
         self._consumer.close()
 
     def _known(self, limit: int) -> Iterator[LogRecord | Missing]:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
 from schemas.keys import EntityKey
+from services.consumer.ledger import history
+from services.consumer.ledger.history import Happening
 from services.consumer.nouns import PRIORITY_REPAIR, SATISFIED, PersonRef, SeatRef
 from services.kit.postgres import Connection, text_array
 
 Standing = Literal["open", "satisfied"]
 """`open`: at least one seat of the entity is not settled."""
 
-SEATS_OF_ENTITIES = """of_entity as (
-  select asked.tenant, asked.kind, asked.key, entitlement.target, entitlement.seat, entitlement.person
-    from asked join entitlement using (tenant, kind, key)
+SEATS_OF_ENTITIES = """member as (
+  select asked.*, entity.key as member, entity.person, entity.section
+    from asked join entity using (tenant, kind, key) where asked.kind = 'enrollment'
+  union all
+  select asked.*, entity.key, entity.person, entity.section
+    from asked join entity on entity.tenant = asked.tenant and entity.section = asked.key
+   where asked.kind = 'section' and entity.kind = 'enrollment'
+), of_entity as (
+  select member.tenant, member.kind, member.key, entitlement.target, entitlement.seat
+    from member
+    join entitlement on (entitlement.tenant, entitlement.kind, entitlement.key) = (member.tenant, 'enrollment', member.member)
   union
-  select asked.tenant, asked.kind, asked.key, entitlement.target, entitlement.seat, entitlement.person
-    from asked
-    join entity member on asked.kind = 'section' and member.kind = 'enrollment'
-                      and member.tenant = asked.tenant and member.section = asked.key
-    join entitlement on (entitlement.tenant, entitlement.kind, entitlement.key) = (member.tenant, member.kind, member.key)
+  select member.tenant, member.kind, member.key, seat.target, seat.seat
+    from member join seat using (tenant, person, section)
+   where not exists (select from entitlement where (entitlement.target, entitlement.seat) = (seat.target, seat.seat))
 )"""
-"""A common table expression over one called ``asked`` (tenant, kind, key). A section's seats are those of its members, because
-its state decides them; people, courses and terms have none of their own."""
+"""Common table expressions over one called ``asked`` (tenant, kind, key). An enrollment's seats are those it gives, and those in
+its section that it may have given earlier and that nothing gives any more: their removal may have failed. A section's seats are
+those of its members, because its state decides them; people, courses and terms have none of their own."""
 
 _ASKED = """asked as (
   select * from unnest(%(tenants)s::text[], %(kinds)s::text[], %(keys)s::text[]) as asked (tenant, kind, key)
@@ -36,7 +43,7 @@ _ASKED = """asked as (
 def persons_of(connection: Connection, entities: Iterable[EntityKey]) -> set[PersonRef]:
     """Whose seats depend on these entities: the persons to lock before anything is re-opened."""
     rows = connection.execute(
-        f"with {_ASKED}, {SEATS_OF_ENTITIES} select distinct tenant, person from of_entity",  # noqa: S608
+        f"with {_ASKED}, {SEATS_OF_ENTITIES} select distinct tenant, person from member",  # noqa: S608
         _asked(entities),
     )
     return {PersonRef(tenant, person) for tenant, person in rows.fetchall()}
@@ -46,11 +53,11 @@ def reopen(connection: Connection, entities: Iterable[EntityKey], replay: UUID, 
     """Start over what is dead, retrying or waiting; with `verify` also have the settled seats read back from the LMS.
 
     Within the caller's transaction, which holds the persons' locks. Nothing here looks at an event: what a seat should be is
-    what the newest state decided. Returns the seats that now have work.
+    what the newest state decided. Returns the seats that were opened.
     """
     seats = _locked(connection, entities)
     opened = _start_over(connection, seats, verify) | _read_back(connection, seats, verify)
-    _remember(connection, opened, replay)
+    history.append(connection, (_happening(seat, replay) for seat in seats if seat.ref in opened))
     return opened
 
 
@@ -68,39 +75,51 @@ def standings(connection: Connection, entities: Iterable[EntityKey]) -> Mapping[
     return {EntityKey(*key): "satisfied" if settled else "open" for *key, settled in rows.fetchall()}
 
 
-def _locked(connection: Connection, entities: Iterable[EntityKey]) -> list[SeatRef]:
+class _Seat(NamedTuple):
+    ref: SeatRef
+    tenant: str
+    person: str
+    section: str
+    version: int
+
+
+def _locked(connection: Connection, entities: Iterable[EntityKey]) -> list[_Seat]:
+    """The seats and their work, locked in the order that deciding and settling keep."""
+    asked = _asked(entities)
     rows = connection.execute(
         f"""with {_ASKED}, {SEATS_OF_ENTITIES}
-            select target, seat from seat
+            select target, seat, tenant, person, section, version from seat
              where (target, seat) in (select target, seat from of_entity)
              order by target, seat for no key update""",  # noqa: S608
-        _asked(entities),
+        asked,
     )
-    return [SeatRef(*row) for row in rows.fetchall()]
+    seats = [_Seat(SeatRef(target, seat), *rest) for target, seat, *rest in rows.fetchall()]
+    connection.execute(
+        """select from work join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)
+            order by target, seat for update of work""",
+        _listed(seats),
+    )
+    return seats
 
 
-def _start_over(connection: Connection, seats: Sequence[SeatRef], verify: bool) -> set[SeatRef]:
+def _start_over(connection: Connection, seats: Sequence[_Seat], verify: bool) -> set[SeatRef]:
     # Work that is pending already keeps its time: a removal that settles for the add of a swap must not be hurried.
     rows = connection.execute(
-        """with opened as (
-             select work.target, work.seat, work.state from work
-               join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)
-              where work.state in ('dead', 'retrying', 'waiting') or (%(verify)s and work.state = 'pending')
-              order by work.target, work.seat for update of work
-           )
-           update work
-              set state = 'pending', read_first = work.read_first or %(verify)s,
-                  attempts = case when opened.state = 'pending' then work.attempts else 0 end,
-                  next_at = case when opened.state = 'pending' then work.next_at else clock_timestamp() end,
+        """update work
+              set state = 'pending', read_first = read_first or %(verify)s,
+                  attempts = case when state = 'pending' then attempts else 0 end,
+                  next_at = case when state = 'pending' then next_at else clock_timestamp() end,
                   reason = null, waits_kind = null, waits_object = null
-             from opened where (work.target, work.seat) = (opened.target, opened.seat)
+             from unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat)
+            where (work.target, work.seat) = (asked.target, asked.seat)
+              and (state in ('dead', 'retrying', 'waiting') or (%(verify)s and state = 'pending'))
         returning work.target, work.seat""",
         _listed(seats) | {"verify": verify},
     )
     return {SeatRef(*row) for row in rows.fetchall()}
 
 
-def _read_back(connection: Connection, seats: Sequence[SeatRef], verify: bool) -> set[SeatRef]:
+def _read_back(connection: Connection, seats: Sequence[_Seat], verify: bool) -> set[SeatRef]:
     # A seat that is neither right nor at work should not exist; whoever replays its event expects it to be repaired.
     rows = connection.execute(
         f"""insert into work (target, seat, tenant, person, course, state, priority, next_at, read_first)
@@ -116,12 +135,16 @@ def _read_back(connection: Connection, seats: Sequence[SeatRef], verify: bool) -
     return {SeatRef(*row) for row in rows.fetchall()}
 
 
-def _remember(connection: Connection, opened: Iterable[SeatRef], replay: UUID) -> None:
-    connection.execute(
-        """insert into history (tenant, person, section, target, seat, what, version, detail)
-           select seat.tenant, seat.person, seat.section, seat.target, seat.seat, 'reopened', seat.version, %(detail)s
-             from seat join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)""",
-        _listed(sorted(opened)) | {"detail": Jsonb({"replay": str(replay)})},
+def _happening(seat: _Seat, replay: UUID) -> Happening:
+    return Happening(
+        tenant=seat.tenant,
+        person=seat.person,
+        what="reopened",
+        section=seat.section,
+        target=seat.ref.target,
+        seat=seat.ref.seat,
+        version=seat.version,
+        detail={"replay": str(replay)},
     )
 
 
@@ -134,5 +157,5 @@ def _asked(entities: Iterable[EntityKey]) -> dict[str, str]:
     }
 
 
-def _listed(seats: Sequence[SeatRef]) -> dict[str, object]:
-    return {"targets": text_array(seat.target for seat in seats), "seats": text_array(seat.seat for seat in seats)}
+def _listed(seats: Sequence[_Seat]) -> dict[str, object]:
+    return {"targets": text_array(seat.ref.target for seat in seats), "seats": text_array(seat.ref.seat for seat in seats)}

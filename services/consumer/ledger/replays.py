@@ -113,15 +113,16 @@ def newest(connection: Connection, limit: int) -> list[Replay]:
 
 
 def claim(connection: Connection, owner: str, seconds: float) -> Replay | None:
-    """Become the owner of the oldest running replay that nobody runs, or whose owner has been silent for too long."""
+    """Become the owner of the oldest running replay that is free: nobody's, `owner`'s own, or of an owner silent for too long."""
     with connection.cursor(row_factory=class_row(Replay)) as cursor:
         return cursor.execute(
             f"""update replay set owner = %s, owned_until = clock_timestamp() + make_interval(secs => %s)
                  where replay = (select replay from replay
-                                  where state = 'running' and (owned_until is null or owned_until < clock_timestamp())
+                                  where state = 'running'
+                                    and (owned_until is null or owned_until < clock_timestamp() or owner = %s)
                                   order by created_at limit 1 for update skip locked)
              returning {_COLUMNS}""",  # noqa: S608
-            [owner, seconds],
+            [owner, seconds, owner],
         ).fetchone()
 
 
