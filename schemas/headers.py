@@ -19,8 +19,9 @@ _TYPE_PREFIX = "org.enrollstream."
 def event_headers(event: AnyEvent, kind: EntityKind, source: str, traceparent: str | None = None) -> Headers:
     """Headers of one event.
 
-    `source` names the publisher's tenant (a URI reference); with it the id is unique, and the same event published twice has
-    the same id. No header names a person: brokers, proxies and tracing tools show headers more freely than values.
+    `source` is a URI reference for the way that the change came in. The id is unique (the hash covers the entity's ids), and the
+    same event published twice has the same one. No header names a person: brokers, proxies and tracing tools show headers more
+    freely than values.
     """
     attributes = {
         "ce_specversion": "1.0",

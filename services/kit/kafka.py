@@ -22,8 +22,8 @@ class KafkaSettings(BaseSettings):
     bootstrap_servers: str = Field(description="host:port[,host:port...]")
     security_protocol: str = Field(default="PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
     sasl_mechanism: str | None = Field(default=None, description="for example SCRAM-SHA-512")
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    sasl_username: str | None = Field(default=None, description="for SASL")
+    sasl_password: SecretStr | None = Field(default=None, description="for SASL")
     ssl_ca_location: str | None = Field(default=None, description="CA bundle; the system's when absent")
     group_protocol: str = Field(
         default="consumer", pattern="^(consumer|classic)$", description="consumer needs brokers from 4.0 on"
