@@ -152,9 +152,10 @@ class _Rowset:
         return Reject(refusal.reason, f"{_printable_path(row.path)}: {refusal.field}", fields.redacted(spec.key + spec.stored))
 
     def _owner(self, fields: Fields) -> Fields | None:
-        """The one class of the same transaction whose key does not contradict the row's."""
+        """The class of the same transaction whose key does not contradict the row's; None when several classes might be meant."""
         matching = [candidate for candidate in self._classes.get(fields.row.transaction, []) if _agree(candidate, fields)]
-        return matching[0] if len(matching) == 1 else None
+        meant = {(candidate.text("INSTITUTION"), candidate.text("CLASS_NBR")) for candidate in matching}
+        return matching[0] if len(meant) == 1 else None
 
     def _record(self, row: Row) -> str:
         return self._context.dialect.record(row.record)

@@ -342,6 +342,40 @@ def test_careers_fold_alike_in_every_order(rows: list[MirrorRow]) -> None:
     assert all(other == first for other in others)
 
 
+sections = st.builds(
+    lambda section, deleted, columns: mirror_row(
+        records.CLASS_TBL, ("009390", "1", "2267", "001", section), deleted=deleted, **columns
+    ),
+    st.sampled_from(["001", "002", "003"]),
+    st.booleans(),
+    st.fixed_dictionaries({"CLASS_STAT": st.sampled_from("ASTX"), "SSR_COMPONENT": st.sampled_from(["LEC", "LAB"])}),
+)
+people = st.builds(
+    lambda kind, begins, deleted, columns: mirror_row(records.NAMES, ("0090001", kind, begins), deleted=deleted, **columns),
+    st.sampled_from(["PRI", "PRF", "ZZZ"]),
+    st.sampled_from(["2020-01-01", "2027-01-01"]),
+    st.booleans(),
+    st.fixed_dictionaries(
+        {"DISPLAY_NAME": st.sampled_from(["June", "Juniper", ""]), "AS_OF": st.sampled_from(["2026-11-23", "2027-06-01"])},
+        optional={"EFF_STATUS": st.sampled_from("AI")},
+    ),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(sections, min_size=1, max_size=3, unique_by=lambda row: row.key["CLASS_SECTION"]))
+def test_classes_of_one_number_fold_alike_in_every_order(rows: list[MirrorRow]) -> None:
+    first, *others = (fold("section", SECTION, list(order)) for order in permutations(rows))
+    assert all(other == first for other in others)
+
+
+@settings(deadline=None)
+@given(st.lists(people, min_size=1, max_size=4, unique_by=lambda row: tuple(row.key.values())))
+def test_names_fold_alike_in_every_order(rows: list[MirrorRow]) -> None:
+    first, *others = (fold("person", PERSON, list(order)) for order in permutations(rows))
+    assert all(other == first for other in others)
+
+
 @settings(deadline=None)
 @given(rows_of_one_student)
 def test_every_state_is_an_event_that_may_be_written(rows: list[MirrorRow]) -> None:

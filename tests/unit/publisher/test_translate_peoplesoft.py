@@ -202,6 +202,17 @@ def test_an_instructor_beside_its_class_finds_it_by_key() -> None:
     assert change.entity.parts[2] == "26191"
 
 
+def test_an_instructor_beside_two_classes_is_not_guessed_into_one() -> None:
+    two = "".join(record("CLASS_TBL", school_class(CLASS_SECTION=f"00{n}", CLASS_NBR=f"{n}"), "") for n in (1, 2))
+    found = read(two + record("CLASS_INSTR", instructor()))
+    assert [reject.reason for reject in found.rejects] == ["missing_key"]
+
+
+def test_an_instructor_beside_both_images_of_its_class_finds_it() -> None:
+    both = record("CLASS_TBL", school_class(), "C") + record("CLASS_TBL", school_class(), "O")
+    assert read(both + record("CLASS_INSTR", class_key() | instructor())).rejects == []
+
+
 def test_an_instructor_without_a_class_is_refused_but_can_be_deleted() -> None:
     alone = class_key() | instructor()
     assert [reject.reason for reject in read(record("CLASS_INSTR", alone, "A")).rejects] == ["missing_parent"]
