@@ -67,6 +67,8 @@ def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
     Locks, in the order that every transaction that decides keeps: sections, entities, then (in `decide_persons`) persons, seats
     and work; each sorted.
     """
+    if not arrivals:
+        return Taken([], set())
     newest = _newest(arrivals)
     _lock_sections(connection, newest.values())
     taken = _upsert(connection, newest)

@@ -22,7 +22,7 @@ class Parked(NamedTuple):
 
 def park(connection: Connection, records: Iterable[Parked]) -> None:
     """Keep them, in the transaction that moves the offset past them."""
-    with connection.cursor() as cursor:
+    with connection.cursor() as cursor:  # rare, so one by one is fine
         cursor.executemany(
             """insert into parked (topic_id, topic, "partition", "offset", key, value, reason)
                values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
