@@ -1,0 +1,246 @@
+"""Why a person has, or has not, a seat in a section: what the SIS said, what was decided and what the LMS answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg.rows import dict_row
+
+from schemas import keys
+from services.consumer.nouns import SATISFIED
+from services.kit.postgres import Connection
+
+TIMELINE = 500
+"""Longest timeline; of a longer one the newest part is shown."""
+
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked about, by the ids of the SIS."""
+
+    tenant: str
+    person: str
+    institution: str
+    term: str
+    section: str
+
+    @property
+    def section_key(self) -> str:
+        """Section key text."""
+        return keys.join(self.institution, self.term, self.section)
+
+    def named(self) -> dict[str, object]:
+        """In the words of the call."""
+        section = {"institution": self.institution, "term": self.term, "section": self.section}
+        return {"tenant": self.tenant, "person": self.person, "section": section}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger holds about a subject. The rows are as the queries below name them."""
+
+    person: _Row | None
+    section: _Row | None
+    enrollments: Sequence[_Row]
+    """Newest state of each role family, learner and staff."""
+    seats: Sequence[_Row]
+    ledger: _Row
+    """The tenant's active policy, whether the ledger is in recovery, when it last took a record."""
+
+
+class Finding(NamedTuple):
+    """One sentence about how things stand. `code` is a closed word for programs; `check` says what to do about it."""
+
+    code: str
+    text: str
+    check: str | None = None
+
+
+def trace(connection: Connection, subject: Subject) -> dict[str, object]:
+    """Everything the ledger knows about the person in the section, within the caller's transaction. Asks nobody else."""
+    known = _read(connection, subject)
+    timeline = _timeline(connection, subject)
+    return {
+        "looked_for": subject.named(),
+        "findings": [finding._asdict() for finding in findings(known)],
+        "person": known.person,
+        "section": known.section,
+        "enrollments": known.enrollments,
+        "seats": known.seats,
+        "timeline": [_told(row) for row in reversed(timeline[:TIMELINE])],
+        "timeline_complete": len(timeline) <= TIMELINE,
+        "ledger": known.ledger,
+    }
+
+
+def findings(known: Known) -> list[Finding]:
+    """How things stand, in the order in which a change travels: received, enrolled, decided, applied. Pure."""
+    return [*_of_the_source(known), *_of_the_decision(known), *_of_the_seats(known)]
+
+
+def _of_the_source(known: Known) -> Iterator[Finding]:
+    if known.person is None and not known.enrollments:
+        yield Finding(
+            "person_unknown",
+            "No event about this person was ever taken by this ledger.",
+            "Compare the id with the student system: leading zeros count, and so does the tenant. "
+            "Then look whether the publisher received or quarantined the person's message.",
+        )
+    if known.section is None:
+        yield Finding(
+            "section_unknown",
+            "No event about this section was ever taken by this ledger.",
+            "Compare institution, term and section with the student system; section numbers repeat across terms.",
+        )
+    if not known.enrollments:
+        yield Finding(
+            "never_enrolled",
+            "The student system never sent an enrollment of this person in this section.",
+            "Look for the enrollment in the student system; if it is there, have the publisher send it again (republish).",
+        )
+    if known.ledger["last_taken_at"] is None:
+        yield Finding("ledger_empty", "This ledger has not taken any record yet.", "Look whether the consumer reads the log.")
+
+
+def _of_the_decision(known: Known) -> Iterator[Finding]:
+    if known.section is not None and known.section["status"] in ("cancelled", "removed"):
+        yield Finding("section_gone", f"The student system says that the section is {known.section['status']}.")
+    for enrollment in known.enrollments:
+        said = f"The student system says {enrollment['status']} as {enrollment['role']}."
+        yield Finding("sis_enrolled" if enrollment["status"] == "enrolled" else "sis_not_enrolled", said)
+    if known.enrollments and known.ledger["policy_version"] is None:
+        yield Finding("no_policy", "The tenant has no active policy, so nobody gets a seat.", "Apply a policy for the tenant.")
+    elif known.enrollments and not known.seats:
+        yield Finding(
+            "no_seat", "The policy gives no seat for this status and role.", "Ask the registrar whether the policy should."
+        )
+
+
+def _of_the_seats(known: Known) -> Iterator[Finding]:
+    if known.ledger["recovery"]:
+        yield Finding("recovery", "The ledger lost history and reads every seat from the LMS before it writes to it.")
+    for seat in known.seats:
+        yield _of_seat(seat, seat["work"])
+
+
+def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a table)
+    wanted = f"{seat['role']} should be {seat['desired']}"
+    if seat["settled"]:
+        return Finding("applied", f"{wanted}, and the LMS has confirmed it.")
+    if work is None:
+        return Finding("lost_work", f"{wanted}, is not, and nothing is planned.", "Replay the newest record of the enrollment.")
+    because = f" ({work['reason']})" if work["reason"] else ""
+    match work["state"]:
+        case "waiting":
+            missing = f"the LMS has no {work['waits_kind']} with the SIS id {work['waits_object']}"
+            return Finding("waiting", f"{wanted}; {missing}.", f"Create the {work['waits_kind']} in the LMS; the seat follows.")
+        case "retrying":
+            return Finding("retrying", f"{wanted}; attempt {work['attempts']} failed{because} and is repeated.")
+        case "dead":
+            return Finding("dead", f"{wanted}; the LMS refuses it{because}.", "Remove the cause, then replay the record.")
+        case "held":
+            return Finding("held", f"{wanted}; the removal is held until a person approves it.")
+        case "suspect":
+            return Finding("suspect", f"{wanted} and is; a call of unknown outcome may still change it, so it is read again.")
+        case _:
+            return Finding("in_flight", f"{wanted}; it is next in line.")
+
+
+def _read(connection: Connection, subject: Subject) -> Known:
+    of_person = [subject.tenant, subject.person, subject.section_key]
+    ledger = _one(connection, _LEDGER, [subject.tenant])
+    assert ledger is not None  # noqa: S101  (the query always gives its row)
+    return Known(
+        person=_one(connection, _ENTITY, [subject.tenant, "person", keys.join(subject.person)]),
+        section=_one(connection, _ENTITY, [subject.tenant, "section", subject.section_key]),
+        enrollments=_rows(connection, _ENROLLMENTS, of_person),
+        seats=_rows(connection, _SEATS, of_person),
+        ledger=ledger,
+    )
+
+
+def _timeline(connection: Connection, subject: Subject) -> list[_Row]:
+    """The newest first, one more than is shown."""
+    parameters = {
+        "tenant": subject.tenant,
+        "person": subject.person,
+        "section": subject.section_key,
+        "person_key": keys.join(subject.person),
+        "limit": TIMELINE + 1,
+    }
+    return _rows(connection, _TIMELINE, parameters)
+
+
+def _told(row: _Row) -> _Row:
+    """One line of the timeline without what it does not have."""
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _rows(connection: Connection, query: LiteralString, parameters: Sequence[object] | Mapping[str, object]) -> list[_Row]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, parameters).fetchall()
+
+
+def _one(connection: Connection, query: LiteralString, parameters: Sequence[object]) -> _Row | None:
+    return next(iter(_rows(connection, query, parameters)), None)
+
+
+_ENTITY = """
+select event->>'status' as status, version, accepted_at, received_at, topic, "partition", "offset"
+  from entity where tenant = %s and kind = %s and key = %s
+"""
+
+_ENROLLMENTS = """
+select event->>'role_family' as role_family, event->>'status' as status, event->>'role' as role,
+       event->>'effective_date' as effective_date, event->'codes' as codes,
+       version, accepted_at, received_at, topic, "partition", "offset"
+  from entity where tenant = %s and person = %s and section = %s and kind = 'enrollment'
+ order by key
+"""
+
+# Seats by the section that they were decided for; one that was given up by another section's enrollment keeps its own.
+_SEATS = f"""
+select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, seat.effect, seat.version, seat.decision,
+       seat.policy_version, seat.accepted_at, seat.applied, seat.applied_version, seat.applied_at, seat.origin,
+       seat.lms_enrollment, seat.lms_course, seat.suspect_until, seat.fence,
+       {SATISFIED} and work.seat is null as settled,
+       case when work.seat is not null then jsonb_build_object(
+         'state', work.state, 'reason', work.reason, 'attempts', work.attempts, 'next_at', work.next_at,
+         'read_first', work.read_first, 'since', work.created_at,
+         'waits_kind', work.waits_kind, 'waits_object', work.waits_object,
+         'missing_since', dependency.since, 'probes', dependency.probes, 'next_probe_at', dependency.next_probe_at) end as work,
+       (select jsonb_agg(jsonb_build_object('call', call, 'wanted', wanted, 'opened_at', opened_at, 'deadline', deadline))
+          from intent
+         where (intent.target, intent.seat, intent.person) = (seat.target, seat.seat, seat.person)
+           and intent.closed_at is null) as open_calls
+  from seat
+  left join work using (target, seat)
+  left join dependency
+    on (dependency.target, dependency.kind, dependency.object) = (work.target, work.waits_kind, work.waits_object)
+ where seat.tenant = %s and seat.person = %s and seat.section = %s
+ order by seat.target, seat.seat
+"""  # noqa: S608  (a constant)
+
+# What happened to the person in the section, to the person's own record, and to the section itself (which names no person).
+_TIMELINE = """
+with told as (
+  select * from history
+   where tenant = %(tenant)s and person = %(person)s
+     and (section = %(section)s or (kind = 'person' and key = %(person_key)s))
+   union all
+  select * from history where tenant = %(tenant)s and person = '' and kind = 'section' and key = %(section)s
+)
+select at, what, kind, case when kind = 'enrollment' then split_part(key, '/', 5) end as role_family,
+       version, topic, "partition", "offset", target, seat, detail
+  from told order by at desc limit %(limit)s
+"""
+
+_LEDGER = """
+select (select version from policy where tenant = %s and active) as policy_version,
+       coalesce((select active from recovery), false) as recovery,
+       (select max(updated_at) from intake_offset) as last_taken_at
+"""
