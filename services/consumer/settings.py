@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     swap_settle_seconds: float = Field(default=3, ge=0, description="a removal waits so long for the add of a swap")
     max_in_flight: int = Field(default=10, ge=1, le=500, description="calls to the LMS at the same time")
     rate_limit_reserve: float = Field(
-        default=50, ge=0, le=500, description="part of the token's rate limit that is left to others, in the LMS's own unit"
+        default=100, ge=0, le=500, description="left of the LMS's request quota for other tools that use the same token"
     )
     max_replay_records: int = Field(default=1_000_000, ge=1, description="longest range of one replay")
 

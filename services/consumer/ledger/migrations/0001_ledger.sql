@@ -97,7 +97,7 @@ create table work (
   check ((state = 'waiting') = (waits_kind is not null)),
   check ((waits_kind is null) = (waits_object is null))
 ) with (fillfactor = 70);
-create index work_ready on work (target, next_at) where state in ('pending', 'retrying', 'suspect', 'waiting');
+create index work_ready on work (target, priority, next_at) where state in ('pending', 'retrying', 'suspect', 'waiting');
 create index work_person on work (target, person);
 create index work_waits on work (target, waits_kind, waits_object) where state = 'waiting';
 

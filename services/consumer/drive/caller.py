@@ -1,0 +1,137 @@
+"""One attempt at one seat: read if need be, change if need be, within the intent's time and the token's pace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from services.consumer.drive.intents import Order
+from services.consumer.drive.observer import Observer
+from services.consumer.drive.pacing import Clock, Gate
+from services.consumer.drive.reactions import Attempt, NotSent
+from services.consumer.nouns import MissingKind, satisfied
+from services.consumer.targets.port import (
+    AlreadySo,
+    Failure,
+    NoPermission,
+    Observation,
+    Outcome,
+    Presence,
+    ServerFault,
+    Target,
+    Throttled,
+    Unknown,
+    WrongShape,
+)
+
+log = structlog.get_logger()
+Result = TypeVar("Result", bound=Outcome | Observation | Presence)
+
+
+class Caller:
+    """Makes all calls to the target. A defect of the target costs the seat an attempt, never the driver its life."""
+
+    def __init__(self, target: Target, gate: Gate, observer: Observer, call_timeout_seconds: float, clock: Clock) -> None:
+        self._target = target
+        self._gate = gate
+        self._observer = observer
+        self._timeout = call_timeout_seconds
+        self._clock = clock
+
+    async def attempt(self, order: Order) -> Attempt:
+        """Never raises, not even when cancelled: what was sent has to be recorded."""
+        started = self._clock()
+        attempt = await self._attempt(order)
+        return replace(attempt, seconds=self._clock() - started)
+
+    async def _attempt(self, order: Order) -> Attempt:
+        seen = None
+        if order.must_read:
+            result = await self._read(order)
+            if not isinstance(result, Observation):
+                return Attempt(result, None, wrote=False)
+            seen = result
+        known = seen or order.believed
+        if satisfied(order.desired, known.state):
+            return Attempt(AlreadySo(known), seen, wrote=False)
+        if order.call == "read":
+            # Nothing seemed to be left to do when the intent was written, so it allows no change; the next one will.
+            return Attempt(NotSent(), seen, wrote=False)
+        outcome = await self._write(order, known)
+        return Attempt(outcome, seen, wrote=not isinstance(outcome, NotSent))
+
+    async def _read(self, order: Order) -> Observation | Failure | NotSent:
+        try:
+            await self._gate.enter()
+            return await self._timed("read", order.key, self._timeout, ServerFault, lambda: self._target.read(order.seat))
+        except asyncio.CancelledError:
+            return NotSent()
+
+    async def _write(self, order: Order, known: Observation) -> Outcome | NotSent:
+        try:
+            await self._gate.enter()
+        except asyncio.CancelledError:
+            return NotSent()
+        now = self._clock()
+        if now > order.send_by:
+            # Another driver may take our silence for death soon; what is sent now might land after its first call.
+            self._gate.leave()
+            return NotSent()
+        try:
+            return await self._timed(
+                "write",
+                order.key,
+                order.send_by - now + self._timeout,
+                Unknown,
+                lambda: self._target.write(order.seat, order.desired, known),
+            )
+        except asyncio.CancelledError:
+            return Unknown("cancelled")
+
+    async def probe(self, kind: MissingKind, sis_id: str) -> Presence | Failure:
+        """Whether the LMS has an object."""
+        await self._gate.enter()
+        return await self._timed("probe", sis_id, self._timeout, ServerFault, lambda: self._target.probe(kind, sis_id))
+
+    async def _timed(
+        self,
+        endpoint: str,
+        subject: str,
+        seconds: float,
+        lost: Callable[[str], ServerFault | Unknown],
+        operation: Callable[[], Awaitable[Result]],
+    ) -> Result | ServerFault | Unknown:
+        """Run an operation in the slot that was entered, and leave it. `lost` makes the outcome when there is none."""
+        started = self._clock()
+        result: Result | ServerFault | Unknown | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                result = await operation()
+        except TimeoutError:
+            result = lost("timeout")
+        except Exception as error:
+            log.error("target_defect", call=endpoint, exc_info=error)
+            result = lost("defect")
+        finally:
+            if result is not None:
+                self._learn(endpoint, subject, result, self._clock() - started)
+            self._gate.leave()
+        return result
+
+    def _learn(self, endpoint: str, subject: str, result: Outcome | Observation | Presence, seconds: float) -> None:
+        label = "done" if isinstance(result, Observation | Presence) else result.label
+        self._observer.called(endpoint, label, seconds, result.usage)
+        self._gate.observe(result.usage)
+        match result:
+            case Throttled():
+                self._gate.throttled()
+            case NoPermission(whole_token=True):
+                self._gate.denied()
+            case ServerFault() | Unknown() | WrongShape():
+                self._gate.failed(subject)
+            case _:
+                self._gate.succeeded()

@@ -1,0 +1,412 @@
+"""The driver of one target: holds its lease, works until every seat is as wanted, and hands over cleanly.
+
+One asyncio loop makes all calls; five threads own the database connections (looking and intents, outcomes, the lease,
+everything else, notifications). The life of one change here:
+
+1. `wake`, a notification or the look once a second finds its work row; the scheduler orders what is ready.
+2. The intent is written and committed, together with the check that our lease outlives the call.
+3. The seat is read if it is not known for certain; if it is as wanted, that is all.
+4. Not later than the intent allows, one change is sent.
+5. The outcome is recorded, judged by what is wanted by then; the seat settles or its work is due again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeVar
+
+import psycopg
+import structlog
+
+from services.consumer.drive import intents, takeover, upkeep, waiting
+from services.consumer.drive import lease as leases
+from services.consumer.drive.caller import Caller
+from services.consumer.drive.intents import Order
+from services.consumer.drive.lease import Lease
+from services.consumer.drive.listener import Listener
+from services.consumer.drive.observer import MetricsObserver, Observer
+from services.consumer.drive.outcomes import LeaseLost, Recorded
+from services.consumer.drive.owner import Owner
+from services.consumer.drive.pacing import Bucket, Gate
+from services.consumer.drive.reactions import Settlement, react
+from services.consumer.drive.recorder import Recorder
+from services.consumer.drive.scheduler import Ready, Scheduler
+from services.consumer.drive.settings import DriveSettings, send_window_seconds, suspect_seconds
+from services.consumer.drive.takeover import Inherited
+from services.consumer.drive.waiting import Missing
+from services.consumer.metrics import Metrics
+from services.consumer.nouns import SeatRef
+from services.consumer.targets.port import Presence, Target
+from services.kit.failpoints import failpoint
+from services.kit.postgres import Connection
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+_LOOK_PEOPLE = 512
+"""People in one look at the table: a tenth of a second of the fastest LMS, and small enough to order at once."""
+_TICK_SECONDS = 1.0
+"""The table is looked at so often even if nobody calls."""
+_LEAST_WAIT_SECONDS = 0.005
+_RETRY_SECONDS = 0.25
+"""Between attempts to reach a ledger that is away."""
+_PROBE_EVERY_SECONDS = 0.5
+_PROBES_AT_ONCE = 20
+_COUNT_EVERY_SECONDS = 10.0
+_TIDY_EVERY_SECONDS = 300.0
+
+
+class Driver:
+    """Drives `target` while it holds the lease, else stands by. `run` until `stop`; `wake` from any thread."""
+
+    def __init__(
+        self,
+        settings: DriveSettings,
+        database_url: str,
+        target_name: str,
+        target: Target,
+        metrics: Metrics,
+        observer: Observer | None = None,
+    ) -> None:
+        """Nothing happens before `run`. The target is not closed here: who made it does that."""
+        self._settings = settings
+        self._name = target_name
+        self._owner_name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._observer = observer or MetricsObserver(metrics, target_name)
+        self._clock = time.monotonic
+        self._window = send_window_seconds(settings)
+        self._suspect_seconds = suspect_seconds(settings)
+        self._gate = Gate(settings.max_in_flight, Bucket(settings.rate_limit_reserve), self._clock, random.random)
+        self._caller = Caller(target, self._gate, self._observer, settings.call_timeout_seconds, self._clock)
+        self._ahead = max(2, settings.max_in_flight // 4)
+        """Intents written ahead of a free slot, so that the token never idles while one is being written."""
+        self._scheduler = Scheduler()
+        self._looking = Owner("intents", database_url)
+        self._recording = Owner("outcomes", database_url, durable=False)
+        self._leasing = Owner("lease", database_url)
+        self._keeping = Owner("upkeep", database_url)
+        self._recorder = Recorder(self._recording, self._suspect_seconds)
+        self._listener = Listener(database_url, target_name, self._wake_from_thread)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signal = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._look_due = True
+        self._look_more = False
+        self._look_at = 0.0
+        self._lease: Lease | None = None
+        self._lease_valid_until = 0.0
+        self._attempts: dict[asyncio.Task[None], str] = {}
+        self._unrecorded: set[str] = set()
+        """Intents whose outcome the ledger refused: left open, so that nobody calls these people on a wrong belief."""
+        self.turned_at = self._clock()
+        """Monotonic time of the last turn of the loop, for liveness."""
+
+    # From outside
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether this process drives the target."""
+        return self._lease is not None
+
+    def wake(self, seats: Collection[SeatRef]) -> None:
+        """There is new work for these seats, committed. Thread-safe, returns at once."""
+        if any(seat.target == self._name for seat in seats):
+            self._wake_from_thread()
+
+    def stop(self) -> None:
+        """End `run`: no new calls; those under way are finished and recorded, then the lease is released. Thread-safe."""
+        if self._loop is None:
+            self._stopping.set()
+            return
+        self._in_loop(self._stopping.set)
+        self._wake_from_thread()
+
+    def _wake_from_thread(self) -> None:
+        self._in_loop(self._wake)
+
+    def _in_loop(self, function: Callable[[], None]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be woken
+                self._loop.call_soon_threadsafe(function)
+
+    def _wake(self) -> None:
+        self._look_due = True
+        self._signal.set()
+
+    # The life of the process
+
+    async def run(self) -> None:
+        """Take the lease whenever it is free and drive. Raises what is a defect of ours."""
+        self._loop = asyncio.get_running_loop()
+        self._listener.start()
+        recording = asyncio.create_task(self._recorder.run())
+        try:
+            while not self._stopping.is_set():
+                lease = await self._acquired()
+                if lease is not None:
+                    await self._drive(lease)
+        finally:
+            recording.cancel()
+            self._listener.stop()
+            for owner in (self._looking, self._recording, self._leasing, self._keeping):
+                await owner.close()
+            await asyncio.to_thread(self._listener.join)
+
+    async def _acquired(self) -> Lease | None:
+        """Try once; if somebody else drives, wait a little."""
+        self.turned_at = self._clock()
+        ttl = self._settings.lease_seconds
+        lease = None
+        with self._ledger_may_be_away("acquire"):
+            lease = await self._leasing.run(lambda it: leases.acquire(it, self._name, self._owner_name, ttl))
+        if lease is None:
+            await _wait(self._stopping, min(_TICK_SECONDS, self._settings.lease_renew_seconds))
+            return None
+        self._lease_valid_until = self.turned_at + ttl
+        return lease
+
+    async def _drive(self, lease: Lease) -> None:
+        log.info("lease_taken", target=self._name, epoch=lease.epoch)
+        self._lost.clear()
+        self._lease = lease
+        self._look_due = True
+        self._observer.lease(held=True)
+        try:
+            async with asyncio.TaskGroup() as helpers:
+                tasks = [helpers.create_task(self._keep_lease(lease))]
+                left = await self._until_done("inherit", self._keeping, lambda it: takeover.inherited(it, lease))
+                self._scheduler.block(one.person for one in left)
+                tasks.append(helpers.create_task(self._settle_inherited(lease, left)))
+                tasks.append(helpers.create_task(self._probe_missing()))
+                tasks.append(helpers.create_task(self._keep_up(lease)))
+                await self._work(lease)
+                await self._drain()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._scheduler.clear()
+            self._scheduler.unblock(self._scheduler.blocked)
+            await self._drain()
+            await self._release(lease)
+            self._lease = None
+            self._observer.lease(held=False)
+
+    async def _drain(self) -> None:
+        """Let calls end and be recorded; what takes too long is cancelled and recorded as unknown, and what cannot even be
+        recorded stays an open intent, for the next driver to find."""
+        for seconds in (max(0.0, self._settings.stop_seconds - 4), 2.0, 1.0):
+            if self._attempts:
+                await asyncio.wait(self._attempts, timeout=seconds)
+            for task in self._attempts:
+                task.cancel()
+
+    async def _release(self, lease: Lease) -> None:
+        if self._lost.is_set():
+            log.warning("lease_lost", target=self._name, epoch=lease.epoch)
+            return
+        with self._ledger_may_be_away("release"):
+            await self._leasing.run(lambda it: leases.release(it, lease))
+            log.info("lease_released", target=self._name, epoch=lease.epoch)
+
+    async def _keep_lease(self, lease: Lease) -> None:
+        while not self._lost.is_set():
+            await asyncio.sleep(self._settings.lease_renew_seconds)
+            await self._renew(lease)
+
+    async def _renew(self, lease: Lease) -> None:
+        """Ask until the ledger answers."""
+        while not await self._renewed(lease):  # noqa: ASYNC110  (the ledger tells nobody that it is back)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _renewed(self, lease: Lease) -> bool:
+        """False if the ledger did not answer. Validity counts from before we asked: the answer may be old when it comes."""
+        asked_at = self._clock()
+        with self._ledger_may_be_away("renew"):
+            if await self._leasing.run(lambda it: leases.renew(it, lease, self._settings.lease_seconds)):
+                self._lease_valid_until = asked_at + self._settings.lease_seconds
+            else:
+                self._lost.set()
+                self._signal.set()
+            return True
+        return False
+
+    # Working
+
+    async def _work(self, lease: Lease) -> None:
+        while not (self._stopping.is_set() or self._lost.is_set()):
+            self.turned_at = self._clock()
+            self._signal.clear()
+            started = 0
+            with self._ledger_may_be_away("work"):
+                if self._must_look():
+                    await self._look()
+                started = await self._start(lease)
+            if started == 0:
+                await _wait(self._signal, self._idle_seconds())
+
+    def _must_look(self) -> bool:
+        low = self._look_more and self._scheduler.runnable == 0
+        return self._look_due or low or self._clock() >= self._look_at
+
+    async def _look(self) -> None:
+        self._look_due = False
+        self._look_at = self._clock() + _TICK_SECONDS
+        found = await self._looking.run(lambda it: intents.look(it, self._name, self._scheduler.blocked, _LOOK_PEOPLE))
+        self._scheduler.offer(found.rows)
+        # With more in the table than in the list, look again as soon as the list is used up; unless all of it is in flight.
+        self._look_more = found.more and self._scheduler.runnable > 0
+        if found.next_due_seconds is not None:
+            self._look_at = min(self._look_at, self._clock() + found.next_due_seconds)
+
+    def _idle_seconds(self) -> float:
+        soon = self._look_at - self._clock()
+        pause = self._gate.pause_left
+        return max(_LEAST_WAIT_SECONDS, min(soon, pause) if pause > 0 else soon)
+
+    async def _start(self, lease: Lease) -> int:
+        """Write intents for what is next and let their attempts begin; how many."""
+        room = 0 if self._gate.pause_left else self._gate.capacity() + self._ahead - len(self._attempts)
+        rows = self._scheduler.take(room)
+        if not rows:
+            return 0
+        try:
+            orders = await self._open(lease, rows)
+        except BaseException:
+            for row in rows:
+                self._scheduler.finish(row, still_ready=True)
+            raise
+        if orders:
+            failpoint("consumer.after_intent")
+        for row in rows:
+            order = orders.get(row.seat)
+            if order is None:  # decided anew at this moment, or somebody was faster: the next look will tell
+                self._scheduler.finish(row, still_ready=True)
+            else:
+                self._begin(lease, row, order)
+        return len(orders)
+
+    async def _open(self, lease: Lease, rows: Collection[Ready]) -> dict[str, Order]:
+        deadline = self._window + self._settings.call_timeout_seconds
+        if self._clock() + deadline > self._lease_valid_until and not await self._renewed(lease):
+            return {}
+        send_by = self._clock() + self._window
+        seats = [row.seat for row in rows]
+        ids = intents.new_ids(len(rows))
+        orders = await self._looking.run(
+            lambda it: intents.open_intents(it, lease, seats, ids, deadline_seconds=deadline, send_by=send_by)
+        )
+        return {order.key: order for order in orders}
+
+    def _begin(self, lease: Lease, row: Ready, order: Order) -> None:
+        task = asyncio.create_task(self._attempt(lease, row, order))
+        self._attempts[task] = order.intent
+        task.add_done_callback(self._attempts.pop)
+
+    async def _attempt(self, lease: Lease, row: Ready, order: Order) -> None:
+        recorded = None
+        try:
+            attempt = await self._caller.attempt(order)
+            failpoint("consumer.after_call")
+            settlement = react(order, attempt, random.random())  # noqa: S311  (spreads retries)
+            recorded = await self._recorder.record(lease, settlement)
+            failpoint("consumer.after_outcome")
+            self._tell(settlement, recorded)
+        except Exception as error:
+            # A defect of ours in one seat; the others go on. Its intent stays open, and the next driver reads first.
+            log.error("attempt_failed", target=self._name, exc_info=error)
+        finally:
+            if recorded is None:
+                self._unrecorded.add(order.intent)
+            still_ready = recorded is not None and recorded.ready
+            self._look_due |= still_ready
+            self._scheduler.finish(row, still_ready=still_ready)
+            self._signal.set()
+
+    def _tell(self, settlement: Settlement, recorded: Recorded | None) -> None:
+        if recorded is None:
+            return
+        if recorded.confirmed is not None:
+            self._observer.confirmed(recorded.confirmed, recorded.age_seconds)
+        if recorded.dead:
+            self._observer.died(settlement.outcome)
+            log.warning("seat_is_dead", target=self._name, reason=settlement.outcome, code=settlement.code)
+
+    # Beside the work
+
+    async def _settle_inherited(self, lease: Lease, left: Collection[Inherited]) -> None:
+        """Wait until no inherited call can still be sent, then have their seats read."""
+        if not left:
+            return
+        log.info("intents_inherited", target=self._name, count=len(left))
+        await asyncio.sleep(max(one.seconds for one in left))
+        with contextlib.suppress(LeaseLost):
+            await self._until_done(
+                "inherit",
+                self._keeping,
+                lambda it: takeover.close(it, lease, list(left), suspect_seconds=self._suspect_seconds),
+            )
+        self._scheduler.unblock(one.person for one in left)
+        self._wake()
+
+    async def _probe_missing(self) -> None:
+        while True:
+            with self._ledger_may_be_away("probe"):
+                due = await self._keeping.run(lambda it: waiting.due(it, self._name, _PROBES_AT_ONCE))
+                await asyncio.gather(*(self._probe(missing) for missing in due))
+            await asyncio.sleep(_PROBE_EVERY_SECONDS)
+
+    async def _probe(self, missing: Missing) -> None:
+        found = await self._caller.probe(missing.kind, missing.sis_id)
+        if isinstance(found, Presence) and found.exists:
+            woken = await self._keeping.run(lambda it: waiting.resolve(it, self._name, missing.kind, missing.sis_id))
+            log.info("object_appeared", target=self._name, waiting_on=missing.kind, count=woken)
+            self._wake()
+        else:
+            spread = random.random()  # noqa: S311
+            await self._keeping.run(lambda it: waiting.ask_again(it, self._name, missing, spread))
+
+    async def _keep_up(self, lease: Lease) -> None:
+        tidy_at = self._clock()
+        while True:
+            with self._ledger_may_be_away("upkeep"):
+                await self._withdraw_strays(lease)
+                self._observer.backlog(await self._keeping.run(lambda it: upkeep.backlog(it, self._name)))
+                if self._clock() >= tidy_at:
+                    await self._keeping.run(lambda it: upkeep.tidy(it, self._name))
+                    tidy_at = self._clock() + _TIDY_EVERY_SECONDS
+            await asyncio.sleep(_COUNT_EVERY_SECONDS)
+
+    async def _withdraw_strays(self, lease: Lease) -> None:
+        known = {*self._attempts.values(), *self._unrecorded}
+        count = await self._keeping.run(lambda it: intents.withdraw_strays(it, lease, known))
+        if count:
+            log.warning("intents_without_a_call", target=self._name, count=count)
+
+    async def _until_done(self, operation: str, owner: Owner, function: Callable[[Connection], T]) -> T:
+        while True:
+            with self._ledger_may_be_away(operation):
+                return await owner.run(function)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    @contextlib.contextmanager
+    def _ledger_may_be_away(self, operation: str) -> Iterator[None]:
+        """The ledger being away is expected: nothing is lost, the caller goes on and tries again."""
+        try:
+            yield
+        except psycopg.OperationalError as error:
+            log.warning("ledger_away", target=self._name, operation=operation, error_type=type(error).__name__)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, at most so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,198 @@
+"""The work table: what is ready, and the intent that is written before a call.
+
+An intent is committed for good before its call is sent; a driver that finds it open after a crash knows that the LMS may have
+been changed. Pick, intent and the check of the lease are one statement: nothing may happen between them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from psycopg.rows import TupleRow
+
+from services.consumer.drive.lease import Lease
+from services.consumer.drive.scheduler import Ready
+from services.consumer.nouns import SATISFIED, AppliedState, Origin, Seat, SeatState
+from services.consumer.targets.port import Observation
+from services.kit.postgres import Connection, text_array
+
+_DUE = "work.state in ('pending', 'retrying', 'suspect', 'waiting')"
+_COMPANIONS = 8
+"""The look at the table is bounded at so many seats per person on average."""
+
+# The most urgent people, each priority read from its own part of the index (one sort over a long backlog would cost tens of
+# milliseconds); then everything that is ready of these people, because an add may have to go before a removal.
+_READY = f"""
+with urgent as (
+  select person
+    from unnest('{{0,1,2,3,4}}'::smallint[]) as level (priority)
+   cross join lateral (
+     select work.person, work.priority, work.next_at
+       from work
+      where work.target = %(target)s and work.priority = level.priority and {_DUE} and work.next_at <= now()
+        and not work.person = any(%(blocked)s::text[])
+      order by work.next_at
+      limit %(limit)s) as found
+   order by found.priority, found.next_at
+   limit %(limit)s)
+select work.seat, work.person, work.course, work.priority, extract(epoch from work.next_at)::float8, seat.desired <> 'active'
+  from (select distinct person from urgent) as people
+  join work on work.target = %(target)s and work.person = people.person
+  join seat on seat.target = work.target and seat.seat = work.seat
+ where {_DUE} and work.next_at <= now()
+ limit %(limit)s * {_COMPANIONS}
+"""  # noqa: S608  (constants of this module)
+
+# The work of each priority that is next, from the index as well.
+_NEXT = f"""
+select extract(epoch from min(next_at) - now())::float8
+  from unnest('{{0,1,2,3,4}}'::smallint[]) as level (priority)
+ cross join lateral (
+   select work.next_at from work
+    where work.target = %(target)s and work.priority = level.priority and {_DUE} and work.next_at > now()
+    order by work.next_at limit 1) as found
+"""  # noqa: S608  (constants of this module)
+
+# Rows that a deciding transaction is changing are skipped: they come back, decided, in a moment. Locking the seat as well makes
+# the desired state that is read here the current one.
+_OPEN = f"""
+with mine as materialized (
+  select from lease
+   where target = %(target)s and owner = %(owner)s and epoch = %(epoch)s
+     and expires_at >= clock_timestamp() + %(deadline)s * interval '1 s'
+     for share),
+due as (
+  select asked.intent, work.seat, work.attempts, work.priority, work.state, work.read_first, seat.tenant, seat.person,
+         seat.section, seat.course, seat.lms_section, seat.lms_user, seat.role, seat.base_role, seat.associated_user,
+         seat.desired, seat.applied, seat.origin, seat.lms_enrollment, seat.lms_course, seat.version, seat.decision, seat.mark,
+         seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false) as must_read,
+         case when {SATISFIED} then 'read' else 'write' end as call
+    from unnest(%(seats)s::text[], %(intents)s::uuid[]) as asked (seat, intent)
+    join work on work.target = %(target)s and work.seat = asked.seat
+    join seat on seat.target = work.target and seat.seat = work.seat
+   where {_DUE} and work.next_at <= clock_timestamp() and exists (select from mine)
+     for no key update of work, seat skip locked),
+opened as (
+  insert into intent (target, intent, seat, tenant, person, owner, epoch, call, wanted, version, decision, mark, deadline)
+  select %(target)s, intent, seat, tenant, person, %(owner)s, %(epoch)s, call, desired, version, decision, mark,
+         clock_timestamp() + %(deadline)s * interval '1 s'
+    from due
+      on conflict do nothing
+  returning intent, opened_at)
+select due.intent::text, seat, tenant, person, section, course, lms_section, lms_user, role, base_role, associated_user,
+       desired, applied, origin, lms_enrollment, lms_course, call, must_read, attempts, priority, opened_at
+  from due join opened on opened.intent = due.intent
+"""  # noqa: S608  (constants of this module)
+
+_WITHDRAW = """
+update intent set closed_at = clock_timestamp(), outcome = 'not_sent'
+ where target = %s and owner = %s and epoch = %s and closed_at is null and deadline < clock_timestamp()
+   and not intent = any(%s::uuid[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An open intent: what to do for one seat, as the ledger knew it when the intent was written."""
+
+    intent: str
+    key: str
+    """The seat's key within its target."""
+    seat: Seat
+    desired: SeatState
+    applied: AppliedState
+    origin: Origin | None
+    lms_enrollment: str | None
+    lms_course: str | None
+    call: Literal["read", "write"]
+    """`read`: nothing seems to be left to do, so nothing may be changed under this intent."""
+    must_read: bool
+    """Not observed yet, asked to verify, or suspect and due: what the ledger believes is not enough."""
+    attempts: int
+    priority: int
+    opened_at: datetime
+    """By the database's clock; a read under this intent starts later."""
+    send_by: float
+    """Monotonic: no change may be sent later."""
+
+    @property
+    def believed(self) -> Observation:
+        """The seat as the ledger knows it; meaningful unless it must be read."""
+        state = "absent" if self.applied == "unknown" else self.applied
+        return Observation(state, self.lms_enrollment, self.lms_course)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the work table showed."""
+
+    rows: list[Ready]
+    more: bool
+    """The bound was reached."""
+    next_due_seconds: float | None
+    """Until something else will be due by itself; None when nothing will."""
+
+
+def look(connection: Connection, target: str, blocked: Collection[str], limit: int) -> Look:
+    """A bounded look at what is due: the most urgent people, with all that is due of them."""
+    parameters = {"target": target, "blocked": text_array(blocked), "limit": limit}
+    # Planned anew each time: with a generic plan the LIMIT costs several times more on a long table.
+    rows = connection.execute(_READY, parameters, prepare=False).fetchall()
+    soon = connection.execute(_NEXT, {"target": target}, prepare=False).fetchone()
+    return Look([Ready(*row) for row in rows], len(rows) >= limit, soon[0] if soon else None)
+
+
+def new_ids(count: int) -> list[str]:
+    """Names for intents that are about to be written."""
+    return [str(uuid.uuid4()) for _ in range(count)]
+
+
+def open_intents(
+    connection: Connection, lease: Lease, seats: Sequence[str], ids: Sequence[str], *, deadline_seconds: float, send_by: float
+) -> list[Order]:
+    """Write intents for those seats that are still due, whose person has none open, if the lease outlives their calls.
+
+    `send_by` is a monotonic time taken before this call, so that waiting for the database only shortens what is left to send.
+    """
+    parameters = {
+        "target": lease.target,
+        "owner": lease.owner,
+        "epoch": lease.epoch,
+        "seats": text_array(seats),
+        "intents": text_array(ids),
+        "deadline": deadline_seconds,
+    }
+    rows = connection.execute(_OPEN, parameters).fetchall()
+    return [_order(lease.target, row, send_by) for row in rows]
+
+
+def withdraw_strays(connection: Connection, lease: Lease, known: Collection[str]) -> int:
+    """Close intents of ours that we do not know of: a statement was committed and its answer lost, so their calls were never
+    made. Without this their people would be left alone until the lease changes hands."""
+    return connection.execute(_WITHDRAW, [lease.target, lease.owner, lease.epoch, text_array(known)]).rowcount
+
+
+def _order(target: str, row: TupleRow, send_by: float) -> Order:
+    """Columns in the order of `_OPEN`."""
+    intent, key, *of_seat = row[:11]
+    desired, applied, origin, lms_enrollment, lms_course, call, must_read, attempts, priority, opened_at = row[11:]
+    return Order(
+        intent,
+        key,
+        Seat(target, *of_seat),
+        desired,
+        applied,
+        origin,
+        lms_enrollment,
+        lms_course,
+        call,
+        must_read,
+        attempts,
+        priority,
+        opened_at,
+        send_by,
+    )

@@ -1,0 +1,64 @@
+"""What the driver tells about itself; the loop stays free of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from services.consumer.metrics import Metrics
+from services.consumer.nouns import Effect
+from services.consumer.targets.port import Usage
+
+
+class Observer(Protocol):
+    """Called from the event loop; must not block."""
+
+    def called(self, endpoint: str, outcome: str, seconds: float, usage: Usage | None) -> None:
+        """One operation of the target has ended."""
+
+    def confirmed(self, effect: Effect, age_seconds: float) -> None:
+        """The LMS confirmed a decision for the first time; `age_seconds` since the publisher accepted the change."""
+
+    def died(self, reason: str) -> None:
+        """A seat became a dead letter."""
+
+    def lease(self, *, held: bool) -> None:
+        """This process took or lost the target."""
+
+    def backlog(self, seats: Mapping[str, tuple[int, float]]) -> None:
+        """Unsettled seats: per state their number and the age of the oldest in seconds."""
+
+
+class MetricsObserver:
+    """`Observer` that feeds the consumer's metrics."""
+
+    def __init__(self, metrics: Metrics, target: str) -> None:
+        self._metrics = metrics
+        self._target = target
+
+    def called(self, endpoint: str, outcome: str, seconds: float, usage: Usage | None) -> None:
+        """Counter, duration and what the token has left."""
+        self._metrics.calls.labels(self._target, endpoint, outcome).inc()
+        self._metrics.call_seconds.labels(self._target, endpoint).observe(seconds)
+        if usage is not None and usage.remaining is not None:
+            self._metrics.rate_limit_remaining.labels(self._target).set(usage.remaining)
+
+    def confirmed(self, effect: Effect, age_seconds: float) -> None:
+        """Freshness; clocks of two machines may differ, an age is never negative."""
+        self._metrics.freshness.labels(effect).observe(max(0.0, age_seconds))
+
+    def died(self, reason: str) -> None:
+        """Dead letters by reason class."""
+        self._metrics.dead.labels(reason).inc()
+
+    def lease(self, *, held: bool) -> None:
+        """1 while we drive."""
+        self._metrics.lease_held.labels(self._target).set(held)
+
+    def backlog(self, seats: Mapping[str, tuple[int, float]]) -> None:
+        """Every state is set, so that an emptied one reads 0."""
+        for state in ("pending", "retrying", "waiting", "held", "dead", "suspect"):
+            count, age = seats.get(state, (0, 0.0))
+            self._metrics.work.labels(self._target, state).set(count)
+            self._metrics.oldest.labels(self._target, state).set(age)
+        self._metrics.suspect.labels(self._target).set(seats.get("suspect", (0, 0.0))[0])

@@ -1,0 +1,167 @@
+"""How fast a token may call: the LMS's leaky bucket as its headers show it, and one gate for all calls of the token.
+
+The bucket refuses a call when ``count + held >= capacity``; each call in flight holds a fixed amount until its real cost is
+known, and the count leaks at a fixed rate (Canvas: ``app/middleware/request_throttle.rb``). The header says capacity - count
+at the end of a call, so what our *other* calls held at that moment is subtracted in it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from services.consumer.drive.backoff import TOKEN
+from services.consumer.targets.port import Usage
+
+Clock = Callable[[], float]
+"""Monotonic seconds."""
+Random = Callable[[], float]
+_FAILING_SEATS = 5
+"""So many different seats failing with no success in between means that the LMS is down, not that the seats are bad."""
+
+
+class Rates(NamedTuple):
+    """The LMS's constants; Canvas's published defaults."""
+
+    held_per_call: float = 50
+    leak_per_second: float = 10
+    capacity: float = 600
+
+
+class Bucket:
+    """An estimate of what the token has left. Pure arithmetic; the time is passed in."""
+
+    def __init__(self, reserve: float, rates: Rates = Rates()) -> None:  # noqa: B008  (a tuple)
+        """`reserve` is left for other tools that use the same token."""
+        self._rates = rates
+        self._reserve = reserve
+        self._free: float | None = None
+        """Left if none of our calls were in flight; None while the LMS never said."""
+        self._at = 0.0
+        self._most = rates.capacity
+
+    def observe(self, remaining: float, others_in_flight: int, now: float) -> None:
+        """Learn from the header of an answer."""
+        self._free = remaining + self._rates.held_per_call * others_in_flight
+        self._at = now
+        self._most = max(self._most, self._free)
+
+    def slots(self, now: float) -> int | None:
+        """How many calls may be in flight at once; None when the LMS sets no limit that we know of."""
+        if self._free is None:
+            return None
+        free = min(self._most, self._free + self._rates.leak_per_second * (now - self._at))
+        # Strictly above: a bucket that is exactly full refuses.
+        return max(0, int((free - self._reserve - 1e-6) // self._rates.held_per_call))
+
+    def wait_for(self, slots: int, now: float) -> float:
+        """Seconds until `slots` calls may be in flight, by the leak alone."""
+        if self._free is None:
+            return 0.0
+        missing = self._rates.held_per_call * slots + self._reserve + 1e-3 - self._free
+        return max(0.0, missing / self._rates.leak_per_second - (now - self._at))
+
+
+class Gate:
+    """Lets calls through, first come first served, while the bucket, the limit and no pause forbid it. One per token."""
+
+    def __init__(self, max_in_flight: int, bucket: Bucket, clock: Clock, random: Random) -> None:
+        self._max = max_in_flight
+        self._bucket = bucket
+        self._clock = clock
+        self._random = random
+        self._in_flight = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused_until = float("-inf")
+        self._setbacks = 0
+        """Pauses since the last success."""
+        self._trying = False
+        """After a pause one call goes alone, until one succeeds."""
+        self._failing: set[str] = set()
+
+    @property
+    def pause_left(self) -> float:
+        """Seconds until anything may be sent again; 0 when not paused."""
+        return max(0.0, self._paused_until - self._clock())
+
+    def capacity(self) -> int:
+        """How many calls may be in flight now."""
+        if self.pause_left > 0:
+            return 0
+        slots = self._bucket.slots(self._clock())
+        most = self._max if slots is None else min(self._max, slots)
+        return min(most, 1) if self._trying else most
+
+    async def enter(self) -> None:
+        """Wait for a slot."""
+        if not self._waiters and self._in_flight < self.capacity():
+            self._in_flight += 1
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._pump()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the slot back, after what its call taught was told: a refusal must be known before the next one goes."""
+        self._in_flight -= 1
+        self._pump()
+
+    def observe(self, usage: Usage) -> None:
+        """Learn what the token has left, before leaving."""
+        if usage.remaining is not None:
+            self._bucket.observe(usage.remaining, self._in_flight - 1, self._clock())
+
+    def succeeded(self) -> None:
+        """The LMS works and the token is good."""
+        self._failing.clear()
+        self._setbacks = 0
+        self._trying = False
+
+    def throttled(self) -> None:
+        """Refused: the whole token waits until the bucket has leaked enough for one call, with jitter."""
+        wait = max(1.0, self._bucket.wait_for(1, self._clock()))
+        self._setbacks += 1
+        repeated = TOKEN.delay(self._setbacks, 0) if self._setbacks > 1 else 0.0
+        self._pause(max(wait, repeated) * (1 + self._random() / 4))
+
+    def denied(self) -> None:
+        """The token itself is refused: nobody calls for a while."""
+        self._setbacks += 1
+        self._pause(5 * TOKEN.delay(self._setbacks, self._random()))
+
+    def failed(self, seat: str) -> None:
+        """The LMS failed on this seat. Pauses only when many different seats fail in a row."""
+        self._failing.add(seat)
+        if len(self._failing) >= _FAILING_SEATS and self.pause_left == 0:
+            self._setbacks += 1
+            self._pause(min(15.0, TOKEN.delay(self._setbacks, self._random())))
+
+    def _pause(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+        self._trying = True
+        self._pump()
+
+    def _pump(self) -> None:
+        """Let waiters through while there is room; if some are left and no call that ends will do it, set a timer."""
+        while self._waiters and self._in_flight < self.capacity():
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._in_flight += 1
+                waiter.set_result(None)
+        limit = 1 if self._trying else self._max
+        if self._waiters and self._timer is None and self._in_flight < limit:
+            wait = max(self.pause_left, self._bucket.wait_for(self._in_flight + 1, self._clock()), 0.001)
+            self._timer = asyncio.get_running_loop().call_later(min(wait, 1.0), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._pump()

@@ -1,0 +1,126 @@
+"""Waiting for what the LMS lacks: one row and one probe schedule per missing object, whoever waits for it.
+
+A waking must not get lost: a seat starts to wait in a transaction that locks the object's row and looks whether it was resolved
+after the seat's call began; waking locks the same row first. Locks are taken seats before dependencies before work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from services.consumer.drive.backoff import PROBE
+from services.consumer.drive.reactions import Settlement
+from services.consumer.nouns import MissingKind
+from services.kit.postgres import Connection, text_array
+
+
+class Missing(NamedTuple):
+    """An object whose probe is due."""
+
+    kind: MissingKind
+    sis_id: str
+    probes: int
+    """Made so far, in vain."""
+
+
+# The update changes nothing; it locks a row that exists, and a new one is ours until we commit.
+_LOCK = """
+insert into dependency (target, kind, object, state, next_probe_at)
+select %s, kind, object, 'missing', clock_timestamp() + %s * interval '1 s'
+  from unnest(%s::text[], %s::text[]) as missing (kind, object)
+ order by kind, object
+    on conflict (target, kind, object) do update set target = excluded.target
+returning kind, object, state, resolved_at
+"""
+_MARK_MISSING = """
+update dependency
+   set state = 'missing', since = clock_timestamp(), resolved_at = null, probes = 0,
+       next_probe_at = clock_timestamp() + %s * interval '1 s'
+  from unnest(%s::text[], %s::text[]) as missing (kind, object)
+ where dependency.target = %s and dependency.kind = missing.kind and dependency.object = missing.object
+   and dependency.state = 'resolved'
+"""
+_DUE = """
+select kind, object, probes from dependency
+ where target = %s and state = 'missing' and next_probe_at <= clock_timestamp()
+ order by next_probe_at limit %s for update skip locked
+"""
+# A statement of its own: its snapshot is younger than the locks, so it sees whoever began to wait before them.
+_DROP_UNNEEDED = """
+delete from dependency
+ using unnest(%(kinds)s::text[], %(objects)s::text[]) as due (kind, object)
+ where dependency.target = %(target)s and dependency.kind = due.kind and dependency.object = due.object
+   and not exists (select from work
+                    where work.target = %(target)s and work.state = 'waiting'
+                      and work.waits_kind = due.kind and work.waits_object = due.object)
+returning dependency.kind, dependency.object
+"""
+_NEXT_PROBE = """
+update dependency set probes = probes + 1, next_probe_at = clock_timestamp() + %s * interval '1 s'
+ where target = %s and kind = %s and object = %s and state = 'missing'
+"""
+_RESOLVE = """
+update dependency set state = 'resolved', resolved_at = clock_timestamp()
+ where target = %s and kind = %s and object = %s and state = 'missing'
+"""
+_WAKE = """
+with woken as (
+  update work set state = 'pending', next_at = clock_timestamp(), waits_kind = null, waits_object = null
+   where target = %s and state = 'waiting' and waits_kind = %s and waits_object = %s
+  returning target, seat)
+insert into history (tenant, person, section, target, seat, what, version, detail)
+select seat.tenant, seat.person, seat.section, seat.target, seat.seat, 'woken', seat.version,
+       jsonb_build_object('waited_for', %s::text)
+  from woken join seat on seat.target = woken.target and seat.seat = woken.seat
+"""
+
+
+def settle_waits(connection: Connection, target: str, settlements: Sequence[Settlement]) -> list[Settlement]:
+    """Lock the objects that some of these seats are to wait for; a seat whose object was resolved after its call began tries
+    again instead. The caller records the result in the same transaction."""
+    objects = sorted({settlement.waits for settlement in settlements if settlement.waits is not None})
+    if not objects:
+        return list(settlements)
+    kinds, names = text_array(kind for kind, _ in objects), text_array(name for _, name in objects)
+    rows = connection.execute(_LOCK, [target, PROBE.first_seconds, kinds, names]).fetchall()
+    resolved_at = {(kind, name): at for kind, name, state, at in rows if state == "resolved"}
+    settled = []
+    for settlement in settlements:
+        at = None if settlement.waits is None else resolved_at.get(settlement.waits)
+        again = at is not None and at > settlement.order.opened_at
+        settled.append(replace(settlement, then="now", waits=None) if again else settlement)
+    still = sorted({settlement.waits for settlement in settled if settlement.waits is not None})
+    kinds, names = text_array(kind for kind, _ in still), text_array(name for _, name in still)
+    connection.execute(_MARK_MISSING, [PROBE.first_seconds, kinds, names, target])
+    return settled
+
+
+def due(connection: Connection, target: str, limit: int) -> list[Missing]:
+    """Objects to ask for now; those that nobody waits for any more are forgotten."""
+    with connection.transaction():
+        found = [Missing(*row) for row in connection.execute(_DUE, [target, limit]).fetchall()]
+        if not found:
+            return []
+        parameters = {
+            "target": target,
+            "kinds": text_array(missing.kind for missing in found),
+            "objects": text_array(missing.sis_id for missing in found),
+        }
+        dropped = set(connection.execute(_DROP_UNNEEDED, parameters).fetchall())
+    return [missing for missing in found if (missing.kind, missing.sis_id) not in dropped]
+
+
+def ask_again(connection: Connection, target: str, missing: Missing, random: float) -> None:
+    """Still not there, or not known: the next probe."""
+    delay = PROBE.delay(missing.probes + 1, random)
+    connection.execute(_NEXT_PROBE, [delay, target, missing.kind, missing.sis_id])
+
+
+def resolve(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
+    """The object is there: wake everybody who waits for it. How many that were."""
+    with connection.transaction():
+        if connection.execute(_RESOLVE, [target, kind, sis_id]).rowcount == 0:
+            return 0
+        return connection.execute(_WAKE, [target, kind, sis_id, kind]).rowcount
