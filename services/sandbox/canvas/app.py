@@ -47,7 +47,8 @@ class Incoming(NamedTuple):
     raw_path: str
     query: list[tuple[str, str]]
     headers: dict[str, str]
-    body: bytes
+    parameters: Parameters | None
+    """None when the body cannot be read."""
     scope: Scope
     receive: Receive
     match: Match | None
@@ -124,7 +125,8 @@ class Canvas:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qsl(scope.get("query_string", b"").decode(), keep_blank_values=True)
         match = self._router.match(scope["method"], raw_path)
-        return Incoming(scope["method"], raw_path, query, headers, b"".join(chunks), scope, receive, match, str(uuid.uuid4()))
+        parameters = _parameters(query, headers, b"".join(chunks))
+        return Incoming(scope["method"], raw_path, query, headers, parameters, scope, receive, match, str(uuid.uuid4()))
 
     async def _serve(self, incoming: Incoming, send: Send) -> None:
         """1. reserve in the bucket, 2. work, 3. give back and charge, 4. answer: the order of the middleware upstream."""
@@ -190,12 +192,14 @@ class Canvas:
             token = self.tokens.authenticate(incoming.secret)
             if incoming.match is None:
                 raise errors.not_found()
+            if incoming.parameters is None:
+                raise errors.bad_request()
             call = Call(
                 self.world,
                 self.settings,
                 token,
                 incoming.match.path,
-                _parameters(incoming),
+                incoming.parameters,
                 Links(incoming.origin + incoming.raw_path, incoming.query),
                 incoming.origin,
             )
@@ -228,10 +232,7 @@ class Canvas:
             return attempt
         if incoming.endpoint not in _WRITES and not self.faults.any:
             return attempt  # only faults want to know whom a read is about
-        try:
-            parameters = _parameters(incoming)
-        except Refusal:
-            return attempt
+        parameters = incoming.parameters or {}
         wanted = tree(parameters, "enrollment")
         attempt.task = text(parameters, "task")
         attempt.asked_state = text(wanted, "enrollment_state")
@@ -274,8 +275,11 @@ class Canvas:
             pass
 
 
-def _parameters(incoming: Incoming) -> Parameters:
-    return merged(incoming.query, incoming.headers.get("content-type", ""), incoming.body)
+def _parameters(query: list[tuple[str, str]], headers: dict[str, str], body: bytes) -> Parameters | None:
+    try:
+        return merged(query, headers.get("content-type", ""), body)
+    except Refusal:
+        return None
 
 
 def _gone(scope: Scope) -> bool:

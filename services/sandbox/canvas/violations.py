@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,6 +34,7 @@ def check(attempt: Attempt, row: Enrollment | None) -> Iterator[Violation]:
         # Without a state people are invited, or demoted before the start (``course.rb#enroll_user``).
         yield Violation("state", attempt.seq, "a create without enrollment_state invites")
     if row is not None:
-        keys = Counter(other.key for other in row.section.enrollments)
-        if keys[row.key] > 1:
-            yield Violation("duplicate", attempt.seq, f"{keys[row.key]} enrollments of one key")
+        # Counted over the person's rows, not looked up in the index that is meant to prevent it.
+        count = sum(other.key == row.key for other in row.user.enrollments)
+        if count > 1:
+            yield Violation("duplicate", attempt.seq, f"{count} enrollments of one key")
