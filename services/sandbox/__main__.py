@@ -22,6 +22,8 @@ COMMANDS = {
     "canvas": Command("services.sandbox.canvas.command", "a faithful Canvas over HTTP, with faults on demand"),
     "broker": Command("services.sandbox.broker_command", "an in-memory Kafka, for the demo and quick tests"),
     "sis": Command("services.sandbox.sis.command", "a small SIS that plays registration morning against a publisher"),
+    "demo": Command("services.sandbox.demo.command", "the whole system on this machine, a morning, and a verdict"),
+    "up": Command("services.sandbox.demo.up", "publisher and consumer against your own services"),
 }
 
 

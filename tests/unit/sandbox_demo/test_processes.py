@@ -17,9 +17,7 @@ FOREVER = ["timeit", "-n1", "-r1", "import time; time.sleep(600)"]
 def test_a_dead_child_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         child = processes.start("short", ECHO_ENVIRONMENT, {})
-        with pytest.raises(
-            ProcessFailed, match=r"short ended with exit code 1; its log .*short.log ends with:\n(.|\n)*SystemExit: 3"
-        ):
+        with pytest.raises(ProcessFailed, match=r"short ended with exit code 1; its log .*short.log ends with:\n[^~]*SystemExit"):
             child.await_ready(lambda: False, 30)
 
 
