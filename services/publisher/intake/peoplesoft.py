@@ -114,6 +114,7 @@ class _Intake:
         await self._quarantine.put(channel, rejects, poison)
         for reject in rejects:
             self._metrics.quarantined.labels(SOURCE, reject.reason).inc()
+        self._metrics.rows.labels(SOURCE, "quarantined").inc(sum(reject.columns is not None for reject in rejects))
         log.warning("intake_quarantined", channel=channel, reason=rejects[0].reason, count=len(rejects), bytes=poison.bytes)
 
 
