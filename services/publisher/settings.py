@@ -29,6 +29,10 @@ class Settings(BaseSettings):
     quarantine_key_file: Path | None = Field(
         default=None, description="Fernet key for unparseable bodies in quarantine; without it only their digest is kept"
     )
+    peoplesoft_dialect_file: Path | None = Field(
+        default=None,
+        description="YAML with the site's own names for PeopleSoft records and fields; the delivered names without it",
+    )
 
     max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1024, description="longest request body")
     body_timeout_seconds: float = Field(default=5, gt=0, description="a body has to arrive within this time")

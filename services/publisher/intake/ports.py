@@ -58,4 +58,4 @@ class IntakeSettings:
     max_body_bytes: int = 5 * MEBIBYTE
     body_timeout_seconds: float = 5
     dialect: Dialect = field(default_factory=Dialect)
-    """The site's own names for PeopleSoft records and fields."""
+    """The site's own names for PeopleSoft records and fields; `dialect_file.read_dialect` reads them."""
