@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import orjson
 
@@ -32,8 +32,8 @@ class Links(NamedTuple):
         links = []
         for relation in _RELATIONS:
             if relation in pages:
-                query = [*kept, ("page", pages[relation]), ("per_page", str(per_page))]
-                text = "&".join(f"{quote(name, safe='[]')}={quote(value, safe=':')}" for name, value in query)
+                # Kept parameters are escaped, the page is not: a bookmark reads ``page=bookmark:...``.
+                text = f"{urlencode(kept)}&page={pages[relation]}&per_page={per_page}".removeprefix("&")
                 links.append(f'<{self.url}?{text}>; rel="{relation}"')
         return ",".join(links)
 

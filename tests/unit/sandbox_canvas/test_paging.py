@@ -55,7 +55,7 @@ def test_a_row_that_goes_away_shifts_nothing() -> None:
 
 def test_links_keep_the_query_but_never_the_token() -> None:
     _, header = by_bookmark([1], order, None, 3, LINKS)
-    assert relations(header)["current"] == "http://canvas.test/api/v1/things?state[]=a%20b&page=first&per_page=3"
+    assert relations(header)["current"] == "http://canvas.test/api/v1/things?state%5B%5D=a+b&page=first&per_page=3"
     assert "secret" not in header
 
 
