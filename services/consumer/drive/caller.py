@@ -65,19 +65,18 @@ class Caller:
         return Attempt(outcome, seen, wrote=not isinstance(outcome, NotSent))
 
     async def _read(self, order: Order) -> Observation | Failure | NotSent:
+        if not await self._entered(order):
+            return NotSent()
         try:
-            await self._gate.enter()
             return await self._timed("read", order.key, self._timeout, ServerFault, lambda: self._target.read(order.seat))
         except asyncio.CancelledError:
             return NotSent()
 
     async def _write(self, order: Order, known: Observation) -> Outcome | NotSent:
-        try:
-            await self._gate.enter()
-        except asyncio.CancelledError:
+        if not await self._entered(order):
             return NotSent()
-        now = self._clock()
-        if now > order.send_by:
+        left = order.send_by - self._clock()
+        if left < 0:
             # Another driver may take our silence for death soon; what is sent now might land after its first call.
             self._gate.leave()
             return NotSent()
@@ -85,12 +84,21 @@ class Caller:
             return await self._timed(
                 "write",
                 order.key,
-                order.send_by - now + self._timeout,
+                left + self._timeout,
                 Unknown,
                 lambda: self._target.write(order.seat, order.desired, known),
             )
         except asyncio.CancelledError:
             return Unknown("cancelled")
+
+    async def _entered(self, order: Order) -> bool:
+        """Wait for a slot no longer than the intent is good for: a pause of the token must not hold people back after it."""
+        try:
+            async with asyncio.timeout(max(0.0, order.send_by - self._clock())):
+                await self._gate.enter()
+        except (TimeoutError, asyncio.CancelledError):
+            return False
+        return True
 
     async def probe(self, kind: MissingKind, sis_id: str) -> Presence | Failure:
         """Whether the LMS has an object."""

@@ -12,7 +12,7 @@ from services.consumer.ledger import database
 from services.consumer.nouns import WORK_CHANNEL
 
 log = structlog.get_logger()
-_LOOK_UP_SECONDS = 0.5
+_LOOK_UP_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 
@@ -33,7 +33,7 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end; it does within half a second."""
+        """Ask the thread to end; it does within a fraction of a second."""
         self._stopping.set()
 
     def join(self) -> None:

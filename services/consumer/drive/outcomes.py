@@ -176,7 +176,7 @@ select target, seat, tenant, person, course, 'pending', %(priority)s, clock_time
 def record(
     connection: Connection, lease: Lease, settlements: Sequence[Settlement], *, suspect_seconds: float
 ) -> dict[str, Recorded]:
-    """Record settlements, by intent; one whose intent is not open any more is left out. Raises `LeaseLost`: nothing was recorded."""
+    """Record settlements, by intent; one whose intent is not open any more is left out. `LeaseLost`: nothing was recorded."""
     with connection.transaction():
         if connection.execute(HOLDS, {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}).fetchone() is None:
             raise LeaseLost
