@@ -38,6 +38,12 @@ log = structlog.get_logger()
 BATCH = 500
 """Offsets in one transaction."""
 
+_REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+"""The database refuses the data itself: trying again cannot help."""
+
+_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, HistoryChanged, LogUnavailable)
+"""It is about the moment: the ledger or the log is away, or the database is another one. Trying again later helps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -95,7 +101,7 @@ class ReplayRunner:
             try:
                 with self._session() as session:
                     self._keep_running(session)
-            except (psycopg.OperationalError, HistoryChanged, LogUnavailable) as error:
+            except (*_PASSING, psycopg.Error) as error:
                 log.warning("replay_interrupted", exc_info=error)
                 self._stopping.wait(self._pace.look)
 
@@ -130,7 +136,7 @@ class ReplayRunner:
         try:
             reason = None
             ended = self._read_through(session, replay, self._kind_of(replay))
-        except (psycopg.OperationalError, HistoryChanged, LogUnavailable, ReplayLost):
+        except (*_PASSING, ReplayLost):
             raise
         except LogRefused as error:
             ended, reason = True, error.reason
@@ -163,20 +169,26 @@ class ReplayRunner:
                     return False
                 found = reader.read(BATCH, self._pace.wait)
                 if found:
-                    self._carry_out(session, replay, sort_out(replay, kind, found))
+                    self._carry_out(session, replay, kind, found)
                 else:
                     replays.renew(session.connection, replay.replay, self._owner, self._pace.lease)
         finally:
             reader.close()
         return True
 
-    def _carry_out(self, session: _Session, replay: Replay, batch: Batch) -> None:
-        outcome = self._transaction(session, replay, batch)
-        self._count(outcome, dry_run=replay.dry_run)
-        if outcome.work and not replay.dry_run:
-            self._on_work(outcome.work)
-            for target in sorted({seat.target for seat in outcome.work}):
-                session.connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, target])
+    def _carry_out(self, session: _Session, replay: Replay, kind: EntityKind, found: Sequence[LogRecord | Missing]) -> None:
+        """Carry these offsets out; a record that the database refuses stops nothing but itself, as in the live stream."""
+        try:
+            outcome = self._transaction(session, replay, sort_out(replay, kind, found))
+        except _REFUSED as error:
+            if len(found) > 1:
+                middle = len(found) // 2
+                self._carry_out(session, replay, kind, found[:middle])
+                self._carry_out(session, replay, kind, found[middle:])
+                return
+            log.error("record_refused_by_ledger", topic=replay.topic, offset=found[0].offset, exc_info=error)
+            outcome = self._transaction(session, replay, set_aside(found[0]))
+        self._tell(session, replay, outcome)
 
     def _transaction(self, session: _Session, replay: Replay, batch: Batch) -> Outcome:
         connection = session.connection
@@ -190,6 +202,14 @@ class ReplayRunner:
                     offsets.next_activity(connection)
             replays.add_verdicts(connection, replay.replay, [*batch.judged, *outcome.judged])
         return outcome
+
+    def _tell(self, session: _Session, replay: Replay, outcome: Outcome) -> None:
+        self._count(outcome, dry_run=replay.dry_run)
+        if outcome.work and not replay.dry_run:
+            self._on_work(outcome.work)
+            # A statement of its own: inside the transaction it would let the whole server commit one by one.
+            for target in sorted({seat.target for seat in outcome.work}):
+                session.connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, target])
 
     def _count(self, outcome: Outcome, *, dry_run: bool) -> None:
         for one in outcome.judged:
@@ -237,3 +257,8 @@ def sort_out(replay: Replay, kind: EntityKind, found: Sequence[LogRecord | Missi
         else:
             batch.arrivals.append(Arrival(event, one.value or b"", replay.topic, replay.partition, one.offset))
     return batch
+
+
+def set_aside(refused: LogRecord | Missing) -> Batch:
+    """The same for a record that can be decoded, but not stored."""
+    return Batch(refused.offset + 1, [Judged(refused.offset, "undecodable", "refused_by_ledger")])

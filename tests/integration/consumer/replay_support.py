@@ -1,16 +1,33 @@
-"""What the replay tests share: records in a log, and a log that loses its beginning."""
+"""What the replay tests share: records in a log that may lose its beginning, a ledger that has taken them, and a runner."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from schemas import codec
+from schemas.events import AnyEvent, Event
+from schemas.topics import Topics
+from services.consumer.ledger import recovery, replay_report, replays
+from services.consumer.ledger.replay_report import Line
+from services.consumer.ledger.replays import Order, Replay
+from services.consumer.log_range import RangeLog
+from services.consumer.metrics import Metrics
+from services.consumer.nouns import SeatRef
+from services.consumer.replay import Pace, ReplayRunner
 from services.kit.kafka import KafkaSettings
 from services.sandbox.broker import EmbeddedBroker
+from tests.integration.consumer.ledger_support import Ledger
+
+PACE = Pace(lease=5, look=0.05, wait=0.1)
 
 
-def produce(kafka: KafkaSettings, topic: str, values: list[bytes | None], partition: int = 0) -> None:
+def produce(kafka: KafkaSettings, topic: str, values: Sequence[bytes | None], partition: int = 0) -> None:
     """Append records without keys to one partition, in order; returns when they are in the log."""
     producer = Producer(kafka.producer(10_000))
     for value in values:
@@ -27,3 +44,99 @@ def trim(request: pytest.FixtureRequest, kafka: KafkaSettings, topic: str, befor
     admin = AdminClient(kafka.client())  # has to outlive its answers
     for answer in admin.delete_records([TopicPartition(topic, partition, before)]).values():
         answer.result(10)
+
+
+class Site:
+    """A log, a ledger and a runner of replays over both."""
+
+    def __init__(self, kafka: KafkaSettings, topics: Topics, ledger: Ledger) -> None:
+        self.kafka = kafka
+        self.topics = topics
+        self.ledger = ledger
+        self.metrics = Metrics()
+        self.log = RangeLog(kafka, "replay-test")
+        self.woken: set[SeatRef] = set()
+        self.runner = self.new_runner()
+        self._end: dict[str, int] = {}
+        recovery.begin_session(ledger.connection, 0)  # the intake has been there before
+
+    def new_runner(self, pace: Pace = PACE) -> ReplayRunner:
+        """A runner as another process would have it."""
+        return ReplayRunner(self.ledger.url, self.log, self.topics, self.ledger.policies, self.metrics, self._wake, pace)
+
+    def _wake(self, seats: Collection[SeatRef]) -> None:
+        self.woken |= set(seats)
+
+    def publish(self, *values: AnyEvent | bytes | None) -> range:
+        """Put records into partition 0 of one topic (raw ones: enrollment's); returns their offsets."""
+        kinds = {value.entity_key.kind for value in values if isinstance(value, Event)}
+        topic = self.topics.entity(kinds.pop() if kinds else "enrollment")
+        produce(self.kafka, topic, [codec.encode(value) if isinstance(value, Event) else value for value in values])
+        self._end[topic] = self._end.get(topic, 0) + len(values)
+        return range(self._end[topic] - len(values), self._end[topic])
+
+    def replay(self, first: int = 0, last: int | None = None, *, kind: Any = "enrollment", **options: bool) -> UUID:
+        """Order a replay and run it to its end."""
+        replay = self.order(first, last, kind=kind, **options)
+        self.runner.run_stored()
+        assert self.state(replay).state == "done"
+        return replay
+
+    def order(self, first: int = 0, last: int | None = None, *, kind: Any = "enrollment", **options: bool) -> UUID:
+        """Store a replay without running it."""
+        topic = self.topics.entity(kind)
+        bounds = self.log.bounds(topic, 0)
+        assert bounds is not None
+        end = bounds.high - 1 if last is None else last
+        flags = {"dry_run": False, "verify": False} | options
+        replay = replays.create(self.ledger.connection, Order(topic, bounds.topic_id, 0, first, end, **flags), "tester")
+        assert replay is not None
+        return replay
+
+    def state(self, replay: UUID) -> Replay:
+        found = replays.find(self.ledger.connection, replay)
+        assert found is not None
+        return found
+
+    def lines(self, replay: UUID) -> list[Line]:
+        return replay_report.lines(self.ledger.connection, replay, -1, 10_000)
+
+    def verdicts(self, replay: UUID) -> list[str]:
+        """In the order of the offsets; the counts agree."""
+        verdicts = [line.verdict for line in self.lines(replay)]
+        counted = replay_report.counts(self.ledger.connection, replay)
+        assert counted == {verdict: verdicts.count(verdict) for verdict in verdicts}
+        return list(verdicts)
+
+    def fail(self, ref: SeatRef, state: str, reason: str | None = "refused") -> None:
+        """Let the seat's work be as a driver leaves it after a failure; `waiting` waits for the user."""
+        if state == "waiting":
+            self.ledger.connection.execute(
+                """insert into dependency (target, kind, object, state, next_probe_at)
+                   values (%s, 'user', '9000001', 'missing', now() + interval '1 hour') on conflict do nothing""",
+                [ref.target],
+            )
+        self.ledger.connection.execute(
+            """update work set state = %(state)s, reason = %(reason)s, attempts = 7, next_at = now() + interval '1 hour',
+                               waits_kind = case when %(state)s = 'waiting' then 'user' end,
+                               waits_object = case when %(state)s = 'waiting' then '9000001' end
+                where target = %(target)s and seat = %(seat)s""",
+            {"state": state, "reason": reason, "target": ref.target, "seat": ref.seat},
+        )
+
+    def work_row(self, ref: SeatRef) -> tuple[Any, ...] | None:
+        """(state, attempts, due, read_first, reason, waits_object) of a seat's work."""
+        rows = self.ledger.rows(
+            """select state, attempts, next_at <= clock_timestamp(), read_first, reason, waits_object
+                 from work where target = %s and seat = %s""",
+            *ref,
+        )
+        return rows[0] if rows else None
+
+    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every table of the ledger but those that say what was replayed and who asked."""
+        names = self.ledger.rows(
+            """select tablename from pg_tables
+                where schemaname = 'ledger' and tablename not in ('replay', 'replay_record', 'audit')"""
+        )
+        return {name: sorted(self.ledger.rows(f"select * from {name}"), key=str) for (name,) in names}  # noqa: S608
