@@ -318,7 +318,7 @@ class Intake:
     def _store_held(self) -> None:
         while self._reading.held:
             self._store(self._reading.held[:BATCH])
-            self._reading.held = self._reading.held[BATCH:]
+            self._reading.stored(BATCH)
 
     def _store(self, records: list[Record]) -> None:
         """Store the records; one that the database refuses goes to the dead letters, the others do not suffer for it."""
@@ -342,8 +342,7 @@ class Intake:
         3. Kafka hears of it.
         4. The drivers hear of it.
         """
-        if letters and self._dead_letters is not None:
-            self._dead_letters.put(letters)
+        self._write_dead_letters(letters)
         session = self._ledger()
         with self._metrics.intake_seconds.time():
             stored = storing.store(session.connection, batch, self._policies, session.identity)
@@ -354,6 +353,12 @@ class Intake:
         self._events.commit(moved, CommitMetadata(session.identity, stored.activity).encode())
         self._count(stored, batch)
         self._announce(session, stored)
+
+    def _write_dead_letters(self, letters: list[Letter]) -> None:
+        new = [one for one in letters if (one.record.place, one.record.offset) not in self._reading.written]
+        if new and self._dead_letters is not None:
+            self._dead_letters.put(new)
+            self._reading.written |= {(one.record.place, one.record.offset) for one in new}
 
     def _announce(self, session: _Session, stored: Stored) -> None:
         if not stored.work:

@@ -35,6 +35,8 @@ class Reading:
     """Topic ids as they were at the last assignment."""
     held: list[Record] = field(default_factory=list)
     """Polled, not stored yet, in the order of their partitions."""
+    written: set[tuple[Place, int]] = field(default_factory=set)
+    """Which of them are in the dead-letter topic already: an attempt to store them again does not write them again."""
 
     def hold(self, records: Sequence[Record]) -> None:
         """Keep what can be stored. A record of a partition without a position was read from the wrong place: it comes again."""
@@ -45,10 +47,16 @@ class Reading:
         for place in places:
             self.positions.pop(place, None)
         self.held = [record for record in self.held if record.place in self.positions]
+        self.written = {(place, offset) for place, offset in self.written if place in self.positions}
 
     def forget_all(self) -> None:
         """Nothing is ours any more."""
         self.forget(list(self.positions))
+
+    def stored(self, count: int) -> None:
+        """The first `count` records in hand are in the ledger."""
+        self.written -= {(record.place, record.offset) for record in self.held[:count]}
+        self.held = self.held[count:]
 
     def place(self, place: Place) -> LogPartition:
         """The partition with its topic's id."""
