@@ -113,18 +113,18 @@ def _judge(morning: Morning, outcome: Outcome, publisher: Service, calls: list[d
 
 def _by_purpose(calls: list[dict[str, str]]) -> dict[str, int]:
     """Canvas's counters by endpoint and status, in words."""
-    purposes = {"writes": 0, "reads": 0, "not found": 0, "refused by the throttle": 0}
+    purposes = {"writes": 0, "reads": 0, "probes": 0, "refused by the throttle": 0}
     for each in calls:
-        count = int(each["count"])
-        if each["status"] in ("429", 429) or each["endpoint"] == "throttled":
-            purposes["refused by the throttle"] += count
-        elif str(each["status"]) == "404":
-            purposes["not found"] += count
-        elif each["endpoint"].startswith(("enrollments.create", "enrollments.delete", "enrollments.reactivate")):
-            purposes["writes"] += count
-        else:
-            purposes["reads"] += count
+        purposes[_purpose(each["endpoint"], str(each["status"]))] += int(each["count"])
     return purposes
+
+
+def _purpose(endpoint: str, status: str) -> str:
+    if status in ("403", "429"):
+        return "refused by the throttle"
+    if endpoint in ("users.get", "sections.get"):
+        return "probes"
+    return "writes" if endpoint in ("enrollments.create", "enrollments.delete", "enrollments.reactivate") else "reads"
 
 
 def _keep(display: Display, processes: Processes, system: System, publisher: Service, consumer: Service) -> None:

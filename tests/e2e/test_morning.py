@@ -1,0 +1,172 @@
+"""A registration morning through real processes: what the SIS holds is what Canvas shows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from services.consumer.ledger import assertions
+from services.consumer.ledger.policies import Policies
+from services.sandbox.demo import world
+from services.sandbox.demo.play import Outcome, play
+from services.sandbox.demo.verdict import unexplained
+from services.sandbox.sis.morning import Morning, plan_morning
+from tests.e2e.arena import Arena, eventually
+from tests.e2e.conftest import MakeArena
+
+EMBEDDED = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+REAL = pytest.mark.parametrize("kafka", [pytest.param("real", marks=pytest.mark.kafka)], indirect=True)
+
+
+@EMBEDDED
+@pytest.mark.timeout(150)
+def test_morning_end_to_end(make_arena: MakeArena) -> None:
+    arena = make_arena(canvas=["--latency-ms", "10", "--jitter-ms", "30"])
+    morning = plan_morning(seed=11, students=60, sections=12, seconds=12)
+    world.seed(arena.canvas, morning)
+    arena.start()
+
+    outcome = play_to_the_end(arena, morning, settle_seconds=60)
+
+    assert_canvas_is_right(arena, outcome)
+    assert_replay_writes_nothing(arena)
+    assert arena.leaks(morning) == []
+
+
+@dataclass(slots=True)
+class Faults:
+    """Everything that goes wrong in one morning, in a thread beside it. Ends with the second consumer driving."""
+
+    arena: Arena
+    killed_publishers: list[int | None] = field(default_factory=list)
+    kills: int = 0
+    lease_owners: list[str | None] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def keep_a_publisher(self) -> None:
+        """Start the publisher anew when a failpoint killed it: between commit and publish, then between ack and reply."""
+        publisher = self.arena.publisher
+        for failpoint in ("publisher.after_ack:kill@25", ""):
+            while publisher.await_death(0.5) is None:
+                if self.over.is_set():
+                    return
+            self.killed_publishers.append(publisher.process.exit_code if publisher.process else None)
+            publisher.start(FAILPOINT=failpoint).await_ready()
+
+    def kill_consumers(self) -> None:
+        """The first consumer is killed and started anew, then killed for good: the second takes the lease over."""
+        first, second = self.arena.consumer, self.arena.system.consumer("consumer-2")
+        time.sleep(6)
+        first.kill()
+        first.start()
+        self.kills += 1
+        time.sleep(5)
+        second.start().await_ready()
+        eventually(lambda: self.arena.lease_owner() is not None, 30, "somebody drives")
+        self.lease_owners.append(self.arena.lease_owner())
+        first.kill()
+        self.kills += 1
+        self.arena.consumer = second
+        eventually(lambda: self.arena.lease_owner() not in (None, self.lease_owners[0]), 30, "the second consumer drives")
+        self.lease_owners.append(self.arena.lease_owner())
+
+    def break_canvas(self) -> None:
+        """Connections are reset after the change was applied, all the time; in the middle Canvas answers 503 for a while."""
+        creates, deletes = ["enrollments.create"], ["enrollments.delete"]
+        for endpoints in (creates, deletes):
+            self.faults.append(self.arena.canvas.fault("reset", endpoints=endpoints, probability=0.3, count=10))
+        time.sleep(10)
+        self.faults.append(self.arena.canvas.fault("status", status=503, for_seconds=4))
+
+
+@REAL
+@pytest.mark.timeout(300)
+def test_registration_morning_under_faults(make_arena: MakeArena) -> None:
+    arena = make_arena(canvas=["--latency-ms", "10", "--jitter-ms", "30"])
+    morning = plan_morning(seed=5, students=120, sections=24, seconds=30)
+    world.seed(arena.canvas, morning)
+    arena.publisher.start(FAILPOINT="publisher.after_commit:kill@25")
+    arena.consumer.start()
+    arena.publisher.await_ready()
+    arena.consumer.await_ready()
+    faults = Faults(arena)
+
+    with ThreadPoolExecutor() as threads:
+        schedule = [threads.submit(step) for step in (faults.keep_a_publisher, faults.kill_consumers, faults.break_canvas)]
+        try:
+            outcome = play_to_the_end(arena, morning, settle_seconds=120)
+        finally:
+            faults.over.set()
+        for each in schedule:
+            each.result()
+
+    # Everything that was meant to go wrong did.
+    assert faults.killed_publishers == [-9, -9]
+    assert faults.kills == 2
+    assert len(set(faults.lease_owners)) == 2
+    assert all(arena.canvas.bit(each) > 0 for each in faults.faults)
+    assert any(delivery.attempts > 1 for delivery in outcome.deliveries)
+    # And still:
+    assert_canvas_is_right(arena, outcome)
+    assert_replay_writes_nothing(arena)
+    assert arena.leaks(morning) == []
+
+
+def play_to_the_end(arena: Arena, morning: Morning, settle_seconds: float) -> Outcome:
+    """Play, and watch that nobody dies who was not killed."""
+
+    def watch(_outcome: Outcome) -> None:
+        arena.processes.check()
+
+    return asyncio.run(play(morning, arena.poster(), arena.canvas, arena.settled, watch, settle_seconds))
+
+
+def assert_canvas_is_right(arena: Arena, outcome: Outcome) -> None:
+    """The final roster is the SIS's; nothing was lost, doubled or brought back; the ledger's own promises hold."""
+    assert [delivery for delivery in outcome.deliveries if not delivery.accepted] == []
+    assert outcome.differences == []
+    assert unexplained(outcome.morning, outcome.deliveries, outcome.writes) == []
+    assert arena.canvas.violations() == []
+    eventually(arena.settled, 30, "every event is read and every seat settled")
+    assert ledger_violations(arena) == []
+
+
+def ledger_violations(arena: Arena) -> list[str]:
+    """What the ledger's own assertions find broken."""
+    with psycopg.connect(arena.system.wiring.ledger_url) as connection:
+        connection.execute("set search_path = ledger")
+        return assertions.violations(connection, Policies("canvas"))
+
+
+def assert_replay_writes_nothing(arena: Arena) -> None:
+    """Every offset of the morning once more: the system is settled, so Canvas hears nothing that changes it."""
+    before = len(arena.canvas.writes())
+    topic = arena.topics.entity("enrollment")
+    for partition, first, last in ranges(arena, topic):
+        report = arena.replay(topic, partition, first, last)
+        assert sum(report["verdicts"].values()) == last - first + 1
+        assert report["verdicts"].keys() <= {"already_satisfied", "superseded", "no_seat"}
+    eventually(arena.settled, 30, "nothing is left to do after the replay")
+    assert len(arena.canvas.writes()) == before
+
+
+def ranges(arena: Arena, topic: str) -> Iterator[tuple[int, int, int]]:
+    """The offsets of every partition that holds any."""
+    reader = Consumer(arena.kafka.reader("ranges"))
+    try:
+        partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
+        for partition in partitions:
+            low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            if high > low:
+                yield partition, low, high - 1
+    finally:
+        reader.close()
