@@ -90,7 +90,7 @@ def settle_waits(connection: Connection, target: str, settlements: Sequence[Sett
     for settlement in settlements:
         at = None if settlement.waits is None else resolved_at.get(settlement.waits)
         again = at is not None and at > settlement.order.opened_at
-        settled.append(replace(settlement, then="now", waits=None) if again else settlement)
+        settled.append(replace(settlement, then="now", delay_seconds=0.0, waits=None) if again else settlement)
     still = sorted({settlement.waits for settlement in settled if settlement.waits is not None})
     kinds, names = text_array(kind for kind, _ in still), text_array(name for _, name in still)
     connection.execute(_MARK_MISSING, [PROBE.first_seconds, kinds, names, target])
