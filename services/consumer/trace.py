@@ -49,7 +49,7 @@ class Known:
     """Newest state of each role family, learner and staff."""
     seats: Sequence[_Row]
     ledger: _Row
-    """The tenant's active policy, whether the ledger is in recovery, when it last took a record."""
+    """The tenant's active policy, whether the ledger is in recovery, when the intake last moved on."""
 
 
 class Finding(NamedTuple):
@@ -102,8 +102,8 @@ def _of_the_source(known: Known) -> Iterator[Finding]:
             "The student system never sent an enrollment of this person in this section.",
             "Look for the enrollment in the student system; if it is there, have the publisher send it again (republish).",
         )
-    if known.ledger["last_taken_at"] is None:
-        yield Finding("ledger_empty", "This ledger has not taken any record yet.", "Look whether the consumer reads the log.")
+        if known.ledger["intake_moved_at"] is None:
+            yield Finding("intake_idle", "The intake has not begun to read the log.", "Look at /readyz of the consumer.")
 
 
 def _of_the_decision(known: Known) -> Iterator[Finding]:
@@ -242,5 +242,5 @@ select at, what, kind, case when kind = 'enrollment' then split_part(key, '/', 5
 _LEDGER = """
 select (select version from policy where tenant = %s and active) as policy_version,
        coalesce((select active from recovery), false) as recovery,
-       (select max(updated_at) from intake_offset) as last_taken_at
+       (select max(updated_at) from intake_offset) as intake_moved_at
 """

@@ -1,0 +1,73 @@
+"""What the tests of the operations API share: the routes over a real ledger, called in-process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from schemas.topics import Topics
+from services.consumer.api.desk import Desk
+from services.consumer.api.replays import replay_router
+from services.consumer.api.traces import trace_router
+from services.consumer.metrics import Metrics
+from services.consumer.replay_log import Bounds, LogUnavailable, Reader
+from services.kit.credentials import Callers
+from tests.integration.consumer.ledger_support import TENANT, Ledger
+
+MAX_RECORDS = 1000
+OPS = "ops-secret"
+
+
+class FixedLog:
+    """A log whose enrollment topic has one partition with the offsets 10 to 49; every other topic is empty of partitions."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topic = topics.entity("enrollment")
+        self.away = False
+
+    def bounds(self, topic: str, partition: int) -> Bounds | None:
+        if self.away:
+            raise LogUnavailable("_TIMED_OUT")
+        return Bounds("topic-id", 10, 50) if (topic, partition) == (self._topic, 0) else None
+
+    def read(self, topic: str, partition: int, first: int, last: int) -> Reader:
+        raise NotImplementedError("the routes only ask for bounds")
+
+
+class Api:
+    """The operations API of a consumer, with the callers `ops` and `desk`."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        self.credentials = folder / "operations"
+        self.credentials.write_text(f"ops:{OPS}\ndesk:desk-secret\n")
+        self.ledger = ledger
+        self.topics = Topics("test")
+        self.log = FixedLog(self.topics)
+        self.metrics = Metrics()
+        self.wakes = 0
+        desk = Desk(Callers(self.credentials), ledger.url, self.metrics)
+        app = FastAPI()
+        app.include_router(replay_router(desk, self.log, self.topics, MAX_RECORDS, self._wake))
+        app.include_router(trace_router(desk, TENANT))
+        self.app = app
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    async def call(self, method: str, path: str, secret: str | None = OPS, **request: Any) -> httpx.Response:
+        """One call with a bearer token; None sends none."""
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://consumer", headers=headers) as client:
+            return await client.request(method, path, **request)
+
+    def audit(self) -> list[tuple[Any, ...]]:
+        """(actor, action, outcome, detail), oldest first."""
+        return self.ledger.rows("select actor, action, outcome, detail from audit where actor <> 'start' order by at")
+
+    def count(self, action: str, result: str) -> float:
+        name = "sis_operator_actions_total"
+        return self.metrics.registry.get_sample_value(name, {"action": action, "result": result}) or 0

@@ -1,0 +1,256 @@
+"""The operations API: who may call, what is refused, and one audit row for every call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.keys import enrollment_key
+from services.consumer.ledger import replays
+from services.consumer.ledger.replays import Judged
+from tests.integration.consumer.api_support import Api
+from tests.integration.consumer.ledger_support import Ledger
+
+TOPIC = "test.enrollment.v1"
+
+
+@pytest.fixture
+def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
+    ledger = Ledger(database_url)
+    yield Api(ledger, tmp_path)
+    ledger.close()
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return {"topic": TOPIC, "partition": 0, "from": 12, "to": 20} | changes
+
+
+async def test_a_replay_is_accepted_stored_audited_and_announced(api: Api) -> None:
+    answer = await api.call("POST", "/replays", json=order(verify=True))
+
+    assert answer.status_code == 202
+    replay = answer.json()["replay"]
+    assert answer.headers["location"] == f"/replays/{replay}"
+    assert answer.json() | {"created_at": ""} == {
+        "replay": replay,
+        "topic": TOPIC,
+        "partition": 0,
+        "from": 12,
+        "to": 20,
+        "dry_run": False,
+        "verify": True,
+        "state": "running",
+        "reason": None,
+        "done": 0,
+        "total": 9,
+        "actor": "ops",
+        "created_at": "",
+        "finished_at": None,
+    }
+    asked = {"topic": TOPIC, "partition": 0, "from": 12, "to": 20, "dry_run": False, "verify": True, "replay": replay}
+    assert api.audit() == [("ops", "replay.create", "done", asked)]
+    assert api.wakes == 1
+    assert api.count("replay.create", "done") == 1
+
+
+async def test_a_range_is_cut_at_the_end_of_the_log(api: Api) -> None:
+    answer = await api.call("POST", "/replays", json=order(to=500))
+
+    assert (answer.json()["to"], answer.json()["total"]) == (49, 38)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "reason"),
+    [
+        (order(topic="test.marker.v1"), "/topic", "unknown_topic"),
+        (order(topic="somebody.else"), "/topic", "unknown_topic"),
+        (order(partition=7), "/partition", "unknown_partition"),
+        (order(partition=-1), "/partition", "invalid"),
+        (order(partition=True), "/partition", "invalid"),
+        (order(**{"from": -1}), "/from", "invalid"),
+        (order(**{"from": "12"}), "/from", "invalid"),
+        (order(to=2**63), "/to", "invalid"),
+        (order(**{"from": 30}), "", "invalid"),
+        (order(to=1012), "/to", "range_too_large"),
+        (order(**{"from": 50}, to=60), "/from", "after_the_end"),
+        (order(student=9000001), "", "invalid"),
+        ({"topic": TOPIC, "partition": 0, "to": 3}, "/from", "invalid"),
+        ([], "", "invalid"),
+    ],
+)
+async def test_what_is_not_valid_is_named_refused_and_audited(api: Api, body: Any, pointer: str, reason: str) -> None:
+    answer = await api.call("POST", "/replays", json=body)
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert "9000001" not in answer.text
+    assert "student" not in answer.text
+    assert api.audit() == [("ops", "replay.create", "refused", {"reason": reason})]
+    assert api.ledger.rows("select from replay") == []
+    assert api.wakes == 0
+
+
+async def test_a_body_that_is_no_json_or_too_long_is_refused(api: Api) -> None:
+    assert (await api.call("POST", "/replays", content=b"{9000001")).status_code == 422
+    assert (await api.call("POST", "/replays", content=b" " * 20_000)).status_code == 413
+    assert [row[:3] for row in api.audit()] == [("ops", "replay.create", "refused")] * 2
+
+
+async def test_a_second_replay_of_a_partition_is_refused_while_the_first_runs(api: Api) -> None:
+    await api.call("POST", "/replays", json=order())
+
+    answer = await api.call("POST", "/replays", json=order())
+
+    assert answer.status_code == 409
+    assert [row[2] for row in api.audit()] == ["done", "refused"]
+
+
+async def test_without_kafka_nothing_is_stored(api: Api) -> None:
+    api.log.away = True
+
+    answer = await api.call("POST", "/replays", json=order())
+
+    assert answer.status_code == 503
+    assert api.audit() == [("ops", "replay.create", "refused", {"reason": "log_unavailable"})]
+    assert api.ledger.rows("select from replay") == []
+
+
+CALLS = [
+    ("POST", "/replays", {"json": order()}),
+    ("GET", "/replays", {}),
+    ("GET", f"/replays/{uuid.UUID(int=1)}", {}),
+    ("POST", "/trace", {"json": {"person": "9000001", "section": {"institution": "I", "term": "T", "section": "S"}}}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "request_"), CALLS)
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer ", "Basic b3BzOm9wcy1zZWNyZXQ=", "ops-secret"])
+async def test_who_proves_nothing_gets_nothing(
+    api: Api, method: str, path: str, request_: Any, authorization: str | None
+) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
+
+    answer = await api.call(method, path, None, headers=headers, **request_)
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json() == {"type": "about:blank", "title": "Unauthorized", "status": 401}
+    assert api.audit() == []
+    assert api.ledger.rows("select from replay") == []
+
+
+async def test_a_stranger_is_refused_before_the_body_is_looked_at(api: Api) -> None:
+    assert (await api.call("POST", "/replays", "wrong", content=b" " * 20_000)).status_code == 401
+
+
+@pytest.mark.parametrize(("method", "path", "request_"), CALLS)
+async def test_unreadable_credentials_let_nobody_in(api: Api, method: str, path: str, request_: Any) -> None:
+    api.credentials.unlink()
+
+    assert (await api.call(method, path, **request_)).status_code == 503
+
+
+@pytest.mark.parametrize(("method", "path", "request_"), CALLS)
+async def test_every_call_leaves_exactly_one_audit_row_with_its_actor(api: Api, method: str, path: str, request_: Any) -> None:
+    await api.call(method, path, "desk-secret", **request_)
+
+    assert [row[0] for row in api.audit()] == ["desk"]
+
+
+@pytest.mark.parametrize(("method", "path", "request_"), CALLS)
+async def test_a_call_that_cannot_be_audited_is_refused_and_does_nothing(api: Api, method: str, path: str, request_: Any) -> None:
+    api.ledger.connection.execute("alter table audit add constraint broken check (actor is null) not valid")
+
+    answer = await api.call(method, path, **request_)
+
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert api.ledger.rows("select from replay") == []
+    assert "9000001" not in answer.text
+
+
+@pytest.mark.parametrize(("method", "path", "request_"), CALLS)
+async def test_no_answer_may_be_stored_on_the_way(api: Api, method: str, path: str, request_: Any) -> None:
+    for secret in ("ops-secret", "wrong"):
+        assert (await api.call(method, path, secret, **request_)).headers["cache-control"] == "no-store"
+
+
+def stored(api: Api) -> str:
+    """A replay of the offsets 0 to 9 with a verdict for each."""
+    replay = replays.create(api.ledger.connection, replays.Order(TOPIC, "id", 0, 0, 9, False, False), "ops")
+    assert replay is not None
+    key = enrollment_key("main", "PSUNV", "1259", "1001", "9000001", "learner")
+    judged = [Judged(n, "superseded", None, key, 100 + n, 200, 77) for n in range(9)]
+    replays.add_verdicts(api.ledger.connection, replay, [*judged, Judged(9, "undecodable", "not_json")])
+    return str(replay)
+
+
+async def test_a_report_counts_the_verdicts_and_pages_the_offsets(api: Api) -> None:
+    replay = stored(api)
+
+    first = (await api.call("GET", f"/replays/{replay}?limit=6")).json()
+    rest = (await api.call("GET", f"/replays/{replay}?limit=6&after={first['next_after']}")).json()
+
+    assert first["verdicts"] == rest["verdicts"] == {"superseded": 9, "undecodable": 1}
+    assert [record["offset"] for record in first["records"] + rest["records"]] == list(range(10))
+    assert rest["next_after"] is None
+    assert first["records"][0] == {
+        "offset": 0,
+        "verdict": "superseded",
+        "reason": None,
+        "kind": "enrollment",
+        "version": 100,
+        "superseded_by": {"version": 200, "offset": 77},
+    }
+    assert rest["records"][-1]["reason"] == "not_json"
+
+
+async def test_a_report_names_nobody(api: Api) -> None:
+    assert "9000001" not in (await api.call("GET", f"/replays/{stored(api)}")).text
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=", "after=-2", "after=1.5", "after=" + "9" * 30])
+async def test_a_page_outside_its_bounds_is_refused(api: Api, query: str) -> None:
+    answer = await api.call("GET", f"/replays/{stored(api)}?{query}")
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
+    assert [row[1:3] for row in api.audit()] == [("replay.read", "refused")]
+
+
+@pytest.mark.parametrize("name", [str(uuid.UUID(int=7)), "9000001", "%00"])
+async def test_an_unknown_replay_is_not_found(api: Api, name: str) -> None:
+    answer = await api.call("GET", f"/replays/{name}")
+
+    assert answer.status_code == 404
+    assert "9000001" not in answer.text
+    assert api.audit() == [("ops", "replay.read", "not_found", {})]
+
+
+async def test_the_list_shows_the_newest_first(api: Api) -> None:
+    old = stored(api)
+    api.ledger.connection.execute("update replay set state = 'done', finished_at = now()")
+    new = (await api.call("POST", "/replays", json=order())).json()["replay"]
+
+    listed = (await api.call("GET", "/replays")).json()["replays"]
+
+    assert [one["replay"] for one in listed] == [new, old]
+    assert [one["state"] for one in listed] == ["running", "done"]
+
+
+async def test_the_routes_describe_their_bodies(api: Api) -> None:
+    described = api.app.openapi()["paths"]
+
+    schema = described["/replays"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == {"topic", "partition", "from", "to", "dry_run", "verify"}
+    assert set(described["/trace"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]) == {
+        "tenant",
+        "person",
+        "section",
+    }

@@ -1,0 +1,90 @@
+"""What a trace says about how things stand, in words that name the next step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.consumer.trace import Finding, Known, findings
+
+LEDGER = {"policy_version": 1, "recovery": False, "intake_moved_at": "2026-09-01T08:00:00Z"}
+PERSON = {"status": "active"}
+SECTION = {"status": "active"}
+ENROLLED = {"status": "enrolled", "role": "student"}
+
+
+def seat(work: dict[str, Any] | None = None, *, settled: bool = False) -> dict[str, Any]:
+    return {"role": "StudentEnrollment", "desired": "active", "settled": settled, "work": work}
+
+
+def work(state: str, **changes: Any) -> dict[str, Any]:
+    return {"state": state, "reason": None, "attempts": 0, "waits_kind": None, "waits_object": None} | changes
+
+
+def known(**changes: Any) -> Known:
+    return Known(
+        **{"person": PERSON, "section": SECTION, "enrollments": [ENROLLED], "seats": [seat(settled=True)], "ledger": LEDGER}
+        | changes
+    )
+
+
+def codes(found: list[Finding]) -> list[str]:
+    return [finding.code for finding in found]
+
+
+def test_a_seat_that_is_right_says_so() -> None:
+    assert codes(findings(known())) == ["sis_enrolled", "applied"]
+
+
+def test_an_empty_state_says_what_was_never_received_and_what_to_check() -> None:
+    found = findings(known(person=None, section=None, enrollments=[], seats=[]))
+
+    assert codes(found) == ["person_unknown", "section_unknown", "never_enrolled"]
+    assert all(finding.check for finding in found)
+    assert "leading zeros" in str(found[0].check)
+
+
+def test_an_intake_that_never_read_is_the_first_suspect() -> None:
+    empty = known(person=None, section=None, enrollments=[], seats=[], ledger=LEDGER | {"intake_moved_at": None})
+
+    assert codes(findings(empty))[-1] == "intake_idle"
+
+
+@pytest.mark.parametrize("status", ["dropped", "withdrawn", "waitlisted", "cancelled", "completed"])
+def test_the_source_may_be_the_reason(status: str) -> None:
+    found = findings(known(enrollments=[ENROLLED | {"status": status}], seats=[]))
+
+    assert codes(found) == ["sis_not_enrolled", "no_seat"]
+    assert status in found[0].text
+
+
+def test_a_cancelled_section_is_named() -> None:
+    assert codes(findings(known(section={"status": "cancelled"}))) == ["section_gone", "sis_enrolled", "applied"]
+
+
+def test_a_tenant_without_a_policy_gets_no_seats() -> None:
+    assert codes(findings(known(seats=[], ledger=LEDGER | {"policy_version": None}))) == ["sis_enrolled", "no_policy"]
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "words"),
+    [
+        (work("waiting", waits_kind="user", waits_object="9000001"), "waiting", "no user with the SIS id 9000001"),
+        (work("retrying", reason="server_fault", attempts=3), "retrying", "attempt 3 failed (server_fault)"),
+        (work("dead", reason="refused"), "dead", "(refused)"),
+        (work("held"), "held", "approves"),
+        (work("suspect"), "suspect", "read again"),
+        (work("pending"), "in_flight", "next in line"),
+        (None, "lost_work", "nothing is planned"),
+    ],
+)
+def test_an_unsettled_seat_says_what_it_waits_for(row: dict[str, Any] | None, code: str, words: str) -> None:
+    found = findings(known(seats=[seat(row)]))
+
+    assert codes(found) == ["sis_enrolled", code]
+    assert words in found[1].text
+
+
+def test_recovery_is_mentioned() -> None:
+    assert "recovery" in codes(findings(known(ledger=LEDGER | {"recovery": True})))
