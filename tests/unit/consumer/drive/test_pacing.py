@@ -1,0 +1,164 @@
+"""The arithmetic of the rate limit, with the numbers that Canvas publishes, and the gate over it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.consumer.drive.pacing import Bucket, Gate
+from services.consumer.targets.port import Usage
+
+
+class Clock:
+    """Monotonic seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def gate(clock: Clock, *, max_in_flight: int = 50, reserve: float = 0.0) -> Gate:
+    return Gate(max_in_flight, Bucket(reserve), clock, lambda: 0.0)
+
+
+def test_without_a_header_there_is_no_limit_to_know() -> None:
+    assert Bucket(0).slots(0) is None
+
+
+def test_an_idle_bucket_of_600_carries_eleven_calls() -> None:
+    """The twelfth simultaneous request is refused: 12 x 50 = 600."""
+    bucket = Bucket(0)
+    bucket.observe(600, 0, now=0)
+    assert bucket.slots(0) == 11
+
+
+def test_after_30_seconds_from_full_the_count_is_300_and_five_calls_fit() -> None:
+    bucket = Bucket(0)
+    bucket.observe(0, 0, now=0)
+    assert bucket.slots(30) == 5
+
+
+def test_the_reserve_is_left_to_other_tools() -> None:
+    bucket = Bucket(reserve=100)
+    bucket.observe(600, 0, now=0)
+    assert bucket.slots(0) == 9
+
+
+def test_what_our_other_calls_hold_is_not_counted_twice() -> None:
+    """The header was taken while four others of ours held 50 each."""
+    bucket = Bucket(0)
+    bucket.observe(400, 4, now=0)
+    assert bucket.slots(0) == 11
+
+
+def test_the_wait_for_a_slot_is_what_the_leak_needs() -> None:
+    """A refusal may carry any remaining: max(1, (50 x slots - remaining) / 10)."""
+    bucket = Bucket(0)
+    bucket.observe(13.67, 0, now=0)
+    assert bucket.wait_for(1, now=0) == pytest.approx((50 - 13.67) / 10, abs=0.01)
+    assert bucket.wait_for(1, now=2) == pytest.approx((50 - 13.67) / 10 - 2, abs=0.01)
+    assert bucket.slots(3.6) == 0
+    assert bucket.slots(3.7) == 1
+
+
+def test_a_negative_remaining_is_waited_out() -> None:
+    bucket = Bucket(0)
+    bucket.observe(-200, 0, now=0)
+    assert bucket.wait_for(1, now=0) == pytest.approx(25, abs=0.01)
+
+
+def test_waiting_always_ends_in_a_slot() -> None:
+    """Also when the first header ever seen came from a bucket that others had filled."""
+    bucket = Bucket(reserve=100)
+    bucket.observe(20, 0, now=0)
+    assert (bucket.slots(bucket.wait_for(1, now=0)) or 0) >= 1
+
+
+async def test_the_gate_lets_no_more_through_than_the_limit() -> None:
+    it = gate(Clock(), max_in_flight=2)
+    await it.enter()
+    await it.enter()
+    third = asyncio.create_task(it.enter())
+    await asyncio.sleep(0)
+    assert not third.done()
+    it.leave()
+    await third
+
+
+async def test_a_refusal_stops_the_whole_token_until_the_bucket_has_room() -> None:
+    clock = Clock()
+    it = gate(clock)
+    await it.enter()
+    it.observe(Usage(1, None, -50))
+    it.throttled()
+    it.leave()
+    assert it.capacity() == 0
+    assert it.pause_left == pytest.approx(10, abs=0.01)
+    clock.now += 10.1
+    assert it.capacity() == 1
+
+
+async def test_after_a_pause_one_call_goes_alone_until_one_succeeds() -> None:
+    clock = Clock()
+    it = gate(clock)
+    it.denied()
+    clock.now += 1000
+    assert it.capacity() == 1
+    it.succeeded()
+    assert it.capacity() == 50
+
+
+async def test_repeated_refusals_without_a_header_wait_longer_each_time() -> None:
+    clock = Clock()
+    it = gate(clock)
+    waits = []
+    for _ in range(4):
+        it.throttled()
+        waits.append(round(it.pause_left, 2))
+        clock.now += 100
+    assert waits == [1, 2, 4, 8]
+
+
+def test_one_failing_seat_never_pauses_the_token() -> None:
+    it = gate(Clock())
+    for _ in range(100):
+        it.failed("the same")
+    assert it.pause_left == 0
+
+
+def test_many_failing_seats_in_a_row_pause_it_and_a_success_in_between_prevents_that() -> None:
+    it = gate(Clock())
+    for number in range(4):
+        it.failed(f"s{number}")
+    it.succeeded()
+    for number in range(4):
+        it.failed(f"s{number}")
+    assert it.pause_left == 0
+    it.failed("s9")
+    assert it.pause_left == 1
+
+
+async def test_a_waiter_that_gives_up_takes_no_slot_with_it() -> None:
+    it = gate(Clock(), max_in_flight=1)
+    await it.enter()
+    waiter = asyncio.create_task(it.enter())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    it.leave()
+    assert it.capacity() == 1
+    await asyncio.wait_for(it.enter(), 1)
+
+
+async def test_a_slot_given_at_the_moment_of_giving_up_is_given_back() -> None:
+    it = gate(Clock(), max_in_flight=1)
+    await it.enter()
+    waiter = asyncio.create_task(it.enter())
+    await asyncio.sleep(0)
+    it.leave()  # hands the slot over; the waiter has not run yet
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    await asyncio.wait_for(it.enter(), 1)
