@@ -273,22 +273,23 @@ def test_a_process_that_was_replaced_writes_nothing_more(site: Site, monkeypatch
     monkeypatch.setattr("services.consumer.replay.BATCH", 2)
     events = [enrollment(version=n + 1, person=f"90000{n:02}") for n in range(6)]
     site.publish(*events)
-    site.ledger.take(*events)
     replay = site.order()
     late = site.runner
     transaction = late._transaction
 
     def comes_too_late(*args: Any) -> Any:
-        monkeypatch.setattr(late, "_transaction", transaction)
-        expire(site)
-        site.new_runner().run_stored()
+        site.ledger.connection.execute("update replay set owner = 'another'")
         return transaction(*args)
 
     monkeypatch.setattr(late, "_transaction", comes_too_late)
     late.run_stored()
 
-    assert site.state(replay).state == "done"
-    assert len(site.lines(replay)) == 6
+    assert site.state(replay).state == "running"
+    assert site.lines(replay) == []
+    assert site.ledger.desired() == {}
+    expire(site)
+    site.new_runner().run_stored()
+    assert site.verdicts(replay) == ["in_progress"] * 6
 
 
 def test_a_stopped_runner_hands_over_at_once_and_a_running_one_hears_of_new_replays(site: Site) -> None:
