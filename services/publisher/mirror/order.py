@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from schemas.events import OrderToken
 
@@ -90,3 +90,9 @@ def shows(stored: OrderToken, seen: Positions, incoming: OrderToken) -> bool:
 def happened_at(order: OrderToken) -> datetime | None:
     """When the SIS says that a copy became true, as far as it says."""
     return order.as_of_from or order.as_of_to
+
+
+def token(fields: Sequence[Any]) -> OrderToken:
+    """The order columns of a source row, in the table's order. They were validated when they came in."""
+    names = ("channel", "incarnation", "position", "as_of_from", "as_of_to", "snapshot")
+    return OrderToken.model_construct(None, **dict(zip(names, fields, strict=True)))

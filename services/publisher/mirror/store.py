@@ -14,12 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import psycopg
 
 from schemas import codec
-from schemas.events import EVENT_MODELS, AnyEvent, OrderToken, SourceRow
+from schemas.events import EVENT_MODELS, AnyEvent, SourceRow
 from schemas.headers import event_headers
 from schemas.keys import EntityKey, record_key
 from schemas.topics import Topics
@@ -144,7 +143,7 @@ class _Transaction:
         self._write_rows()
         self._write_entities()
         self._write_outbox(outbox)
-        self._count(results)
+        self._count(requests, results)
         return Committed(results, outbox)
 
     # --- locking and reading ----------------------------------------------------------------------------------------
@@ -200,7 +199,7 @@ class _Transaction:
         for row in found:
             key = RowKey(row[0], row[1], row[2])
             entity = EntityKey(row[0], row[4], row[5])
-            self._rows[key] = StoredRow(key, row[3], entity, row[6], row[7], _token(row[8:14]), row[14])
+            self._rows[key] = StoredRow(key, row[3], entity, row[6], row[7], order.token(row[8:14]), row[14])
 
     def _refuse_moved(self, keys: Iterable[RowKey]) -> None:
         """A row that we have not read although it exists has moved to, or come to life in, an entity that is not locked."""
@@ -406,17 +405,21 @@ class _Transaction:
             ],
         )
 
-    def _count(self, results: Sequence[Result]) -> None:
+    def _count(self, requests: Sequence[Request], results: Sequence[Result]) -> None:
         """A row counts as changed when an entity that it touched got a new version."""
-        issued = {key: entity.version for key, entity in self._entities.items() if entity.issued}
-        events: dict[int, set[OutboxKey]] = {}
+        issued = {
+            key: OutboxKey(key.tenant, key.kind, key.key, entity.version)
+            for key, entity in self._entities.items()
+            if entity.issued
+        }
+        events = [{issued[key] for key in request.republish if key in issued} for request in requests]
         for touch in self._touches:
-            mine = {OutboxKey(key.tenant, key.kind, key.key, issued[key]) for key in touch.entities if key in issued}
+            mine = {issued[key] for key in touch.entities if key in issued}
             results[touch.request].changed += bool(mine)
             results[touch.request].unchanged += not mine
-            events.setdefault(touch.request, set()).update(mine)
-        for number, keys in events.items():
-            results[number].events = sorted(keys)
+            events[touch.request] |= mine
+        for result, keys in zip(results, events, strict=True):
+            result.events = sorted(keys)
 
 
 _VALUE_COLUMNS = (
@@ -444,12 +447,6 @@ def _names(key: EntityKey) -> tuple[str | None, str | None, str | None, str | No
         return parts[0], None, None, None
     padded: list[str | None] = [*parts[:4], None, None, None]
     return padded[0], padded[1], padded[2], padded[3]
-
-
-def _token(fields: Sequence[Any]) -> OrderToken:
-    """The order columns of a source row. They were validated when they came in."""
-    names = ("channel", "incarnation", "position", "as_of_from", "as_of_to", "snapshot")
-    return OrderToken.model_construct(None, **dict(zip(names, fields, strict=True)))
 
 
 def _source_row(row: StoredRow) -> SourceRow:

@@ -1,0 +1,35 @@
+"""The publisher's HTTP surface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.kit.http import operations_router
+from services.publisher.bootstrap import Publisher
+from services.publisher.intake.events import events_router
+from services.publisher.intake.peoplesoft import peoplesoft_router
+from services.publisher.intake.republish import republish_router
+
+
+def create_app(publisher: Publisher) -> FastAPI:
+    """All routes over one publisher, which lives as long as the app does."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await publisher.start()
+        try:
+            yield
+        finally:
+            await publisher.stop()
+
+    # No generated API pages: they would be open to anybody who reaches the port.
+    app = FastAPI(title="Enrollstream publisher", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    parts = (publisher.sources, publisher.metrics, publisher.intake)
+    app.include_router(peoplesoft_router(publisher.mirror, publisher.quarantine, *parts))
+    app.include_router(events_router(publisher.mirror, *parts))
+    app.include_router(republish_router(publisher.mirror, publisher.operators))
+    app.include_router(operations_router(publisher.mirror.alive, publisher.mirror.ready, publisher.metrics.registry))
+    return app

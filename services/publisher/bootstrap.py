@@ -1,0 +1,63 @@
+"""Names the concrete classes of the publisher and puts them together; the only place that does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from services.kit.credentials import Callers
+from services.kit.kafka import KafkaSettings
+from services.publisher.dialect_file import read_dialect
+from services.publisher.intake.ports import IntakeSettings
+from services.publisher.metrics import Metrics
+from services.publisher.mirror.fold import fold
+from services.publisher.mirror.writer import MirrorWriter
+from services.publisher.quarantine import Quarantine
+from services.publisher.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """The parts of one publisher process: a value with `start` and `stop`."""
+
+    mirror: MirrorWriter
+    quarantine: Quarantine
+    sources: Callers
+    operators: Callers | None
+    intake: IntakeSettings
+    metrics: Metrics
+
+    async def start(self) -> None:
+        """Waits for nothing outside: the process is alive at once and ready when the mirror is open."""
+        await self.mirror.start()
+        await self.quarantine.start()
+
+    async def stop(self) -> None:
+        """Finish what was taken."""
+        await self.mirror.stop()
+        await self.quarantine.stop()
+
+
+def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
+    """Build it; nothing is contacted yet."""
+    metrics = Metrics()
+    operators = settings.operations_credentials_file
+    return Publisher(
+        mirror=MirrorWriter(settings, kafka, fold, metrics),
+        quarantine=Quarantine(
+            settings.database_url.get_secret_value(),
+            settings.tenant,
+            key_file=settings.quarantine_key_file,
+            answer_within_seconds=settings.answer_within_seconds,
+        ),
+        sources=Callers(settings.intake_credentials_file),
+        operators=Callers(operators) if operators else None,
+        intake=IntakeSettings(
+            tenant=settings.tenant,
+            site_timezone=ZoneInfo(settings.site_timezone),
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_seconds=settings.body_timeout_seconds,
+            dialect=read_dialect(settings.peoplesoft_dialect_file),
+        ),
+        metrics=metrics,
+    )

@@ -1,0 +1,251 @@
+"""The Kafka log behind a narrow port: records in, one outcome per record out.
+
+librdkafka reports deliveries to whoever polls. A thread polls; it collects reports in a deque and wakes the loop once per
+burst, which costs less than a wake-up per report when many are in flight and nothing when there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from services.kit.kafka import Configuration, KafkaSettings
+
+log = structlog.get_logger()
+
+_SLICE = 500
+"""Records handed over per turn of the loop: 5,000 at once would hold it for 20 ms and more."""
+_CONTACT_SECONDS = 15.0
+_REBUILDS = 3
+_REBUILD_WINDOW_SECONDS = 600.0
+_PERMANENT = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "too_large",
+    KafkaError.RECORD_LIST_TOO_LARGE: "too_large",
+    KafkaError.INVALID_RECORD: "refused",
+    KafkaError.POLICY_VIOLATION: "refused",
+    KafkaError.INVALID_TIMESTAMP: "refused",
+}
+"""What no repetition cures. Missing topics and permissions are not here: a person cures them, and then the event may go."""
+
+
+class Record(NamedTuple):
+    """What Kafka gets."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]]
+
+
+class Delivered(NamedTuple):
+    """Acknowledged by all in-sync replicas."""
+
+    partition: int
+    offset: int
+
+
+class Refused(NamedTuple):
+    """Not acknowledged. Unless `permanent`, the record may be in the log all the same (a lost acknowledgement)."""
+
+    reason: str
+    """``kafka``, ``overload``, ``too_large`` or ``refused``."""
+    permanent: bool = False
+
+
+Outcome = Delivered | Refused
+
+
+class EventLog(Protocol):
+    """Where events go. Safe to call from the loop only."""
+
+    async def send(self, records: Sequence[Record]) -> list[Outcome]:
+        """Hand over all records and wait for the outcome of each; bounded by the delivery timeout, never raises."""
+        ...
+
+    async def send_alone(self, record: Record) -> Outcome:
+        """Like `send`, in a batch of its own: Kafka refuses whole batches, this one's outcome is the record's."""
+        ...
+
+
+class KafkaLog:
+    """`EventLog` over an idempotent producer. A producer that has become unusable is replaced, three times in ten minutes."""
+
+    def __init__(self, settings: KafkaSettings, delivery_timeout_ms: int, probe_topic: str) -> None:
+        self._configuration = settings.producer(delivery_timeout_ms)
+        self._probe_topic = probe_topic
+        self._lock = threading.Lock()
+        self._reports: deque[tuple[_Batch, int, Outcome]] = deque()
+        self._awake = False
+        self._stopping = threading.Event()
+        self._unusable = threading.Event()
+        self._contact: float | None = None
+        self._rebuilds: deque[float] = deque(maxlen=_REBUILDS)
+        self._given_up = False
+        self._alone = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Build the producer and start polling; does not wait for Kafka."""
+        self._loop = asyncio.get_running_loop()
+        self._producer = _producer(self._configuration, self._on_error)
+        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
+        self._thread.start()
+        self._prober = asyncio.create_task(self._probe())
+
+    async def stop(self, flush_seconds: float) -> None:
+        """Wait so long for what is under way, then let go of it; the outbox still has it."""
+        self._prober.cancel()
+        await asyncio.to_thread(self._producer.flush, flush_seconds)
+        self._producer.purge()
+        await asyncio.to_thread(self._producer.flush, 1)
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join, 5)
+        self._drain()
+
+    def ready(self) -> bool:
+        """Kafka has answered lately and the producer is usable."""
+        recent = self._contact is not None and time.monotonic() - self._contact < _CONTACT_SECONDS
+        return recent and not self._unusable.is_set()
+
+    def alive(self) -> bool:
+        """False when replacing the producer did not help: a new process has to try."""
+        return not self._given_up
+
+    async def send(self, records: Sequence[Record]) -> list[Outcome]:
+        batch = _Batch(len(records), self._loop.create_future())
+        for start in range(0, len(records), _SLICE):
+            if start:
+                await asyncio.sleep(0)
+            with self._lock:  # the poll thread may be replacing the producer
+                for number in range(start, min(start + _SLICE, len(records))):
+                    self._produce(self._producer, records[number], batch, number)
+        return await batch.finished
+
+    async def send_alone(self, record: Record) -> Outcome:
+        async with self._alone:
+            return await asyncio.to_thread(_send_with_a_producer_of_its_own, self._configuration, record)
+
+    def _produce(self, producer: Producer, record: Record, batch: _Batch, number: int) -> None:
+        try:
+            producer.produce(
+                record.topic, record.value, record.key, headers=record.headers, on_delivery=partial(self._report, batch, number)
+            )
+        except BufferError:
+            batch.settle(number, Refused("overload"))
+        except KafkaException as error:
+            batch.settle(number, self._refused(error.args[0]))
+
+    def _refused(self, error: KafkaError) -> Refused:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._unusable.set()
+        return _refused(error)
+
+    # --- the poll thread ----------------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        while not self._stopping.is_set():
+            self._producer.poll(0.1)
+            if self._unusable.is_set() and not self._given_up:
+                self._replace()
+
+    def _report(self, batch: _Batch, number: int, error: KafkaError | None, message: Message) -> None:
+        """A delivery report; runs in the poll thread, or in the one that flushes."""
+        if error is None:
+            self._contact = time.monotonic()
+            outcome: Outcome = Delivered(message.partition() or 0, message.offset() or 0)
+        else:
+            outcome = self._refused(error)
+        self._reports.append((batch, number, outcome))
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._awake = False  # before emptying: a report that comes now wakes us again
+        while self._reports:
+            batch, number, outcome = self._reports.popleft()
+            batch.settle(number, outcome)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Connection troubles are librdkafka's to repair; a fatal error is ours."""
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._unusable.set()
+
+    def _replace(self) -> None:
+        now = time.monotonic()
+        if len(self._rebuilds) == _REBUILDS and now - self._rebuilds[0] < _REBUILD_WINDOW_SECONDS:
+            self._given_up = True
+            log.error("producer_given_up", count=_REBUILDS)
+            return
+        self._rebuilds.append(now)
+        log.error("producer_replaced", count=len(self._rebuilds))
+        with self._lock:
+            broken, self._producer = self._producer, _producer(self._configuration, self._on_error)
+        broken.purge()
+        broken.flush(1)  # reports what was under way as refused; the outbox sends it again
+        self._unusable.clear()
+
+    # --- readiness ------------------------------------------------------------------------------------------------------
+
+    async def _probe(self) -> None:
+        """Ask for metadata while nothing else proves that Kafka is there."""
+        while True:
+            try:
+                await asyncio.to_thread(self._producer.list_topics, self._probe_topic, 3)
+                self._contact = time.monotonic()
+            except KafkaException as error:
+                log.warning("kafka_unreachable", code=error.args[0].code())
+            await asyncio.sleep(_CONTACT_SECONDS / 3)
+
+
+class _Batch:
+    """The records of one `send`, finished when each has its outcome. Touched by the loop only."""
+
+    def __init__(self, size: int, finished: asyncio.Future[list[Outcome]]) -> None:
+        self._outcomes: list[Outcome] = [Refused("kafka")] * size
+        self._open = size
+        self.finished = finished
+        self._finish()
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        self._outcomes[number] = outcome
+        self._open -= 1
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._open == 0 and not self.finished.done():
+            self.finished.set_result(self._outcomes)
+
+
+def _producer(configuration: Configuration, on_error: Any) -> Producer:
+    # A broker that is down makes librdkafka log 19 lines a second; the metrics and the probe say it once.
+    quiet = logging.getLogger("librdkafka")
+    return Producer(configuration | {"log_level": 2}, error_cb=on_error, logger=quiet)
+
+
+def _send_with_a_producer_of_its_own(configuration: Configuration, record: Record) -> Outcome:
+    outcomes: list[Outcome] = []
+
+    def report(error: KafkaError | None, message: Message) -> None:
+        outcomes.append(_refused(error) if error else Delivered(message.partition() or 0, message.offset() or 0))
+
+    producer = _producer(configuration, lambda _error: None)
+    try:
+        producer.produce(record.topic, record.value, record.key, headers=record.headers, on_delivery=report)
+        producer.flush(float(configuration["delivery.timeout.ms"]) / 1000 + 1)
+    except KafkaException as error:
+        return _refused(error.args[0])
+    return outcomes[0] if outcomes else Refused("kafka")
+
+
+def _refused(error: KafkaError) -> Refused:
+    reason = _PERMANENT.get(error.code())
+    return Refused(reason, permanent=True) if reason else Refused("kafka")

@@ -1,0 +1,279 @@
+"""The mirror as the rest of the publisher sees it: give it changes, and it returns when they are safe.
+
+The parts: `group` commits, `outbox` publishes, `books` remembers what is published and answers rule R2's question, `recovery`
+opens the mirror. This module puts them into order and bounds the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from schemas.keys import EntityKey
+from services.kit.kafka import KafkaSettings, create_topics
+from services.kit.postgres import Connection
+from services.publisher.changes import Change, Receipt, Unavailable
+from services.publisher.log import Delivered, KafkaLog
+from services.publisher.metrics import Metrics
+from services.publisher.mirror import database
+from services.publisher.mirror.books import Books
+from services.publisher.mirror.database import MirrorIdentity
+from services.publisher.mirror.group import Groups
+from services.publisher.mirror.history import History
+from services.publisher.mirror.nouns import Fold, OutboxRow, Request, Result
+from services.publisher.mirror.outbox import Outbox
+from services.publisher.mirror.recovery import Recovery
+from services.publisher.mirror.republish import CHUNK, Scope, Selection
+from services.publisher.mirror.store import Store
+from services.publisher.settings import Settings
+
+log = structlog.get_logger()
+_FLUSH_SECONDS = 5.0
+_FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.25
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 5.0
+_SWEEP_INTERVAL_SECONDS = 0.5
+
+
+class MirrorWriter:
+    """Takes changes in; lives in one event loop, between `start` and `stop`. Safe to kill at any moment."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        kafka: KafkaSettings,
+        fold: Fold,
+        metrics: Metrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._kafka = kafka
+        self._metrics = metrics
+        self._clock = clock
+        self._url = settings.database_url.get_secret_value()
+        self._topics = settings.topics
+        self._store = Store(fold, self._topics)
+        self._log = KafkaLog(kafka, int(settings.delivery_timeout_seconds * 1000), self._topics.markers)
+        self._books = Books(self._connect)
+        self._outbox = Outbox(self._log, self._books, metrics)
+        self._groups = Groups(self._store, self._connect, self._published_later, self._closed, metrics, settings.max_waiting_rows)
+        self._identity: MirrorIdentity | None = None
+        """What this process found the mirror to be; connections to anything else are refused."""
+        self._open = asyncio.Event()
+        self._stopping = False
+        self._requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start opening the mirror; does not wait for the database or Kafka. Until it is open, `accept` refuses."""
+        self._loop = asyncio.get_running_loop()
+        await self._log.start()
+        self._books.start()
+        self._groups.start()
+        self._reopen()
+        self._spawn(self._sweep())
+
+    async def opened(self) -> None:
+        """Wait until changes are taken."""
+        await self._open.wait()
+
+    async def stop(self) -> None:
+        """Take nothing more, finish what is under way, wait a little for Kafka. What Kafka lacks stays in the outbox."""
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.answer_within_seconds):
+                await self._idle.wait()
+        await _cancel([*self._tasks, *([self._opening] if self._opening else [])])
+        await self._groups.stop(_FLUSH_SECONDS)
+        await self._log.stop(_FLUSH_SECONDS)
+        await self._outbox.finish(1)
+        with suppress(Unavailable):
+            await self._outbox.keep_positions()
+        await self._books.stop(1)
+
+    def ready(self) -> dict[str, bool]:
+        """Why this process may or may not get traffic."""
+        return {"open": self._open.is_set() and not self._stopping, "database": self._books.healthy, "kafka": self._log.ready()}
+
+    def alive(self) -> dict[str, bool]:
+        """Whether a new process would not do better."""
+        return {"producer": self._log.alive()}
+
+    # --- taking changes -------------------------------------------------------------------------------------------------
+
+    async def accept(self, changes: Sequence[Change], source: str) -> Receipt:
+        """Return when every change is committed here and published (rule R2); raise `Unavailable` otherwise.
+
+        `source` is a metric label. Sending the same changes again is always right.
+        """
+        self._refuse_unless_open()
+        self._requests += 1
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(self._settings.answer_within_seconds):
+                result = await self._take(Request(changes, source, self._clock()))
+        except TimeoutError as error:
+            raise Unavailable("deadline") from error
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self._idle.set()
+        self._metrics.rows.labels(source, "changed").inc(result.changed)
+        self._metrics.rows.labels(source, "unchanged").inc(result.unchanged)
+        self._metrics.order_ambiguous.labels(source).inc(result.ambiguous)
+        return Receipt(result.changed, result.unchanged, result.ambiguous, len(result.events))
+
+    def _refuse_unless_open(self) -> None:
+        if self._stopping:
+            raise Unavailable("stopping")
+        if not self._open.is_set():
+            raise Unavailable("recovering")
+
+    async def _take(self, request: Request) -> Result:
+        result = await self._fold(request)
+        pause = _FIRST_LOOK_SECONDS
+        while result.stored:
+            shown = await self._books.shown(result.stored)
+            if shown == "published":
+                break
+            if shown == "missing":  # the database came back with less than it had
+                await self._fold(request)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_LOOK_SECONDS)
+        return result
+
+    async def _fold(self, request: Request) -> Result:
+        """Commit, and wait for the first attempt to publish what came of it."""
+        result = await self._groups.fold(request)
+        failure = await self._outbox.failure(result.events)
+        if failure is not None:
+            raise Unavailable(failure)
+        return result
+
+    def _published_later(self, rows: list[OutboxRow]) -> None:
+        """Called by an owner thread right after a commit, before its callers are woken."""
+        self._loop.call_soon_threadsafe(self._outbox.publish, rows)
+
+    # --- republishing ---------------------------------------------------------------------------------------------------
+
+    async def republish(self, scope: Scope) -> tuple[int, bool]:
+        """Emit current state again, at most so many events a second: (how many, whether it is done). Raises `Unavailable`.
+
+        What takes longer than a second goes on in the background; a process that ends forgets the rest, so ask again.
+        """
+        self._refuse_unless_open()
+        selection = Selection(scope, self._settings.tenant)
+        count = await self._books.query(selection.count)
+        work = self._republish(selection)
+        if count <= self._settings.republish_per_second:
+            await work
+            return count, True
+        self._spawn(_logged(work, "republish_failed"))
+        return count, False
+
+    async def _republish(self, selection: Selection) -> None:
+        last: EntityKey | None = None
+        count = 0
+        begun = self._loop.time()
+        while keys := await self._books.query(partial(selection.page, after=last)):
+            result = await self._groups.fold(Request((), "republish", self._clock(), frozenset(keys)))
+            await self._outbox.failure(result.events)
+            last, count = keys[-1], count + len(keys)
+            if len(keys) == CHUNK:
+                await asyncio.sleep(max(0.0, begun + count / self._settings.republish_per_second - self._loop.time()))
+        log.info("republished", count=count)
+
+    # --- opening --------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Connection:
+        """A connection for an owner thread: to the mirror that was opened, or none."""
+        connection = database.connect(self._url)
+        if self._identity is None or database.mirror_identity(connection) != self._identity:
+            connection.close()
+            self._closed()
+            raise Unavailable("recovering")
+        return connection
+
+    def _closed(self) -> None:
+        """Called by an owner thread that found another mirror than the one that was opened."""
+        self._loop.call_soon_threadsafe(self._reopen)
+
+    def _reopen(self) -> None:
+        if self._stopping or (self._opening is not None and not self._opening.done()):
+            return
+        self._open.clear()
+        self._metrics.recovering.set(1)
+        self._opening = self._loop.create_task(self._keep_opening())
+
+    async def _keep_opening(self) -> None:
+        pause = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._open_once()
+                break
+            except Exception as error:
+                # Whatever it was (database or Kafka away, another process at it): closed is safe, and trying again is all
+                # that can be done from here.
+                log.warning("mirror_not_open", error_type=type(error).__name__, retry_in_s=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_RETRY_SECONDS)
+        self._metrics.recovering.set(0)
+        self._open.set()
+        log.info("mirror_open", floor=self._identity.floor if self._identity else None)
+
+    async def _open_once(self) -> None:
+        if self._settings.create_topics:
+            await asyncio.to_thread(create_topics, self._kafka, self._topics.all(), self._settings.topic_replication)
+        history = History(self._kafka, self._topics)
+        recovery = await asyncio.to_thread(Recovery, self._url, self._store, history, self._topics)
+        try:
+            await asyncio.to_thread(recovery.prepare)
+            self._identity = recovery.identity
+            while keys := await asyncio.to_thread(recovery.to_emit):
+                result = await self._groups.fold(Request((), "recovery", self._clock(), frozenset(keys)))
+                await self._outbox.failure(result.events)
+            marker = await asyncio.to_thread(recovery.marker)
+            if marker is not None and not isinstance(await self._log.send_alone(marker), Delivered):
+                raise Unavailable("kafka")
+            await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
+        finally:
+            await asyncio.to_thread(recovery.close)
+
+    # --- housekeeping ---------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Publish what was committed and not produced, or produced and not acknowledged."""
+        interval = min(_SWEEP_INTERVAL_SECONDS, self._settings.outbox_sweep_after_seconds / 2)
+        while True:
+            await self._open.wait()
+            with suppress(Unavailable):
+                await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
+                await self._outbox.keep_positions()
+            await asyncio.sleep(interval)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _logged(work: Awaitable[None], event: str) -> None:
+    try:
+        await work
+    except Unavailable as error:
+        log.error(event, reason=error.reason)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
