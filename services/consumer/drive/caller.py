@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import structlog
 
-from services.consumer.drive.intents import Order
 from services.consumer.drive.observer import Observer
+from services.consumer.drive.orders import Order
 from services.consumer.drive.pacing import Clock, Gate
 from services.consumer.drive.reactions import Attempt, NotSent
 from services.consumer.nouns import MissingKind, satisfied

@@ -28,10 +28,10 @@ import structlog
 from services.consumer.drive import intents, takeover, upkeep, waiting
 from services.consumer.drive import lease as leases
 from services.consumer.drive.caller import Caller
-from services.consumer.drive.intents import Order
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.listener import Listener
 from services.consumer.drive.observer import MetricsObserver, Observer
+from services.consumer.drive.orders import Order
 from services.consumer.drive.outcomes import LeaseLost, Recorded
 from services.consumer.drive.owner import Owner
 from services.consumer.drive.pacing import Bucket, Gate

@@ -9,15 +9,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
 
 from psycopg.rows import TupleRow
 
 from services.consumer.drive.lease import Lease
+from services.consumer.drive.orders import Order
 from services.consumer.drive.scheduler import Ready
-from services.consumer.nouns import SATISFIED, AppliedState, Origin, Seat, SeatState
-from services.consumer.targets.port import Observation
+from services.consumer.nouns import SATISFIED, Seat
 from services.kit.postgres import Connection, text_array
 
 _DUE = "work.state in ('pending', 'retrying', 'suspect', 'waiting')"
@@ -93,37 +91,6 @@ update intent set closed_at = clock_timestamp(), outcome = 'not_sent'
  where target = %s and owner = %s and epoch = %s and closed_at is null and deadline < clock_timestamp()
    and not intent = any(%s::uuid[])
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An open intent: what to do for one seat, as the ledger knew it when the intent was written."""
-
-    intent: str
-    key: str
-    """The seat's key within its target."""
-    seat: Seat
-    desired: SeatState
-    applied: AppliedState
-    origin: Origin | None
-    lms_enrollment: str | None
-    lms_course: str | None
-    call: Literal["read", "write"]
-    """`read`: nothing seems to be left to do, so nothing may be changed under this intent."""
-    must_read: bool
-    """Not observed yet, asked to verify, or suspect and due: what the ledger believes is not enough."""
-    attempts: int
-    priority: int
-    opened_at: datetime
-    """By the database's clock; a read under this intent starts later."""
-    send_by: float
-    """Monotonic: no change may be sent later."""
-
-    @property
-    def believed(self) -> Observation:
-        """The seat as the ledger knows it; meaningful unless it must be read."""
-        state = "absent" if self.applied == "unknown" else self.applied
-        return Observation(state, self.lms_enrollment, self.lms_course)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from services.consumer.drive.backoff import FAULT, PERMISSION, WAIT_TIMER_SECONDS
-from services.consumer.drive.intents import Order
+from services.consumer.drive.orders import Order
 from services.consumer.nouns import AppliedState, MissingKind, Origin, satisfied
 from services.consumer.targets.port import (
     AlreadySo,

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from services.consumer.drive import intents, lease, outcomes, waiting
-from services.consumer.drive.intents import Order
 from services.consumer.drive.lease import Lease
+from services.consumer.drive.orders import Order
 from services.consumer.drive.outcomes import LeaseLost
 from services.consumer.drive.reactions import Attempt, react
 from services.consumer.ledger import database

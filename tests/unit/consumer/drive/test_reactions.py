@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from services.consumer.drive.intents import Order
+from services.consumer.drive.orders import Order
 from services.consumer.drive.reactions import Attempt, NotSent, Settlement, react
 from services.consumer.nouns import AppliedState, Seat, SeatState
 from services.consumer.targets.port import (
