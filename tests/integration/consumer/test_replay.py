@@ -360,3 +360,43 @@ def waits_for_a_lock(site: Site) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+@no_broker_matters
+def test_a_replay_and_the_live_stream_may_meet_in_the_same_people(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.consumer.replay.BATCH", 7)
+    people = [f"90000{n:02}" for n in range(20)]
+    old = [enrollment(version=n + 1, person=person) for n, person in enumerate(people)]
+    site.publish(*old)
+    site.ledger.take(*old)
+    live = Ledger(site.ledger.url)
+    replay = site.order(verify=True)
+    thread = threading.Thread(target=site.runner.run)
+    thread.start()
+    try:
+        for turn in range(15):
+            status: Any = "dropped" if turn % 2 else "enrolled"
+            changed = [enrollment(status, version=100 + turn, person=person) for person in reversed(people)]
+            take_until_it_fits(live, section_event("cancelled" if turn % 3 else "active", version=turn + 1), *changed)
+        deadline = time.monotonic() + 30
+        while site.state(replay).state == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        site.runner.stop()
+        thread.join(20)
+        live.close()
+
+    assert site.state(replay).state == "done"
+    assert set(site.verdicts(replay)) == {"superseded"}
+    assert {version for (version,) in site.ledger.rows("select version from entity where kind = 'enrollment'")} == {114}
+
+
+def take_until_it_fits(ledger: Ledger, *events: Any) -> None:
+    """The intake tries again when the database breaks a tie."""
+    while True:
+        try:
+            ledger.take(*events)
+        except psycopg.errors.DeadlockDetected:
+            continue
+        return
