@@ -11,15 +11,24 @@ from pydantic_settings import BaseSettings
 from schemas.topics import Topics
 
 
-class Settings(BaseSettings):
-    """All settings of the consumer except Kafka's (`services.kit.kafka.KafkaSettings`). Times are seconds."""
+class LedgerSettings(BaseSettings):
+    """What deciding needs; enough for the commands that work on the ledger alone."""
 
     database_url: SecretStr = Field(description="PostgreSQL of the ledger, a libpq URL; the schema `ledger` is created in it")
+    tenant: str = Field(default="main", min_length=1, description="the SIS id space that this consumer's policy decides for")
+    target: str = Field(default="canvas", pattern=r"^[a-z0-9_-]+$", description="name of the LMS account in tables and metrics")
+    swap_settle_seconds: float = Field(default=3, ge=0, description="a removal waits so long for the add of a swap")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="least severe level that is logged"
+    )
+
+
+class Settings(LedgerSettings):
+    """All settings of the consumer except Kafka's (`services.kit.kafka.KafkaSettings`). Times are seconds."""
+
     topic_prefix: str = Field(default="enrollstream", pattern=r"^[A-Za-z0-9._-]+$", description="start of all topic names")
     group_id: str = Field(default="enrollstream", min_length=1, description="Kafka consumer group of the intake")
-    tenant: str = Field(default="main", min_length=1, description="the SIS id space that this consumer's policy decides for")
 
-    target: str = Field(default="canvas", pattern=r"^[a-z0-9_-]+$", description="name of the LMS account in tables and metrics")
     canvas_url: str = Field(pattern=r"^https?://", description="origin of Canvas, for example https://canvas.example.edu")
     canvas_token_file: Path = Field(description="file with the API token on one line; re-read when it changes")
     canvas_account: str = Field(default="self", description="Canvas account whose roles are used")
@@ -36,7 +45,6 @@ class Settings(BaseSettings):
     call_timeout_seconds: float = Field(default=8, gt=0, description="longest call to the LMS; below lease minus renewal")
     late_bound_seconds: float = Field(default=60, ge=0, description="a call of unknown outcome may still land for so long")
     replica_lag_seconds: float = Field(default=5, ge=0, description="the LMS may answer reads from a copy that is so old")
-    swap_settle_seconds: float = Field(default=3, ge=0, description="a removal waits so long for the add of a swap")
     max_in_flight: int = Field(default=10, ge=1, le=500, description="calls to the LMS at the same time")
     rate_limit_reserve: float = Field(
         default=100, ge=0, le=500, description="left of the LMS's request quota for other tools that use the same token"
