@@ -1,0 +1,97 @@
+"""``python -m services.consumer``: run a consumer process until SIGTERM, or change the policy. ``--help`` lists the settings."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import getpass
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from services.consumer.app import create_app
+from services.consumer.bootstrap import Consumer, consumer
+from services.consumer.policy.model import PolicyError
+from services.consumer.policy_command import apply
+from services.consumer.settings import LedgerSettings, Settings
+from services.kit import logs
+from services.kit.http import server
+from services.kit.kafka import KafkaSettings
+from services.kit.postgres import MigrationError
+from services.kit.settings import describe, explain
+
+_SETTINGS: tuple[type[BaseSettings], ...] = (Settings, KafkaSettings)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """0 after an orderly stop, 1 when a part failed, 2 for settings or a policy that cannot be used."""
+    arguments = _parser().parse_args(words)
+    try:
+        return _apply(arguments.file, arguments.actor) if arguments.command == "policy" else _serve()
+    except ValidationError as error:
+        sys.stderr.write(explain(error, _SETTINGS) + "\n")
+    except (PolicyError, MigrationError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.consumer",
+        description="Reads events from Kafka into the ledger, decides what every seat should be, and makes the LMS so.",
+        epilog="Settings are environment variables:\n\n" + describe(*_SETTINGS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="without one, run until SIGTERM")
+    policy = commands.add_parser("policy", help="change the registrar's policy")
+    actions = policy.add_subparsers(dest="action", metavar="ACTION", required=True)
+    action = actions.add_parser("apply", help="store a policy as the new active version and decide everybody again")
+    action.add_argument("file", type=Path, help="the policy, YAML")
+    action.add_argument("--actor", default=getpass.getuser(), help="who changes it, for the audit (default: the system's user)")
+    return parser
+
+
+def _apply(file: Path, actor: str) -> int:
+    settings = LedgerSettings()
+    logs.configure("consumer", settings.log_level)
+    print(apply(settings, file, actor))
+    return 0
+
+
+def _serve() -> int:
+    settings, kafka = Settings(), KafkaSettings()
+    logs.configure("consumer", settings.log_level)
+    return uvloop.run(_run(settings, kafka))
+
+
+async def _run(settings: Settings, kafka: KafkaSettings) -> int:
+    """The HTTP surface outlives the work, so that health is answered from the first moment to the last."""
+    program: Consumer = consumer(settings, kafka)
+    http = server(create_app(program), settings.host, settings.port)
+    http.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # see below
+    # A signal ends the work first and the server after it; left to itself, the server would end first and raise it again.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, program.stop)
+    serving, working = asyncio.create_task(http.serve()), asyncio.create_task(program.run())
+    await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
+    stopped_serving = serving.done()
+    program.stop()
+    succeeded = await working
+    http.should_exit = True
+    await serving
+    return 0 if succeeded and not stopped_serving else 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a client library that hangs while it closes must not hold up the end; nothing is left to be saved.
+    os._exit(code)

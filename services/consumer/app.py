@@ -1,0 +1,23 @@
+"""The consumer's HTTP surface."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.consumer.api.replays import replay_router
+from services.consumer.api.traces import trace_router
+from services.consumer.bootstrap import Consumer
+from services.kit.http import operations_router
+
+
+def create_app(consumer: Consumer) -> FastAPI:
+    """All routes over one consumer, which runs beside it: health is answered before the ledger is, and until the very end."""
+    settings = consumer.settings
+    # No generated API pages: they would be open to anybody who reaches the port.
+    app = FastAPI(title="Enrollstream consumer", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(
+        replay_router(consumer.desk, consumer.log, settings.topics, settings.max_replay_records, consumer.replays.wake)
+    )
+    app.include_router(trace_router(consumer.desk, settings.tenant))
+    app.include_router(operations_router(consumer.alive, consumer.ready, consumer.metrics.registry))
+    return app

@@ -1,0 +1,204 @@
+"""Names the concrete classes of the consumer and puts them together; the only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import psycopg
+import structlog
+
+from services.consumer.api.desk import Desk
+from services.consumer.drive.driver import Driver
+from services.consumer.drive.settings import suspect_seconds
+from services.consumer.housekeeping import Housekeeping
+from services.consumer.intake import Intake
+from services.consumer.ledger import database, history, policies
+from services.consumer.ledger.policies import Policies
+from services.consumer.log_range import RangeLog
+from services.consumer.metrics import Metrics
+from services.consumer.nouns import SeatRef
+from services.consumer.policy import model
+from services.consumer.replay import Pace, ReplayRunner
+from services.consumer.settings import Settings
+from services.consumer.targets.canvas.client import CanvasClient
+from services.consumer.targets.canvas.target import CanvasTarget
+from services.kit.credentials import Callers, SecretFile
+from services.kit.kafka import KafkaSettings
+
+log = structlog.get_logger()
+
+_ALIVE_SECONDS = 30
+_RETRY_SECONDS = 1.0
+
+
+class _Worker:
+    """A part that works in a thread of its own, and what it died of. A daemon: a process that has to end is not held up."""
+
+    def __init__(self, name: str, work: Callable[[], None], stop: Callable[[], None]) -> None:
+        self.stop = stop
+        self.error: BaseException | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.error = error
+            log.error("part_failed", operation=self._thread.name, exc_info=error)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, seconds: float) -> bool:
+        """Whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, seconds))
+        return not self.running
+
+
+@dataclass
+class Consumer:
+    """The parts of one consumer process: a value with `run` and `stop`."""
+
+    settings: Settings
+    policy_text: str
+    metrics: Metrics
+    desk: Desk
+    log: RangeLog
+    target: CanvasTarget
+    driver: Driver
+    intake: Intake
+    replays: ReplayRunner
+    housekeeping: Housekeeping
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _prepared: bool = False
+
+    def alive(self) -> dict[str, bool]:
+        """What has to hold, or else only a new process helps. A ledger or an LMS that is away is none of it."""
+        drives = time.monotonic() - self.driver.turned_at < _ALIVE_SECONDS
+        return {"intake": not self._prepared or self.intake.alive(), "driver": not self._prepared or drives}
+
+    def ready(self) -> dict[str, bool]:
+        """What has to hold before this process counts as ready."""
+        return {"migrations": self._prepared, **self.intake.ready(), "not_stopping": not self._stopping.is_set()}
+
+    def stop(self) -> None:
+        """Ask `run` to end. From the event loop."""
+        self._stopping.set()
+
+    async def run(self) -> bool:
+        """Work until `stop`, or until a part fails; false when one did.
+
+        Ends within the time that is set, even if a part (Kafka's client, for example) does not: what is open then is found by the
+        next process, as after a kill.
+        """
+        if not await self._prepare():
+            await self.target.close()
+            return True
+        workers = [
+            _Worker("intake", self.intake.run, self.intake.stop),
+            _Worker("replays", self.replays.run, self.replays.stop),
+            _Worker("housekeeping", self.housekeeping.run, self.housekeeping.stop),
+        ]
+        for worker in workers:
+            worker.start()
+        driving = asyncio.create_task(self.driver.run())
+        await self._until_stopped_or_failed(workers, driving)
+        return await self._end(workers, driving)
+
+    async def _prepare(self) -> bool:
+        """Bring the ledger up to date, waiting for it as long as it takes; false when told to stop meanwhile.
+
+        Raises `postgres.MigrationError` when the ledger does not fit this program.
+        """
+        while not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self._prepare_ledger)
+            except psycopg.OperationalError as error:
+                log.warning("ledger_away", exc_info=error)
+                await _wait(self._stopping, _RETRY_SECONDS)
+            else:
+                self._prepared = True
+                return not self._stopping.is_set()
+        return False
+
+    def _prepare_ledger(self) -> None:
+        url = self.settings.database_url.get_secret_value()
+        database.migrate(url)
+        with database.connect(url) as connection:
+            version = policies.ensure(connection, self.settings.tenant, self.policy_text)
+            row = connection.execute(
+                "select digest from policy where tenant = %s and version = %s", [self.settings.tenant, version]
+            ).fetchone()
+            log.info("policy_active", policy_version=version)
+            if self.settings.policy_file is not None and row is not None and row[0] != policies.digest(self.policy_text):
+                log.warning("policy_file_not_applied", policy_version=version, reason="apply it with: policy apply FILE")
+            history.create_partitions(connection, datetime.now(UTC).date())
+
+    async def _until_stopped_or_failed(self, workers: Collection[_Worker], driving: asyncio.Task[None]) -> None:
+        while not self._stopping.is_set() and not driving.done() and all(worker.running for worker in workers):
+            await _wait(self._stopping, 0.5)
+
+    async def _end(self, workers: Collection[_Worker], driving: asyncio.Task[None]) -> bool:
+        """Everything is told to stop at once, because each has something to finish; together they have `stop_seconds`."""
+        end = time.monotonic() + self.settings.stop_seconds - 1
+        failed = not self._stopping.is_set()
+        self._stopping.set()
+        for worker in workers:
+            worker.stop()
+        self.driver.stop()
+        done, _ = await asyncio.wait([driving], timeout=max(0.0, end - time.monotonic()))
+        if done and driving.exception() is not None:
+            failed = True
+            log.error("part_failed", operation="driver", exc_info=driving.exception())
+        ended = [await asyncio.to_thread(worker.join, end - time.monotonic()) for worker in workers]
+        await self.target.close()
+        failed |= any(worker.error for worker in workers)
+        in_time = bool(done) and all(ended)
+        log.info("stopped", outcome="failed" if failed else "done" if in_time else "late")
+        return not failed
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
+    """Build it; nothing is contacted yet. Raises `model.PolicyError` or `OSError` for a policy file that cannot be used."""
+    policy_text = settings.policy_file.read_text(encoding="utf-8") if settings.policy_file else model.default_text()
+    model.parse(policy_text)
+    metrics = Metrics()
+    url = settings.database_url.get_secret_value()
+    rules = Policies(settings.target, settings.swap_settle_seconds)
+    client = CanvasClient(settings.canvas_url, SecretFile(settings.canvas_token_file))
+    target = CanvasTarget(client, settings.canvas_account, settings.call_timeout_seconds)
+    driver = Driver(settings, url, settings.target, target, metrics)
+    source = RangeLog(kafka, f"{settings.group_id}-replay")
+    operators = settings.operations_credentials_file
+    wake: Callable[[Collection[SeatRef]], None] = driver.wake
+    return Consumer(
+        settings=settings,
+        policy_text=policy_text,
+        metrics=metrics,
+        desk=Desk(Callers(operators) if operators else None, url, metrics),
+        log=source,
+        target=target,
+        driver=driver,
+        intake=Intake(settings, kafka, rules, metrics, wake),
+        replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, Pace(suspect=suspect_seconds(settings))),
+        housekeeping=Housekeeping(url, rules, metrics, wake),
+    )

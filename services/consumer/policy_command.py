@@ -1,0 +1,32 @@
+"""``policy apply FILE``: make another policy the active one, and decide everybody again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.consumer.ledger import audit, database, policies, redeciding
+from services.consumer.ledger.policies import Policies
+from services.consumer.nouns import WORK_CHANNEL
+from services.consumer.settings import LedgerSettings
+
+
+def apply(settings: LedgerSettings, file: Path, actor: str) -> str:
+    """Store the file as a new version and decide the tenant's people in batches; returns what happened, for a person to read.
+
+    Stopped half-way, it is finished by any running consumer, or by applying the same file again. Raises `model.PolicyError`.
+    """
+    body = file.read_text(encoding="utf-8")
+    url = settings.database_url.get_secret_value()
+    database.migrate(url)
+    with database.connect(url) as connection:
+        with connection.transaction():
+            version, is_new = policies.store(connection, settings.tenant, body, actor)
+            detail = {"tenant": settings.tenant, "version": version, "digest": policies.digest(body), "new": is_new}
+            audit.record(connection, actor, "policy.apply", "done", detail)
+        changed = 0
+        for seats in redeciding.redecide(connection, Policies(settings.target, settings.swap_settle_seconds), settings.tenant):
+            changed += len(seats)
+            if seats:
+                connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, settings.target])
+    what = f"version {version} is active now" if is_new else f"version {version} was active already"
+    return f"Policy of {settings.tenant}: {what}; {changed} seats have work because of it."
