@@ -106,10 +106,10 @@ class CanvasClient:
                     await response.aclose()
         except TimeoutError:
             return NoAnswer("timeout", sent=True)
-        except httpx.ConnectError:
-            return NoAnswer("unreachable", sent=False)
-        except httpx.HTTPError:
-            # Among them ConnectTimeout: httpx-aiohttp maps every lost connection to it, also one lost after sending.
+        except httpx.HTTPError as error:
+            # httpx-aiohttp maps every lost connection to ConnectTimeout, also one lost after sending; the cause tells.
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                return NoAnswer("unreachable", sent=False)
             return NoAnswer("connection", sent=True)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
