@@ -20,8 +20,8 @@ from schemas.keys import EntityKind
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """An escaped NUL; one behind an escaped backslash is text."""
 
-NOT_STATE = frozenset(Event.model_fields)
-"""What every event carries around the state of its entity."""
+NOT_STATE = frozenset(Event.model_fields) - {"tenant"}
+"""What every event carries around the state of its entity; the tenant is part of what it is about."""
 
 
 class InvalidEvent(ValueError):
@@ -98,7 +98,7 @@ def state(event: AnyEvent) -> dict[str, object]:
 
 
 def content_hash(state: Mapping[str, object]) -> str:
-    """32 hex digits over the state of an entity: the event without tenant, version, hash, times and source rows.
+    """32 hex digits over the state of an entity: the event without version, hash, times and source rows.
 
     Absent, None and empty mean the same, so that a new optional field does not change the hash of what does not use it.
     """

@@ -18,7 +18,7 @@ from datetime import datetime
 import psycopg
 
 from schemas import codec
-from schemas.events import EVENT_MODELS, AnyEvent, SourceRow
+from schemas.events import SourceRow
 from schemas.headers import event_headers
 from schemas.keys import EntityKey, record_key
 from schemas.topics import Topics
@@ -306,7 +306,8 @@ class _Transaction:
 
     def _event(self, entity: EntityRow, rows: Sequence[StoredRow], source: str) -> OutboxRow:
         key = entity.key
-        event: AnyEvent = EVENT_MODELS[key.kind].model_validate(
+        event = codec.build(
+            key.kind,
             {
                 **entity.state,
                 "tenant": key.tenant,
@@ -315,7 +316,7 @@ class _Transaction:
                 "occurred_at": entity.occurred_at,
                 "accepted_at": entity.accepted_at,
                 "source_rows": [_source_row(row) for row in rows],
-            }
+            },
         )
         headers = {name: value.decode() for name, value in event_headers(event, key.kind, f"urn:enrollstream:{source}")}
         outbox_key = OutboxKey(key.tenant, key.kind, key.key, entity.version)

@@ -54,7 +54,8 @@ class TestExample:
         event = decode(kind_of(file), file.read_bytes())
         rows = [MirrorRow(row.record, row.key, row.values, row.deleted, row.order) for row in event.source_rows]
         if rows:
-            assert content_hash(fold(kind_of(file), event.entity_key, rows)) == event.content_hash
+            folded = {"tenant": event.tenant, **fold(kind_of(file), event.entity_key, rows)}
+            assert content_hash(folded) == event.content_hash
 
     def test_an_unknown_field_fits_no_writer_but_every_reader(self, file: Path) -> None:
         data = json.loads(file.read_text()) | {"added_later": "x"}

@@ -144,9 +144,9 @@ def test_errors_quote_no_data() -> None:
     assert "0090001" not in str(refused.value)
 
 
-def test_the_hash_ignores_version_times_rows_and_tenant() -> None:
+def test_the_hash_ignores_version_times_and_rows() -> None:
     one = enrollment()
-    other = enrollment(version=9, tenant="other", accepted_at="2027-01-01T00:00:00Z", occurred_at="2027-01-01T00:00:00Z")
+    other = enrollment(version=9, accepted_at="2027-01-01T00:00:00Z", occurred_at="2027-01-01T00:00:00Z")
     assert content_hash(state(one)) == content_hash(state(other))
 
 
