@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -103,9 +104,9 @@ class KafkaLog:
     async def stop(self, flush_seconds: float) -> None:
         """Wait so long for what is under way, then let go of it; the outbox still has it."""
         self._prober.cancel()
-        await asyncio.to_thread(self._producer.flush, flush_seconds)
-        self._producer.purge()
-        await asyncio.to_thread(self._producer.flush, 1)
+        with suppress(KafkaException):
+            await asyncio.to_thread(self._producer.flush, flush_seconds)
+        await asyncio.to_thread(_let_go, self._producer)
         self._stopping.set()
         await asyncio.to_thread(self._thread.join, 5)
         self._drain()
@@ -152,7 +153,11 @@ class KafkaLog:
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            self._producer.poll(0.1)
+            try:
+                self._producer.poll(0.1)
+            except KafkaException as error:  # a producer in fatal state raises it from here
+                self._refused(error.args[0])
+                self._stopping.wait(0.1)
             if self._unusable.is_set() and not self._given_up:
                 self._replace()
 
@@ -189,8 +194,7 @@ class KafkaLog:
         log.error("producer_replaced", count=len(self._rebuilds))
         with self._lock:
             broken, self._producer = self._producer, _producer(self._configuration, self._on_error)
-        broken.purge()
-        broken.flush(1)  # reports what was under way as refused; the outbox sends it again
+        _let_go(broken)  # reports what was under way as refused; the outbox sends it again
         self._unusable.clear()
 
     # --- readiness ------------------------------------------------------------------------------------------------------
@@ -229,6 +233,12 @@ def _producer(configuration: Configuration, on_error: Any) -> Producer:
     # A broker that is down makes librdkafka log 19 lines a second; the metrics and the probe say it once.
     quiet = logging.getLogger("librdkafka")
     return Producer(configuration | {"log_level": 2}, error_cb=on_error, logger=quiet)
+
+
+def _let_go(producer: Producer) -> None:
+    with suppress(KafkaException):
+        producer.purge()
+        producer.flush(1)
 
 
 def _send_with_a_producer_of_its_own(configuration: Configuration, record: Record) -> Outcome:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import confluent_kafka
+from confluent_kafka import KafkaError
 
 _RD_KAFKA_PRODUCER = 0
 _NO_ERROR = 0
@@ -29,6 +30,11 @@ class EmbeddedBroker:
     `bootstrap_servers` is what a client needs. Topics are made at the start because the mock has no admin API. The consumer
     group heartbeat is 500 ms, so that a killed member's partitions move within seconds.
     """
+
+    PRODUCE = 0
+    """A request kind for `fail_next` (Kafka protocol guide, API keys)."""
+    POLICY_VIOLATION = KafkaError.POLICY_VIOLATION
+    OUT_OF_ORDER_SEQUENCE_NUMBER = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
 
     def __init__(self, topics: Mapping[str, int], brokers: int = 1) -> None:
         """Start the cluster with `topics` (name → partition count)."""
@@ -77,6 +83,11 @@ class EmbeddedBroker:
         if code != _NO_ERROR:
             raise BrokerError(f"cannot trim {topic} before {before}: error {code}")
 
+    def fail_next(self, api_key: int, errors: Sequence[int]) -> None:
+        """Answer the next requests of one kind with these error codes, one each."""
+        codes = (ctypes.c_int * len(errors))(*errors)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api_key, len(errors), codes)
+
     def close(self) -> None:
         """Stop the cluster and drop its log. Safe to call twice."""
         if self._cluster:
@@ -112,6 +123,7 @@ def _librdkafka() -> ctypes.CDLL:
         "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),
+        "rd_kafka_mock_push_request_errors_array": (None, [pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(number)]),
         "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_set_group_consumer_heartbeat_interval_ms": (None, [pointer, number]),
         "rd_kafka_mock_set_group_consumer_session_timeout_ms": (None, [pointer, number]),

@@ -53,17 +53,18 @@ class Outbox:
         await asyncio.wait(waiting)
         return next((reason for future in waiting if (reason := future.result()) is not None), None)
 
-    async def sweep(self, older_than_seconds: float) -> int:
-        """Send again what has waited too long; the number of events. Raises ``Unavailable("database")``."""
+    async def sweep(self, older_than_seconds: float) -> bool:
+        """Send again what has waited too long; False when Kafka still does not take it. Raises ``Unavailable("database")``."""
         backlog = await self._books.query(lambda connection: books.backlog(connection, older_than_seconds, _SWEEP_ROWS))
         self._metrics.outbox_oldest.set(backlog.oldest_seconds)
         self._metrics.outbox_dead.set(backlog.dead)
         rows = [row for row in backlog.rows if row.key not in self._under_way]
-        if rows:
-            log.warning("outbox_swept", count=len(rows))
-            self.publish(rows)
-            await self.failure([row.key for row in rows])
-        return len(rows)
+        if not rows:
+            return True
+        self.publish(rows)
+        failure = await self.failure([row.key for row in rows])
+        log.warning("outbox_swept", count=len(rows), outcome=failure or "published")
+        return failure is None
 
     async def keep_positions(self) -> None:
         """Write down how far the log is ours."""

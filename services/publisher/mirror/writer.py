@@ -252,13 +252,14 @@ class MirrorWriter:
 
     async def _sweep(self) -> None:
         """Publish what was committed and not produced, or produced and not acknowledged."""
-        interval = min(_SWEEP_INTERVAL_SECONDS, self._settings.outbox_sweep_after_seconds / 2)
+        shortest = pause = min(_SWEEP_INTERVAL_SECONDS, self._settings.outbox_sweep_after_seconds / 2)
         while True:
             await self._open.wait()
             with suppress(Unavailable):
-                await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
+                done = await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
+                pause = shortest if done else min(pause * 2, _LONGEST_RETRY_SECONDS)
                 await self._outbox.keep_positions()
-            await asyncio.sleep(interval)
+            await asyncio.sleep(pause)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

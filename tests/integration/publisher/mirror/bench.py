@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from pydantic import SecretStr
 
 from schemas import codec
@@ -155,3 +156,24 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
 def now() -> datetime:
     """With a zone."""
     return datetime.now(UTC)
+
+
+def keep_what_was_issued(database_url: str) -> None:
+    """From now on the database remembers every committed event, also after its outbox row is gone."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            """create table issued (kind text, key text, version bigint, value bytea);
+               create function keep_issued() returns trigger language plpgsql as $$
+                 begin insert into public.issued values (new.kind, new.key, new.version, new.value); return null; end $$;
+               create trigger keep after insert on mirror.outbox for each row execute function keep_issued()"""
+        )
+
+
+def assert_no_ghost_and_no_twin(database_url: str, events: Sequence[AnyEvent]) -> None:
+    """Every event in the log was committed with exactly these bytes; none was given a version twice."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("select key, version, value from issued").fetchall()
+    issued = {(key, version): value for key, version, value in rows}
+    assert len(issued) == len(rows), "a version was issued twice"
+    for event in events:
+        assert issued.get((event.entity_key.key, event.version)) == codec.encode(event), "an event that was never committed"

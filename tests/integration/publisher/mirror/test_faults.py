@@ -1,0 +1,217 @@
+"""What holds when Kafka is slow or away, when the process is killed, and when two of them write the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+
+from schemas.keys import enrollment_key
+from services.publisher.changes import Change, Unavailable
+from services.publisher.mirror.writer import MirrorWriter
+from services.sandbox.broker import EmbeddedBroker
+from tests.integration.publisher.mirror.bench import (
+    Bench,
+    LogReader,
+    assert_no_ghost_and_no_twin,
+    assignment,
+    change,
+    eventually,
+    keep_what_was_issued,
+    learner,
+)
+
+IMPATIENT: dict[str, Any] = {"answer_within_seconds": 1.0, "delivery_timeout_seconds": 0.6, "outbox_sweep_after_seconds": 0.3}
+
+
+async def test_acks_slower_than_the_bound_lose_nothing_and_make_no_ghost(hurt: Bench, own_broker: EmbeddedBroker) -> None:
+    async with hurt.writer(**IMPATIENT) as writer:
+        keep_what_was_issued(hurt.database_url)
+        await writer.accept([change("1", "enrolled")], "peoplesoft")
+        own_broker.set_round_trip(3_000)
+        with pytest.raises(Unavailable):
+            await writer.accept([change("1", "dropped")], "peoplesoft")
+        own_broker.set_round_trip(0)
+        await _until_taken(writer, "enrolled")
+        log = LogReader(hurt.kafka, hurt.topics)
+        await eventually(lambda: _all_published(hurt))
+    assert log.statuses(learner("1")) == ["enrolled", "dropped", "enrolled"]
+    assert_no_ghost_and_no_twin(hurt.database_url, log.events())
+
+
+async def test_a_duplicate_of_an_unpublished_change_waits_too(hurt: Bench, own_broker: EmbeddedBroker) -> None:
+    same = change("1")
+    async with hurt.writer(**IMPATIENT) as writer:
+        own_broker.set_down()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await writer.accept([same], "peoplesoft")
+        own_broker.set_up()
+        receipts = []
+
+        async def taken() -> bool:
+            try:
+                receipts.append(await writer.accept([same], "peoplesoft"))
+            except Unavailable:
+                return False
+            return True
+
+        await eventually(taken)
+    assert receipts[0].events == 0
+    assert LogReader(hurt.kafka, hurt.topics).statuses(learner("1")) == ["enrolled"]
+
+
+async def test_readiness_tells_that_kafka_is_away(
+    hurt: Bench, own_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.publisher.log._CONTACT_SECONDS", 0.5)
+    async with hurt.writer(**IMPATIENT) as writer:
+        await eventually(lambda: _ready(writer, kafka=True))
+        own_broker.set_down()
+        await eventually(lambda: _ready(writer, kafka=False))
+        own_broker.set_up()
+        await eventually(lambda: _ready(writer, kafka=True))
+
+
+async def test_what_was_committed_before_a_kill_is_published_after_it(bench: Bench, event_log: LogReader) -> None:
+    assert await _run_and_kill(bench, "publisher.after_commit:kill@1") == (-signal.SIGKILL, "")
+    assert event_log.events() == []
+    async with bench.writer(outbox_sweep_after_seconds=0.3):
+
+        async def published() -> bool:
+            return event_log.statuses(learner("1")) == ["enrolled"]
+
+        await eventually(published)
+
+
+async def test_a_kill_between_ack_and_reply_makes_no_second_version(bench: Bench, event_log: LogReader) -> None:
+    assert await _run_and_kill(bench, "publisher.after_ack:kill@1") == (-signal.SIGKILL, "")
+    async with bench.writer(outbox_sweep_after_seconds=0.3) as writer:
+        receipt = await writer.accept([change("1", position=7)], "peoplesoft")  # the source repeats what was not answered
+        assert (receipt.events, receipt.unchanged) == (0, 1)
+    assert event_log.statuses(learner("1")) == ["enrolled"]
+
+
+async def test_an_event_that_kafka_never_takes_becomes_a_dead_letter_and_no_endless_503(
+    bench: Bench, event_log: LogReader
+) -> None:
+    async with bench.writer() as writer:
+        both = await asyncio.gather(
+            writer.accept([change("big", note="x" * 1_100_000)], "peoplesoft"), writer.accept([change("small")], "peoplesoft")
+        )
+        assert [receipt.events for receipt in both] == [1, 1]
+        again = await writer.accept([change("big", note="x" * 1_100_000)], "peoplesoft")
+        assert again.events == 0
+        await writer.accept([change("big", note="smaller")], "peoplesoft")
+    with psycopg.connect(bench.database_url) as connection:
+        assert connection.execute("select dead_reason from mirror.outbox").fetchall() == [("too_large",)]
+    assert event_log.statuses(learner("small")) == ["enrolled"]
+    assert [event.codes for event in event_log.of(learner("big"))] == [{"NOTE": "smaller"}]
+
+
+async def test_a_batch_refused_for_one_record_goes_through_record_by_record(hurt: Bench, own_broker: EmbeddedBroker) -> None:
+    async with hurt.writer() as writer:
+        own_broker.fail_next(EmbeddedBroker.PRODUCE, [EmbeddedBroker.POLICY_VIOLATION])
+        await writer.accept([change("1"), change("2"), change("3")], "peoplesoft")
+    with psycopg.connect(hurt.database_url) as connection:
+        assert connection.execute("select count(*) from mirror.outbox").fetchone() == (0,)
+    assert len(LogReader(hurt.kafka, hurt.topics).events()) == 3
+
+
+async def test_a_producer_that_kafka_has_fenced_off_is_replaced(hurt: Bench, own_broker: EmbeddedBroker) -> None:
+    async with hurt.writer(**IMPATIENT) as writer:
+        await writer.accept([change("1")], "peoplesoft")
+        own_broker.fail_next(EmbeddedBroker.PRODUCE, [EmbeddedBroker.OUT_OF_ORDER_SEQUENCE_NUMBER])
+        with pytest.raises(Unavailable):
+            await writer.accept([change("1", "dropped")], "peoplesoft")
+        await _until_taken(writer, "waitlisted")
+        assert writer.alive() == {"producer": True}
+        await eventually(lambda: _all_published(hurt))
+    assert LogReader(hurt.kafka, hurt.topics).statuses(learner("1")) == ["enrolled", "dropped", "waitlisted"]
+
+
+async def test_two_writers_of_the_same_rows_agree(bench: Bench, event_log: LogReader) -> None:
+    chance = random.Random(7)  # noqa: S311
+    people, seats, rounds = ["1", "2", "3"], ["s1", "s2"], 40
+    async with bench.writer() as one, bench.writer() as other:
+        keep_what_was_issued(bench.database_url)
+        work = []
+        for position in range(rounds):
+            for person in people:
+                status = "enrolled" if position % 2 else "dropped"
+                work.append([change(person, status, position)])
+            work.append([assignment(seat, chance.choice("ABC"), position) for seat in seats])
+        chance.shuffle(work)
+        await asyncio.gather(*(writer.accept(changes, "peoplesoft") for changes in work for writer in (one, other)))
+    assert {event_log.of(learner(person))[-1].status for person in people} == {"enrolled"}
+    for person in "ABC":
+        key = enrollment_key("main", "PSUNV", "2258", "1001", person, "staff")
+        taught = any(_holder(work, seat, rounds - 1) == person for seat in seats)
+        assert [event.status for event in event_log.of(key)][-1:] == (["enrolled"] if taught else ["dropped"])
+    assert_no_ghost_and_no_twin(bench.database_url, event_log.events())
+
+
+async def test_nothing_is_issued_below_the_floor(bench: Bench, event_log: LogReader) -> None:
+    far = 4_000_000_000_000_000
+    async with bench.writer() as writer:
+        await writer.accept([change("1")], "peoplesoft")
+        with psycopg.connect(bench.database_url) as connection:
+            connection.execute("update mirror.mirror set floor = %s", [far])
+        await writer.accept([change("1", "dropped"), change("2")], "peoplesoft")
+        await writer.accept([change("1", "enrolled")], "peoplesoft")
+    versions = [event.version for event in event_log.of(learner("1"))]
+    assert versions[0] < far
+    assert versions[1:] == [far + 1, far + 2]
+    assert [event.version for event in event_log.of(learner("2"))] == [far + 1]
+
+
+async def _run_and_kill(bench: Bench, failpoint: str) -> tuple[int | None, str]:
+    """Run the program until the failpoint kills it."""
+    arguments = [bench.database_url, bench.kafka.bootstrap_servers, bench.topics.prefix, str(bench.folder), "1", "7"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.integration.publisher.mirror.crashing_program",
+        *arguments,
+        env=os.environ | {"FAILPOINT": failpoint},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, output.decode()
+
+
+async def _until_taken(writer: MirrorWriter, status: str) -> None:
+    """Post a state as a source does: again, until it is taken."""
+    wanted = change("1", status)
+
+    async def taken() -> bool:
+        try:
+            await writer.accept([wanted], "peoplesoft")
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(taken)
+
+
+async def _all_published(bench: Bench) -> bool:
+    async with await psycopg.AsyncConnection.connect(bench.database_url) as connection:
+        cursor = await connection.execute("select count(*) from mirror.outbox")
+        return await cursor.fetchone() == (0,)
+
+
+async def _ready(writer: MirrorWriter, *, kafka: bool) -> bool:
+    return writer.ready()["kafka"] is kafka
+
+
+def _holder(work: list[list[Change]], seat: str, position: int) -> str:
+    """Who a seat belonged to in the newest message."""
+    rows = [row for changes in work for row in changes]
+    [person] = {row.columns["EMPLID"] for row in rows if row.key.get("SEAT") == seat and row.order.position == position}
+    return str(person)
