@@ -44,41 +44,39 @@ def lines(connection: Connection, replay: UUID, after: int, limit: int) -> list[
         return cursor.execute(query, [replay, after + 1, limit]).fetchall()
 
 
-# A record is judged against the seats as they are now, because the driver works after the replay has passed.
+# A record is judged against the seats as they are now, because the driver works after the replay has passed. One record after the
+# other, by index: joined as sets, a planner that knows nothing about a young replay compares every record with every seat.
 _LINES = f"""
 with chosen as (
-  select r.*, replay.dry_run from replay_record r join replay using (replay)
+  select r.*, r.verdict = 'reopened' and not replay.dry_run as follows
+    from replay_record r join replay using (replay)
    where r.replay = %s and r."offset" >= %s order by r."offset" limit %s
-), asked as (
-  select distinct tenant, kind, key from chosen where verdict = 'reopened' and not dry_run
-), {SEATS_OF_ENTITIES}, standing as (
-  select of_entity.tenant, of_entity.kind, of_entity.key,
-         bool_and({SATISFIED} and work.seat is null) as applied,
-         min(case work.state when 'dead' then '1' when 'held' then '2' when 'waiting' then '3' when 'retrying' then '4' end
-             || work.state || coalesce(': ' || coalesce(work.reason, work.waits_kind || ' missing'), '')) as failing
-    from of_entity
-    join seat using (target, seat)
-    left join work using (target, seat)
-   group by of_entity.tenant, of_entity.kind, of_entity.key
 ), line as (
   select chosen."offset",
-         case when chosen.verdict <> 'reopened' or chosen.dry_run then chosen.verdict
+         case when not follows then chosen.verdict
               when entity.version > chosen.version then 'superseded'
               when standing.failing is not null then 'still_failing'
               when coalesce(standing.applied, true) then 'applied'
               else 'in_progress' end as verdict,
-         case when chosen.verdict <> 'reopened' then chosen.reason
+         case when not follows then chosen.reason
               when entity.version > chosen.version then null
               else substr(standing.failing, 2) end as reason,
          chosen.kind, chosen.version,
-         case when chosen.verdict = 'reopened' and not chosen.dry_run
-              then nullif(greatest(entity.version, chosen.version), chosen.version)
+         case when follows then nullif(greatest(entity.version, chosen.version), chosen.version)
               else chosen.superseded_by end as superseded_by,
-         case when chosen.verdict = 'reopened' and not chosen.dry_run
-              then case when entity.version > chosen.version then entity."offset" end
-              else chosen.superseded_at_offset end as superseded_at_offset
+         case when not follows then chosen.superseded_at_offset
+              when entity.version > chosen.version then entity."offset" end as superseded_at_offset
     from chosen
-    left join standing using (tenant, kind, key)
-    left join entity using (tenant, kind, key)
+    left join entity
+      on follows and (entity.tenant, entity.kind, entity.key) = (chosen.tenant, chosen.kind, chosen.key)
+    left join lateral (
+      with asked as (select chosen.tenant, chosen.kind, chosen.key where chosen.follows), {SEATS_OF_ENTITIES}
+      select bool_and({SATISFIED} and work.seat is null) as applied,
+             min(case work.state when 'dead' then '1' when 'held' then '2' when 'waiting' then '3' when 'retrying' then '4' end
+                 || work.state || coalesce(': ' || coalesce(work.reason, work.waits_kind || ' missing'), '')) as failing
+        from of_entity
+        join seat using (target, seat)
+        left join work using (target, seat)
+    ) standing on follows and entity.version = chosen.version
 )
 """  # noqa: S608  (built from constants)
