@@ -49,13 +49,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Settings are environment variables:\n\n" + describe(*_SETTINGS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="without one, run until SIGTERM")
+    commands = parser.add_subparsers(dest="command", metavar="[COMMAND]", help="without one, run until SIGTERM")
     policy = commands.add_parser("policy", help="change the registrar's policy")
     actions = policy.add_subparsers(dest="action", metavar="ACTION", required=True)
     action = actions.add_parser("apply", help="store a policy as the new active version and decide everybody again")
     action.add_argument("file", type=Path, help="the policy, YAML")
-    action.add_argument("--actor", default=getpass.getuser(), help="who changes it, for the audit (default: the system's user)")
+    action.add_argument("--actor", default=_system_user(), help="who changes it, for the audit (default: the system's user)")
     return parser
+
+
+def _system_user() -> str:
+    """A container's user may be a bare number, which has no name anywhere."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _apply(file: Path, actor: str) -> int:
