@@ -1,0 +1,51 @@
+"""What a member of the group has in its hands."""
+
+from __future__ import annotations
+
+from schemas.topics import Topics
+from services.consumer.ledger.offsets import LogPartition, Span
+from services.consumer.log import Place, Record
+from services.consumer.reading import Reading, sort_out
+
+TOPICS = Topics("t")
+ONE, TWO = Place(TOPICS.entity("enrollment"), 0), Place(TOPICS.entity("enrollment"), 1)
+
+
+def reading() -> Reading:
+    return Reading({ONE: 10, TWO: 20}, {ONE.topic: "id"})
+
+
+def record(place: Place, offset: int) -> Record:
+    return Record(place, offset, None, b"?")
+
+
+def test_a_span_begins_where_we_stood_whatever_the_log_left_out() -> None:
+    spans = reading().spans([record(ONE, 15), record(TWO, 20), record(ONE, 17)])
+
+    assert spans == [Span(LogPartition("id", *ONE), 10, 18), Span(LogPartition("id", *TWO), 20, 21)]
+
+
+def test_a_record_of_a_partition_without_a_position_is_left_to_come_again() -> None:
+    mine = reading()
+
+    mine.hold([record(ONE, 10), record(Place(ONE.topic, 2), 5)])
+
+    assert mine.held == [record(ONE, 10)]
+
+
+def test_what_is_revoked_is_forgotten_with_everything_in_hand() -> None:
+    mine = reading()
+    mine.hold([record(ONE, 10), record(TWO, 20)])
+    mine.written = {(ONE, 10), (TWO, 20)}
+
+    mine.forget([ONE])
+
+    assert (mine.positions, mine.held, mine.written) == ({TWO: 20}, [record(TWO, 20)], {(TWO, 20)})
+
+
+def test_what_nobody_can_decode_is_for_the_dead_letters_and_still_moves_the_offset() -> None:
+    batch, letters = sort_out([record(ONE, 10)], reading(), TOPICS)
+
+    assert [(letter.reason, letter.record.offset) for letter in letters] == [("not_json", 10)]
+    assert [(one.offset, one.reason) for one in batch.undecodable] == [(10, "not_json")]
+    assert batch.spans == [Span(LogPartition("id", *ONE), 10, 11)]
