@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from services.sandbox.demo import world
@@ -20,7 +22,7 @@ from services.sandbox.demo.display import Display
 from services.sandbox.demo.play import Outcome, play
 from services.sandbox.demo.processes import Processes, ProcessFailed
 from services.sandbox.demo.system import INTAKE_USER, Service, System, Wiring, start_broker
-from services.sandbox.demo.verdict import Verdict, measure, unexplained
+from services.sandbox.demo.verdict import Latencies, Verdict, measure, unexplained
 from services.sandbox.postgres import EmbeddedPostgres
 from services.sandbox.sis.client import Poster
 from services.sandbox.sis.morning import Morning, plan_morning
@@ -57,8 +59,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, display: Display) -> int:
     folder = arguments.folder.absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with alone_in(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return _play_and_judge(arguments, display, folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second demo out: it would delete the first one's database under its feet. Raises `ProcessFailed`."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ProcessFailed(f"another demo is running in {folder}; end it, or choose another --folder") from error
+        yield
+
+
+def _play_and_judge(arguments: argparse.Namespace, display: Display, folder: Path) -> int:
     morning = plan_morning(arguments.seed, arguments.students, arguments.sections, arguments.seconds)
     with ExitStack() as stack:
         display.step("PostgreSQL")
@@ -104,6 +123,7 @@ def _judge(morning: Morning, outcome: Outcome, publisher: Service, calls: list[d
         calls=_by_purpose(calls),
         writes=len(outcome.writes),
         timing=measure(morning, outcome.deliveries, outcome.writes, outcome.started),
+        answers=Latencies(tuple(each.answered - each.first_sent for each in outcome.deliveries if each.answered)),
         expected=len(outcome.expected),
         differences=outcome.differences,
         unexplained=unexplained(morning, outcome.deliveries, outcome.writes),

@@ -42,7 +42,7 @@ class Display:
             self._live.update(_picture(outcome), refresh=True)
         elif time.monotonic() - self._last_line >= _PLAIN_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            self.console.print(_plain(outcome))
+            self.console.print(_plain(outcome), soft_wrap=True)
 
     def end(self) -> None:
         """Take the moving picture away."""
@@ -113,6 +113,7 @@ def _figures(verdict: Verdict) -> Table:
         ("changes in", str(verdict.changes_in), "changed SIS rows, duplicates included"),
         ("events out", str(verdict.events_out), "acknowledged by Kafka"),
         ("no-ops suppressed", str(verdict.suppressed), "duplicates, older rows and rows that move nobody"),
+        ("SIS hears 200 after", _latency(verdict.answers), f"{_count(verdict.answers)}; the change is in mirror and log by then"),
         ("Canvas calls made", str(reads + verdict.calls.get("writes", 0)), _calls(verdict)),
         (
             "Canvas writes saved",

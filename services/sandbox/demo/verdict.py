@@ -157,6 +157,8 @@ class Verdict:
     """Calls that Canvas received, by what they were for."""
     writes: int
     timing: Timing
+    answers: Latencies
+    """From a post to the publisher's answer: by then the change is in the mirror and in Kafka."""
     expected: int
     """Active seats by the SIS's books."""
     differences: Sequence[Difference]

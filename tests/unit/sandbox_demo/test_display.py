@@ -25,7 +25,7 @@ def display(*, terminal: bool) -> tuple[Display, io.StringIO]:
 def verdict(*, differences: tuple[Difference, ...] = (), unexplained: tuple[Write, ...] = ()) -> Verdict:
     timing = Timing(Latencies((0.5, 0.7, 2.0)), Latencies((3.1,)), Latencies(), 4)
     calls = {"writes": 5, "reads": 6, "probes": 0}
-    return Verdict(20, 12, 3, 15, calls, 5, timing, 9, differences, unexplained)
+    return Verdict(20, 12, 3, 15, calls, 5, timing, Latencies((0.03,)), 9, differences, unexplained)
 
 
 def test_a_match_ends_with_match() -> None:

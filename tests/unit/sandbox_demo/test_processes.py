@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.sandbox.demo.command import alone_in
 from services.sandbox.demo.processes import Process, Processes, ProcessFailed
 
 ECHO_ENVIRONMENT = ["timeit", "-n1", "-r1", "import os; print(sorted(os.environ)); raise SystemExit(3)"]
@@ -56,3 +57,10 @@ def test_a_second_child_of_the_same_name_appends_to_the_log(tmp_path: Path) -> N
     for _ in range(2):
         Process("again", ECHO_ENVIRONMENT, {}, tmp_path / "again.log").wait(30)
     assert (tmp_path / "again.log").read_text().count("'PATH'") == 2
+
+
+def test_a_second_demo_does_not_delete_the_first_ones_database(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "demo"), pytest.raises(ProcessFailed, match="another demo is running"), alone_in(tmp_path / "demo"):
+        pytest.fail("two demos in one folder")
+    with alone_in(tmp_path / "demo"):
+        pass
