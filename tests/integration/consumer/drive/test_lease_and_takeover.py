@@ -158,6 +158,7 @@ def test_a_read_that_saw_fewer_unknown_calls_does_not_clear_a_suspect_seat(ledge
     (order,) = opened(ledger, mine, key)
     assert order.must_read
     outcomes.mark_suspect(ledger.connection, TARGET, [key], reason="lease_lost", suspect_seconds=0)  # a zombie, meanwhile
+    ledger.connection.execute("update seat set suspect_until = clock_timestamp() - interval '1 minute'")  # its clock was slow
     seen = Observation("active", "e1", "c1")
 
     outcomes.record(ledger.connection, mine, [react(order, Attempt(AlreadySo(seen), seen, wrote=False), 0)], suspect_seconds=60)

@@ -105,6 +105,7 @@ async def test_after_a_pause_one_call_goes_alone_until_one_succeeds() -> None:
     clock = Clock()
     it = gate(clock)
     it.denied()
+    assert it.capacity() == 0
     clock.now += 1000
     assert it.capacity() == 1
     it.succeeded()
