@@ -109,6 +109,7 @@ class Processes:
         """Logs go to `folder`."""
         self.folder = folder
         self.all: list[Process] = []
+        self._excused: set[Process] = set()
 
     def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
         """Start a child; see `Process`."""
@@ -117,13 +118,14 @@ class Processes:
         return process
 
     def check(self) -> None:
-        """Raise `ProcessFailed` when a child has ended that nobody `forget`s."""
-        for process in self.all:
-            process.check()
+        """Raise `ProcessFailed` when a child has ended that was not meant to."""
+        for process in list(self.all):
+            if process not in self._excused:
+                process.check()
 
-    def forget(self, process: Process) -> None:
-        """This child is meant to end."""
-        self.all.remove(process)
+    def excuse(self, process: Process) -> None:
+        """This child may end. Say so before it does: another thread may `check` at any moment."""
+        self._excused.add(process)
 
     def stop(self, timeout_seconds: float = 20.0) -> None:
         """SIGTERM to each in reverse order of starting, one after the other; SIGKILL for those that do not listen."""

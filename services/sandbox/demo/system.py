@@ -59,16 +59,17 @@ class Service:
         self._running().await_ready(lambda: self.get("/readyz") is not None, timeout_seconds)
         return self
 
-    def kill(self) -> None:
-        """SIGKILL, on purpose."""
+    def kill(self) -> int | None:
+        """SIGKILL, on purpose; the exit code, -9 unless it had ended by itself before."""
         process = self._running()
-        self._processes.forget(process)
+        self._processes.excuse(process)
         process.kill()
+        return process.exit_code
 
     def stop(self, timeout_seconds: float = 20.0) -> int | None:
         """SIGTERM, on purpose; the exit code, None when it did not end in time."""
         process = self._running()
-        self._processes.forget(process)
+        self._processes.excuse(process)
         process.terminate()
         code = process.wait(timeout_seconds)
         if code is None:
@@ -78,10 +79,8 @@ class Service:
     def await_death(self, timeout_seconds: float) -> int | None:
         """Block until the process has ended by itself, as a failpoint makes it; None when it still runs."""
         process = self._running()
-        code = process.wait(timeout_seconds)
-        if code is not None:
-            self._processes.forget(process)
-        return code
+        self._processes.excuse(process)
+        return process.wait(timeout_seconds)
 
     @property
     def alive(self) -> bool:

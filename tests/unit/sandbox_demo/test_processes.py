@@ -31,6 +31,16 @@ def test_a_killed_child_is_named_by_its_signal(tmp_path: Path) -> None:
             processes.check()
 
 
+def test_a_child_that_may_end_is_no_error_and_still_stopped_in_the_end(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        ended, running = processes.start("ended", ECHO_ENVIRONMENT, {}), processes.start("running", FOREVER, {})
+        for child in (ended, running):
+            processes.excuse(child)
+        ended.wait(30)
+        processes.check()
+    assert not running.alive
+
+
 def test_a_child_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         child = processes.start("slow", FOREVER, {})
