@@ -41,7 +41,7 @@ def position(ledger: Ledger) -> int | None:
     return offsets.stored(ledger.connection, [PLACE]).get(PLACE)
 
 
-def test_a_batch_that_begins_behind_the_stored_offset_is_refused_with_everything_in_it(ledger: Ledger) -> None:
+def test_a_batch_that_begins_after_the_stored_offset_is_refused_with_everything_in_it(ledger: Ledger) -> None:
     with pytest.raises(OffsetConflict):
         keep(ledger, batch(5, 9))
 
