@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,9 +28,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def postgres_server() -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for the whole run."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+    # Not below pytest's own folder: a second run of pytest closes that to other users, and a server that was started by root
+    # runs under a user of its own.
+    scratch = tempfile.TemporaryDirectory(prefix="enrollstream-tests-", ignore_cleanup_errors=True)
+    with scratch as folder, EmbeddedPostgres(Path(folder) / "postgres") as server:
         yield server
 
 

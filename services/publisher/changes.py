@@ -16,7 +16,7 @@ class Change:
     record: str
     """The SIS record, for example ``STDNT_ENRL``; ``canonical.enrollment`` for canonical JSON."""
     key: dict[str, str]
-    """Natural key columns, in the record's key order; never depends on the channel."""
+    """Natural key columns; never depends on the channel."""
     columns: dict[str, str]
     """Allow-listed columns. They are laid over the stored ones: a message that omits a column says nothing about it."""
     entity: EntityKey | None
@@ -26,8 +26,9 @@ class Change:
 
     @property
     def row_key(self) -> str:
-        """The natural key as one text, unique within tenant and record."""
-        return join(*self.key.values())
+        """The natural key as one text, unique within tenant and record; by column name, since neither JSON nor a database
+        keeps the order of columns, and a row that comes back from the log has to be the same row."""
+        return join(*(value for _, value in sorted(self.key.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Reject:
     """A part of a message that cannot be used. It goes to quarantine; the rest of the message goes on."""
 
     reason: str
-    """Closed code, safe as a metric label: ``malformed_xml``, ``dtd``, ``unknown_record``, ``missing_key``, ``unknown_code``, ..."""
+    """Closed code, safe as a metric label: ``malformed_xml``, ``dtd``, ``unknown_record``, ``missing_key``, ..."""
     detail: str
     """Where and what, for example ``Transaction[3]/STDNT_ENRL: STDNT_ENRL_STATUS``; never a value that could be personal."""
     columns: dict[str, str] | None = None

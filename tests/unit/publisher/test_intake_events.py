@@ -44,7 +44,7 @@ async def test_one_event_or_many_are_taken_with_a_receipt(body: Any) -> None:
     assert receipt.pop("receipt")
     assert receipt == {"changed": 1, "unchanged": 0, "ambiguous": 0, "events": 1}
     (change,) = intake.mirror.accepted
-    assert (change.record, change.row_key) == ("canonical.enrollment", "NORTH/2267/26191/0090001/learner")
+    assert (change.record, change.row_key) == ("canonical.enrollment", "NORTH/0090001/learner/26191/2267")
     assert change.order.channel == "events:campus"
     assert intake.requests("events", "accepted") == 1
 
@@ -189,7 +189,7 @@ async def test_a_deletion_needs_the_ids_and_the_family_only() -> None:
     assert (await post(intake, ids)).status_code == 422
     assert (await post(intake, ids | {"role_family": "staff"})).status_code == 200
     (change,) = intake.mirror.accepted
-    assert (change.deleted, change.columns, change.row_key) == (True, {}, "NORTH/2267/26191/1/staff")
+    assert (change.deleted, change.columns, change.row_key) == (True, {}, "NORTH/1/staff/26191/2267")
 
 
 @pytest.mark.parametrize(

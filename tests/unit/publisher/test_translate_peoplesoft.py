@@ -191,7 +191,7 @@ def test_an_instructor_inherits_the_class_that_contains_it() -> None:
     *_, change = read(record("CLASS_TBL", school_class(), "", nested)).changes
     assert change.entity is not None
     assert change.entity.parts == ("NORTH", "2267", "26191", "0080007", "staff")
-    assert change.row_key == "009390/1/2267/001/001/3/1"
+    assert change.row_key == "3/001/009390/1/1/001/2267"
 
 
 def test_an_instructor_beside_its_class_finds_it_by_key() -> None:
