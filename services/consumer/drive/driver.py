@@ -20,7 +20,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import psycopg
 import structlog
@@ -308,7 +308,6 @@ class Driver:
     def _begin(self, lease: Lease, row: Ready, order: Order) -> None:
         task = asyncio.create_task(self._attempt(lease, row, order))
         self._attempts[task] = order.intent
-        task.add_done_callback(self._attempts.pop)
 
     async def _attempt(self, lease: Lease, row: Ready, order: Order) -> None:
         recorded = None
@@ -328,6 +327,8 @@ class Driver:
             still_ready = recorded is not None and recorded.ready
             self._look_due |= still_ready
             self._scheduler.finish(row, still_ready=still_ready)
+            # Before the signal, so that the loop sees the room that it is woken for.
+            self._attempts.pop(cast("asyncio.Task[None]", asyncio.current_task()))
             self._signal.set()
 
     def _tell(self, settlement: Settlement, recorded: Recorded | None) -> None:

@@ -23,7 +23,8 @@ _COMPANIONS = 8
 """The look at the table is bounded at so many seats per person on average."""
 
 # The most urgent people, each priority read from its own part of the index (one sort over a long backlog would cost tens of
-# milliseconds); then everything that is ready of these people, because an add may have to go before a removal.
+# milliseconds); then everything that is ready of these people, because an add may have to go before a removal. ``offset 0`` keeps
+# the planner, which knows nothing of a table that was never analysed, to one index probe per person.
 _READY = f"""
 with urgent as (
   select person
@@ -39,8 +40,9 @@ with urgent as (
    limit %(limit)s)
 select work.seat, work.person, work.course, work.priority, extract(epoch from work.next_at)::float8, seat.desired <> 'active'
   from (select distinct person from urgent) as people
-  join work on work.target = %(target)s and work.person = people.person
-  join seat on seat.target = work.target and seat.seat = work.seat
+ cross join lateral (
+   select * from work where work.target = %(target)s and work.person = people.person offset 0) as work
+  join seat on seat.target = %(target)s and seat.seat = work.seat
  where {_DUE} and work.next_at <= now()
  limit %(limit)s * {_COMPANIONS}
 """  # noqa: S608  (constants of this module)
