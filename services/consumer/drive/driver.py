@@ -20,7 +20,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import psycopg
 import structlog
@@ -59,7 +59,7 @@ _RETRY_SECONDS = 0.25
 """Between attempts to reach a ledger that is away."""
 _PROBE_EVERY_SECONDS = 0.5
 _PROBES_AT_ONCE = 20
-_COUNT_EVERY_SECONDS = 10.0
+_COUNT_EVERY_SECONDS = 5.0
 _TIDY_EVERY_SECONDS = 300.0
 
 
@@ -348,14 +348,8 @@ class Driver:
             return
         log.info("intents_inherited", target=self._name, count=len(left))
         await asyncio.sleep(max(one.seconds for one in left))
-        with contextlib.suppress(LeaseLost):
-            await self._until_done(
-                "inherit",
-                self._keeping,
-                lambda it: takeover.close(it, lease, list(left), suspect_seconds=self._suspect_seconds),
-            )
+        await self._close(lease, left, "inherited")
         self._scheduler.unblock(one.person for one in left)
-        self._wake()
 
     async def _probe_missing(self) -> None:
         while True:
@@ -378,18 +372,29 @@ class Driver:
         tidy_at = self._clock()
         while True:
             with self._ledger_may_be_away("upkeep"):
-                await self._withdraw_strays(lease)
+                await self._settle_strays(lease)
                 self._observer.backlog(await self._keeping.run(lambda it: upkeep.backlog(it, self._name)))
                 if self._clock() >= tidy_at:
                     await self._keeping.run(lambda it: upkeep.tidy(it, self._name))
                     tidy_at = self._clock() + _TIDY_EVERY_SECONDS
             await asyncio.sleep(_COUNT_EVERY_SECONDS)
 
-    async def _withdraw_strays(self, lease: Lease) -> None:
+    async def _settle_strays(self, lease: Lease) -> None:
+        """Our own intents that we know nothing of. The database forbids any call to their people until this is done."""
         known = {*self._attempts.values(), *self._unrecorded}
-        count = await self._keeping.run(lambda it: intents.withdraw_strays(it, lease, known))
-        if count:
-            log.warning("intents_without_a_call", target=self._name, count=count)
+        left = await self._keeping.run(lambda it: takeover.strays(it, lease, known))
+        if left:
+            log.warning("intents_without_an_outcome", target=self._name, count=len(left))
+            await self._close(lease, left, "stray")
+
+    async def _close(self, lease: Lease, left: Collection[Inherited], reason: Literal["inherited", "stray"]) -> None:
+        with contextlib.suppress(LeaseLost):
+            await self._until_done(
+                reason,
+                self._keeping,
+                lambda it: takeover.close(it, lease, list(left), reason=reason, suspect_seconds=self._suspect_seconds),
+            )
+        self._wake()
 
     async def _until_done(self, operation: str, owner: Owner, function: Callable[[Connection], T]) -> T:
         while True:

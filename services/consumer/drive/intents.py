@@ -88,12 +88,6 @@ select due.intent::text, seat, tenant, person, section, course, lms_section, lms
   from due join opened on opened.intent = due.intent
 """  # noqa: S608  (constants of this module)
 
-_WITHDRAW = """
-update intent set closed_at = clock_timestamp(), outcome = 'not_sent'
- where target = %s and owner = %s and epoch = %s and closed_at is null and deadline < clock_timestamp()
-   and not intent = any(%s::uuid[])
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -137,12 +131,6 @@ def open_intents(
     }
     rows = connection.execute(_OPEN, parameters).fetchall()
     return [_order(lease.target, row, send_by) for row in rows]
-
-
-def withdraw_strays(connection: Connection, lease: Lease, known: Collection[str]) -> int:
-    """Close intents of ours that we do not know of: a statement was committed and its answer lost, so their calls were never
-    made. Without this their people would be left alone until the lease changes hands."""
-    return connection.execute(_WITHDRAW, [lease.target, lease.owner, lease.epoch, text_array(known)]).rowcount
 
 
 def _order(target: str, row: TupleRow, send_by: float) -> Order:

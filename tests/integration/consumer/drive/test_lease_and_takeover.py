@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.consumer.drive import intents, lease, outcomes, waiting
+from services.consumer.drive import intents, lease, outcomes, takeover, waiting
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.outcomes import LeaseLost
@@ -219,16 +219,19 @@ def test_an_object_that_nobody_waits_for_is_not_asked_for(ledger: SeatLedger) ->
     assert ledger.one("select count(*) from dependency") == 0
 
 
-def test_intents_whose_answer_was_lost_are_withdrawn_after_their_deadline(ledger: SeatLedger) -> None:
-    key, other = ledger.want(seat_of("p1")), ledger.want(seat_of("p2"))
+def test_our_own_intents_that_we_know_nothing_of_leave_doubt_after_their_deadline(ledger: SeatLedger) -> None:
+    key, other = ledger.want(seat_of("p1"), applied="absent"), ledger.want(seat_of("p2"))
     mine = ledger.lease()
     opened(ledger, mine, key, deadline_seconds=0)
     (known,) = opened(ledger, mine, other, deadline_seconds=0)
+    assert opened(ledger, mine, key) == []
 
-    assert intents.withdraw_strays(ledger.connection, mine, {known.intent}) == 1
+    left = takeover.strays(ledger.connection, mine, {known.intent})
+    takeover.close(ledger.connection, mine, left, reason="stray", suspect_seconds=60)
 
+    assert [one.seat for one in left] == [key]
+    assert (ledger.applied(key), ledger.seat(key)["mark"]) == ("unknown", 1)
     assert len(opened(ledger, mine, key)) == 1
-    assert ledger.seat(key)["mark"] == 0
 
 
 async def test_a_released_lease_passes_at_once_and_work_goes_on(ledger: SeatLedger, lms: ScriptedLms) -> None:

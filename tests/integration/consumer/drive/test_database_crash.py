@@ -1,0 +1,72 @@
+"""The ledger's database crashes while the driver works: outcomes may be lost, intents never."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from services.sandbox.postgres import EmbeddedPostgres
+from tests.integration.consumer.drive.drive_support import ScriptedLms, SeatLedger, Timing, Told, driving, eventually, seat_of
+
+TIMING = replace(Timing(), lease_seconds=6, lease_renew_seconds=3, call_timeout_seconds=1)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server of this test alone, that writes to disk late what need not be on disk."""
+    with EmbeddedPostgres(tmp_path / "pg") as server:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("alter system set wal_writer_delay = '10s'")
+            connection.execute("select pg_reload_conf()")
+        yield server
+
+
+async def test_an_outcome_that_the_crash_lost_is_found_by_its_intent(
+    server: EmbeddedPostgres, lms: ScriptedLms, told: Told
+) -> None:
+    """The add was made and recorded; after the crash the ledger believes that it never was. Then comes the drop: taking the old
+    belief for true would settle it without a call."""
+    before = SeatLedger(server.create_database("ledger"))
+    async with driving(before.url, lms, TIMING, told) as driver:
+        await eventually(lambda: driver.holds_lease)
+        before.want(seat_of("p9"))  # connections are open and warm afterwards
+        await eventually(lambda: len(told.confirmations) == 1)
+        key = before.want(seat_of("p1"), applied="absent")
+        await eventually(lambda: len(told.confirmations) == 2)
+        server.kill()
+        before.close()
+        server.start_again()
+
+        after = SeatLedger(before.url)
+        assert after.one("select count(*) from intent where closed_at is null") == 1, "the crash lost nothing; prove it otherwise"
+        assert after.applied(key) == "absent"
+        after.want(seat_of("p1"), "deleted")
+        await eventually(lambda: after.work(key) is None, within=30)
+
+    assert lms.rows["p1", "S-1"] == "deleted"
+    assert after.applied(key) == "deleted"
+    assert "stray" in after.outcomes(key)
+    after.close()
+
+
+async def test_work_goes_on_after_a_crash_and_nothing_is_called_twice(server: EmbeddedPostgres, lms: ScriptedLms) -> None:
+    ledger = SeatLedger(server.create_database("ledger"))
+    lms.seconds = 0.02
+    people = [f"p{number:03}" for number in range(150)]
+    for person in people:
+        ledger.want(seat_of(person), applied="absent")
+    ledger.close()
+    async with driving(ledger.url, lms, TIMING):
+        await eventually(lambda: len(lms.writes) > 40)
+        server.kill()
+        server.start_again()
+        after = SeatLedger(ledger.url)
+        await eventually(lambda: after.one("select count(*) from work") == 0, within=40)
+
+    assert sorted(person for person, _, _ in lms.writes) == people
+    assert after.one("select count(*) from seat where applied <> 'active'") == 0
+    after.close()
