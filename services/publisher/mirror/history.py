@@ -36,6 +36,14 @@ class Bounds(NamedTuple):
     high: int
 
 
+class Found(NamedTuple):
+    """One record of the log."""
+
+    place: Place
+    offset: int
+    value: bytes | None
+
+
 class History:
     """Reads without a group and commits nothing. Blocking; raises `KafkaException` when Kafka does not answer."""
 
@@ -58,14 +66,14 @@ class History:
         with self._consumer() as consumer:
             return _bounds(consumer, [self._topics.entity(kind) for kind in ENTITY_KINDS])
 
-    def events(self, positions: Mapping[str, int], bounds: Mapping[Place, Bounds]) -> Iterator[Message]:
+    def events(self, positions: Mapping[str, int], bounds: Mapping[Place, Bounds]) -> Iterator[Found]:
         """Every record from the given positions (by ``topic/partition``) to the bounds. A position outside is no position."""
         starts = {}
         for place, bound in bounds.items():
             wanted = positions.get(str(place), bound.low)
             starts[place] = wanted if bound.low <= wanted <= bound.high else bound.low
         with self._consumer() as consumer:
-            yield from _read(consumer, starts, bounds)
+            yield from (_found(message) for message in _read(consumer, starts, bounds))
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
@@ -102,11 +110,19 @@ def _read(consumer: Consumer, starts: Mapping[Place, int], bounds: Mapping[Place
         error = message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
             raise KafkaException(error)
-        place = Place(message.topic() or "", message.partition() or 0)
+        place = _place(message)
         if error is not None or (message.offset() or 0) + 1 >= bounds[place].high:
             open_places.discard(place)
         if error is None:
             yield message
+
+
+def _place(message: Message) -> Place:
+    return Place(message.topic() or "", message.partition() or 0)
+
+
+def _found(message: Message) -> Found:
+    return Found(_place(message), message.offset() or 0, message.value())
 
 
 def _marker(message: Message) -> Marker | None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 
 import orjson
 import structlog
-from confluent_kafka import Message
 
 from schemas import codec
 from schemas.codec import NewerEvent, UndecodableEvent
@@ -32,7 +32,7 @@ from services.publisher.changes import Change
 from services.publisher.log import Record
 from services.publisher.mirror import database
 from services.publisher.mirror.database import MirrorIdentity
-from services.publisher.mirror.history import Bounds, History, Place
+from services.publisher.mirror.history import Bounds, Found, History, Place
 from services.publisher.mirror.nouns import Request
 from services.publisher.mirror.store import Store
 
@@ -124,20 +124,21 @@ class Recovery:
         self._set_floor(max(highest + 1, self._clock()))
         count = 0
         for chunk in _chunks(self._history.events(positions, self._ends)):
-            events = [event for message in chunk if (event := self._decoded(message)) is not None]
+            events = [event for found in chunk if (event := self._decoded(found)) is not None]
             highest = max([highest, *(event.version for event in events)])
             self._store.transact(self._connection, [_as_request(events)], emit=False)
             count += len(events)
         self.identity = self._set_floor(max(highest, self._clock()) + FLOOR_MARGIN_MICROSECONDS)
         log.warning("mirror_history_read", count=count, floor=self.identity.floor)
 
-    def _decoded(self, message: Message) -> AnyEvent | None:
-        kind = self._topics.kind(message.topic() or "")
+    def _decoded(self, found: Found) -> AnyEvent | None:
+        topic, partition = found.place
+        kind = self._topics.kind(topic)
         assert kind is not None  # noqa: S101  (only topics of ours are read)
         try:
-            return codec.decode(kind, message.value())
+            return codec.decode(kind, found.value)
         except (UndecodableEvent, NewerEvent):
-            log.error("mirror_event_unreadable", topic=message.topic(), partition=message.partition(), offset=message.offset())
+            log.error("mirror_event_unreadable", topic=topic, partition=partition, offset=found.offset)
             return None
 
     def _set_floor(self, floor: int) -> MirrorIdentity:
@@ -171,14 +172,8 @@ def _identity_of(marker: Marker) -> MirrorIdentity:
     return MirrorIdentity(DatabaseIdentity(marker.system_id, marker.timeline), marker.floor)
 
 
-def _chunks(messages: Iterator[Message]) -> Iterator[list[Message]]:
-    chunk: list[Message] = []
-    for message in messages:
-        chunk.append(message)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
+def _chunks(records: Iterator[Found]) -> Iterator[list[Found]]:
+    while chunk := list(islice(records, _CHUNK)):
         yield chunk
 
 

@@ -129,10 +129,10 @@ class LogReader:
     def events(self) -> list[AnyEvent]:
         """All events, per partition in their order."""
         found = []
-        for message in self._history.events({}, self._history.bounds()):
-            kind = self._topics.kind(message.topic() or "")
+        for record in self._history.events({}, self._history.bounds()):
+            kind = self._topics.kind(record.place.topic)
             assert kind is not None
-            found.append(codec.decode(kind, message.value()))
+            found.append(codec.decode(kind, record.value))
         return found
 
     def of(self, key: EntityKey) -> list[EnrollmentEvent]:
