@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="leave the system running after the verdict, until Ctrl-C")
     parser.add_argument("--folder", type=Path, default=Path(".run/demo"), help="logs and secrets (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="another seed is another morning (default: %(default)s)")
-    parser.add_argument("--students", type=int, default=300)
-    parser.add_argument("--sections", type=int, default=60)
+    parser.add_argument("--students", type=int, default=300, help="at least 10 (default: %(default)s)")
+    parser.add_argument("--sections", type=int, default=60, help="at least 4 (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=40.0, help="how long the morning takes (default: %(default)s)")
 
 
@@ -127,6 +127,7 @@ def _judge(morning: Morning, outcome: Outcome, publisher: Service, calls: list[d
         expected=len(outcome.expected),
         differences=outcome.differences,
         unexplained=unexplained(morning, outcome.deliveries, outcome.writes),
+        refused=len(morning.messages) - sum(each.accepted for each in outcome.deliveries),
         violations=broken,
     )
 

@@ -159,4 +159,6 @@ def _reasons(verdict: Verdict) -> Iterable[str]:
         yield f"  ... and {len(verdict.differences) - _SHOWN_DIFFERENCES} more"
     for write in verdict.unexplained[:_SHOWN_DIFFERENCES]:
         yield f"  the SIS never asked for: {write.seat.person} in {write.seat.section} as {write.seat.role} → {write.state}"
+    if verdict.refused:
+        yield f"  the publisher did not accept {verdict.refused} messages"
     yield from (f"  Canvas complains: {each}" for each in verdict.violations[:_SHOWN_DIFFERENCES])

@@ -29,12 +29,17 @@ class Outcome:
     writes: list[Write] = field(default_factory=list)
     attempts: int = 0
     """Entries of Canvas's write log that were read."""
-    deliveries: list[Delivery] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     """Against the final roster; shrinks while the morning runs."""
-    posted: bool = False
-    """Whether every message was answered."""
-    ended: float = 0.0
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """What became of each message that was sent."""
+        return self.progress.deliveries
+
+    def silence(self) -> float:
+        """Seconds since a message was accepted last, or since the start."""
+        return time.time() - max((each.answered for each in self.deliveries if each.answered), default=self.started)
 
 
 async def play(
@@ -46,6 +51,8 @@ async def play(
     settle_seconds: float,
 ) -> Outcome:
     """Post everything, then wait until Canvas matches and `settled` holds, or `settle_seconds` are over.
+
+    A publisher that accepts nothing for `settle_seconds` ends the play as well.
 
     `watch` is called about twice a second; an exception in it (a dead process, say) ends the play and is raised from here.
     """
@@ -75,13 +82,16 @@ async def _play(
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
             await asyncio.to_thread(_look, canvas, outcome)
             watch(outcome)
+            if not posting.done() and outcome.silence() > settle_seconds:
+                posting.cancel()
+                reveal.cancel()
+                break
             if not (posting.done() and reveal.done()):
                 continue
             deadline = min(deadline, time.monotonic() + settle_seconds)
             if (not outcome.differences and await asyncio.to_thread(settled)) or time.monotonic() > deadline:
                 break
     await asyncio.to_thread(_look, canvas, outcome)
-    outcome.ended = time.time()
     return outcome
 
 
@@ -89,8 +99,7 @@ async def _post(poster: Poster, outcome: Outcome) -> None:
     def note(progress: Progress) -> None:
         outcome.progress = progress
 
-    outcome.deliveries = await poster.play(outcome.morning.messages, note)
-    outcome.posted = True
+    await poster.play(outcome.morning.messages, note)
 
 
 def _look(canvas: CanvasControl, outcome: Outcome) -> None:

@@ -88,7 +88,8 @@ def measure(morning: Morning, deliveries: Sequence[Delivery], writes: Sequence[W
     sent = {each.message.number: each.first_sent for each in deliveries}
     moves: dict[Seat, list[tuple[float, Transition]]] = defaultdict(list)
     for transition in morning.transitions:
-        moves[transition.seat].append((sent[transition.message], transition))
+        if transition.message in sent:
+            moves[transition.seat].append((sent[transition.message], transition))
     measured: dict[str, list[float]] = {"add": [], "drop": [], "waited": []}
     matched: set[tuple[Seat, int]] = set()
     for write in sorted(writes, key=lambda each: each.at):
@@ -105,7 +106,7 @@ def measure(morning: Morning, deliveries: Sequence[Delivery], writes: Sequence[W
         Latencies(tuple(measured["add"])),
         Latencies(tuple(measured["drop"])),
         Latencies(tuple(measured["waited"])),
-        len(morning.transitions) - len(matched),
+        sum(len(each) for each in moves.values()) - len(matched),
     )
 
 
@@ -124,7 +125,8 @@ def unexplained(morning: Morning, deliveries: Sequence[Delivery], writes: Sequen
     sent = {each.message.number: each.first_sent for each in deliveries}
     moves: dict[Seat, list[Transition]] = defaultdict(list)
     for transition in morning.transitions:
-        moves[transition.seat].append(transition)
+        if transition.message in sent:
+            moves[transition.seat].append(transition)
     reached: dict[Seat, int] = defaultdict(int)
     found = []
     for write in sorted(writes, key=lambda each: each.at):
@@ -163,13 +165,15 @@ class Verdict:
     """Active seats by the SIS's books."""
     differences: Sequence[Difference]
     unexplained: Sequence[Write] = ()
+    refused: int = 0
+    """Messages that the publisher did not accept."""
     violations: Sequence[str] = ()
     """Rules of good conduct that Canvas saw broken."""
 
     @property
     def match(self) -> bool:
         """Whether Canvas shows what the SIS holds, and nothing forbidden happened on the way."""
-        return not (self.differences or self.unexplained or self.violations)
+        return not (self.differences or self.unexplained or self.refused or self.violations)
 
     @property
     def saved(self) -> int:

@@ -42,13 +42,14 @@ class Progress:
     """Counters for whoever watches."""
 
     total: int
-    sent: int = 0
     accepted: int = 0
     changes: int = 0
     repeated: int = 0
     """Attempts after the first."""
     refused: int = 0
     """Answers that the Integration Broker would not repeat: neither 200 nor 503."""
+    deliveries: list[Delivery] = field(default_factory=list)
+    """Of every message that was sent so far, answered or not, in the order of leaving."""
 
 
 @dataclass(slots=True)
@@ -77,15 +78,13 @@ class Poster:
         headers = {"authorization": basic(self.user, self.password)}
         async with httpx.AsyncClient(limits=limits, timeout=self.timeout_seconds, headers=headers, trust_env=False) as client:
             async with asyncio.TaskGroup() as group:
-                tasks = []
                 for message in messages:
                     await asyncio.sleep(begun + message.post_at / speed - time.monotonic())
                     await slots.acquire()
                     stamp = started + timedelta(seconds=message.at)
                     task = group.create_task(self._deliver(client, message, stamp, progress, on_progress))
                     task.add_done_callback(lambda _task: slots.release())
-                    tasks.append(task)
-            return [task.result() for task in tasks]
+            return progress.deliveries
 
     async def _deliver(
         self,
@@ -97,7 +96,8 @@ class Poster:
     ) -> Delivery:
         body, headers = render(message, stamp)
         delivery = Delivery(message, first_sent=time.time())
-        progress.sent += 1
+        progress.deliveries.append(delivery)
+        on_progress(progress)
         pause = _FIRST_PAUSE_SECONDS
         while True:
             delivery.attempts += 1

@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080/intake/peoplesoft", help="where to post (default: %(default)s)")
     parser.add_argument("--credentials-file", type=Path, required=True, help="one line name:secret, sent as Basic credentials")
     parser.add_argument("--seed", type=int, default=7, help="another seed is another morning (default: %(default)s)")
-    parser.add_argument("--students", type=int, default=300)
-    parser.add_argument("--sections", type=int, default=60)
+    parser.add_argument("--students", type=int, default=300, help="at least 10 (default: %(default)s)")
+    parser.add_argument("--sections", type=int, default=60, help="at least 4 (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=40.0, help="how long the morning takes (default: %(default)s)")
     parser.add_argument("--concurrency", type=int, default=16, help="posts under way at once (default: %(default)s)")
 

@@ -326,7 +326,9 @@ class _Planner:
 
 
 def plan_morning(seed: int = 7, students: int = 300, sections: int = 60, seconds: float = 40.0) -> Morning:
-    """The whole morning; `seconds` is about when the last message leaves."""
+    """The whole morning; `seconds` is about when the last message leaves. Raises `ValueError` for a school that is too small."""
+    if students < 10 or sections < 4:
+        raise ValueError("a morning with every hard case needs at least 10 students and 4 sections")
     chance = random.Random(seed)  # noqa: S311  (a plan that repeats is the point)
     school = build_school(chance, students, sections)
     planner = _Planner(chance, school, rows.business_date(date(2027, 1, 4)))
