@@ -398,6 +398,7 @@ class Driver:
 
     async def _until_done(self, operation: str, owner: Owner, function: Callable[[Connection], T]) -> T:
         while True:
+            self.turned_at = self._clock()
             with self._ledger_may_be_away(operation):
                 return await owner.run(function)
             await asyncio.sleep(_RETRY_SECONDS)
