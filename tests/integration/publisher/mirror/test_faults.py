@@ -157,6 +157,24 @@ async def test_two_writers_of_the_same_rows_agree(bench: Bench, event_log: LogRe
     assert_no_ghost_and_no_twin(bench.database_url, event_log.events())
 
 
+async def test_a_connection_lost_during_the_commit_produces_nothing(bench: Bench, event_log: LogReader) -> None:
+    async with bench.writer() as writer:
+        with psycopg.connect(bench.database_url) as connection:
+            connection.execute(
+                """create function die() returns trigger language plpgsql as
+                     $$ begin perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(1); return null; end $$;
+                   create constraint trigger die after insert on mirror.outbox deferrable initially deferred
+                     for each row execute function die()"""
+            )
+        with pytest.raises(Unavailable, match="database"):
+            await writer.accept([change("1", "enrolled", 1)], "peoplesoft")
+        with psycopg.connect(bench.database_url) as connection:
+            connection.execute("drop trigger die on mirror.outbox")
+        assert event_log.events() == []
+        assert (await writer.accept([change("1", "enrolled", 1)], "peoplesoft")).events == 1
+    assert event_log.statuses(learner("1")) == ["enrolled"]
+
+
 async def test_nothing_is_issued_below_the_floor(bench: Bench, event_log: LogReader) -> None:
     far = 4_000_000_000_000_000
     async with bench.writer() as writer:
