@@ -63,11 +63,6 @@ class Groups:
         size = len(request.changes) + len(request.republish)
         return await (self._small if size <= SMALL_ROWS else self._large).submit(request, size)
 
-    @property
-    def healthy(self) -> bool:
-        """Neither thread has lost its database since its last transaction."""
-        return self._small.healthy or self._large.healthy
-
     # --- in the threads -----------------------------------------------------------------------------------------------
 
     def _run(self, connection: Connection, requests: Sequence[Request]) -> Sequence[Result | Exception]:
