@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,23 +27,41 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
+@pytest.fixture
+def opened(server: EmbeddedPostgres) -> Iterator[Callable[[str], SeatLedger]]:
+    """Ledgers that are closed whatever the test comes to."""
+    with contextlib.ExitStack() as stack:
+
+        def open_ledger(url: str) -> SeatLedger:
+            ledger = SeatLedger(url)
+            stack.callback(ledger.close)
+            return ledger
+
+        yield open_ledger
+
+
+async def crash(server: EmbeddedPostgres) -> None:
+    """Kill it and start it again, while the driver's loop goes on."""
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start_again)
+
+
 async def test_an_outcome_that_the_crash_lost_is_found_by_its_intent(
-    server: EmbeddedPostgres, lms: ScriptedLms, told: Told
+    server: EmbeddedPostgres, opened: Callable[[str], SeatLedger], lms: ScriptedLms, told: Told
 ) -> None:
     """The add was made and recorded; after the crash the ledger believes that it never was. Then comes the drop: taking the old
     belief for true would settle it without a call."""
-    before = SeatLedger(server.create_database("ledger"))
+    before = opened(server.create_database("ledger"))
     async with driving(before.url, lms, TIMING, told) as driver:
         await eventually(lambda: driver.holds_lease)
         before.want(seat_of("p9"))  # connections are open and warm afterwards
         await eventually(lambda: len(told.confirmations) == 1)
         key = before.want(seat_of("p1"), applied="absent")
         await eventually(lambda: len(told.confirmations) == 2)
-        server.kill()
         before.close()
-        server.start_again()
+        await crash(server)
 
-        after = SeatLedger(before.url)
+        after = opened(before.url)
         assert after.one("select count(*) from intent where closed_at is null") == 1, "the crash lost nothing; prove it otherwise"
         assert after.applied(key) == "absent"
         after.want(seat_of("p1"), "deleted")
@@ -50,11 +70,12 @@ async def test_an_outcome_that_the_crash_lost_is_found_by_its_intent(
     assert lms.rows["p1", "S-1"] == "deleted"
     assert after.applied(key) == "deleted"
     assert "stray" in after.outcomes(key)
-    after.close()
 
 
-async def test_work_goes_on_after_a_crash_and_nothing_is_called_twice(server: EmbeddedPostgres, lms: ScriptedLms) -> None:
-    ledger = SeatLedger(server.create_database("ledger"))
+async def test_work_goes_on_after_a_crash_and_nothing_is_called_twice(
+    server: EmbeddedPostgres, opened: Callable[[str], SeatLedger], lms: ScriptedLms
+) -> None:
+    ledger = opened(server.create_database("ledger"))
     lms.seconds = 0.02
     people = [f"p{number:03}" for number in range(150)]
     for person in people:
@@ -62,11 +83,9 @@ async def test_work_goes_on_after_a_crash_and_nothing_is_called_twice(server: Em
     ledger.close()
     async with driving(ledger.url, lms, TIMING):
         await eventually(lambda: len(lms.writes) > 40)
-        server.kill()
-        server.start_again()
-        after = SeatLedger(ledger.url)
+        await crash(server)
+        after = opened(ledger.url)
         await eventually(lambda: after.one("select count(*) from work") == 0, within=40)
 
     assert sorted(person for person, _, _ in lms.writes) == people
     assert after.one("select count(*) from seat where applied <> 'active'") == 0
-    after.close()
