@@ -149,13 +149,14 @@ def ledger_violations(arena: Arena) -> list[str]:
 def assert_replay_writes_nothing(arena: Arena) -> None:
     """Every offset of the morning once more: the system is settled, so Canvas hears nothing that changes it."""
     before = len(arena.canvas.writes())
-    topic = arena.topics.entity("enrollment")
-    everything = list(ranges(arena, topic))
-    assert everything
-    for partition, first, last in everything:
-        report = arena.replay(topic, partition, first, last)
-        assert sum(report["verdicts"].values()) == last - first + 1
-        assert report["verdicts"].keys() <= {"already_satisfied", "superseded", "no_seat"}
+    for kind in ("enrollment", "section", "course", "person"):
+        topic = arena.topics.entity(kind)
+        everything = list(ranges(arena, topic))
+        assert everything, kind
+        for partition, first, last in everything:
+            report = arena.replay(topic, partition, first, last)
+            assert sum(report["verdicts"].values()) == last - first + 1
+            assert report["verdicts"].keys() <= {"already_satisfied", "superseded", "no_seat"}
     eventually(arena.settled, 30, "nothing is left to do after the replay")
     assert len(arena.canvas.writes()) == before
 
