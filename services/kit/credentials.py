@@ -44,8 +44,8 @@ class Callers:
         scheme, _, presented = (authorization or "").partition(" ")
         found = None
         for line in self._file.read().splitlines():
-            name, separator, secret = line.strip().partition(":")
-            if not separator:
+            name, _, secret = line.strip().partition(":")
+            if not name or not secret:  # an empty secret would be known to everybody
                 raise CredentialFileError(f"{self._file.path}: every line must read name:secret")
             if hmac.compare_digest(self._expected(scheme.lower(), name, secret), presented.strip().encode()):
                 found = name
