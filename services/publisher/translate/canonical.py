@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -24,6 +24,8 @@ from services.publisher.translate.records import Record
 MAX_EVENTS = 500
 MAX_PROBLEMS = 100
 CLOCK_TOLERANCE = timedelta(hours=24)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""What lies before is no time: many programs send year 1 for it, which the database's client may not be able to read back."""
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -237,8 +239,8 @@ def _change(item: Any, context: CanonicalContext) -> Change | list[Problem]:
         event = kind.model.model_validate_json(json.dumps(item))
     except ValidationError as error:
         return [_problem(found["loc"], found["type"], found["msg"]) for found in error.errors(include_input=False)]
-    if event.occurred_at is not None and event.occurred_at > context.received_at + CLOCK_TOLERANCE:
-        return [Problem("/occurred_at", "lies in the future")]
+    if event.occurred_at is not None and not _EPOCH <= event.occurred_at <= context.received_at + CLOCK_TOLERANCE:
+        return [Problem("/occurred_at", "lies in the future, or before 1970; leave it out when it is not known")]
     entity = kind.entity(context.tenant, event)
     if len(entity.key) > keys.MAX_KEY_LENGTH:
         return [Problem("", "the ids are too long together")]

@@ -78,6 +78,7 @@ async def test_repeating_a_request_changes_nothing() -> None:
         ({"occurred_at": "2026-11-23T08:15:30"}, "/occurred_at"),
         ({"occurred_at": 1795443330}, "/occurred_at"),
         ({"occurred_at": "2999-01-01T00:00:00Z"}, "/occurred_at"),
+        ({"occurred_at": "0001-01-01T00:00:00+01:00"}, "/occurred_at"),
         ({"sequence": "7"}, "/sequence"),
         ({"sequence": -1}, "/sequence"),
         ({"sequence": 2**63}, "/sequence"),
