@@ -30,6 +30,9 @@ CLOCK_TOLERANCE = timedelta(hours=24)
 """A timestamp further in the future is a broken clock; taken as a position, it would outrank every later message."""
 MAX_REJECTS = 500
 
+LATE_COMMIT = timedelta(minutes=15)
+"""A full extract may have read a row this long before it was sent."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE = frozenset({None, "", "A", "C", "N"})
 _INHERITED = frozenset({"D", "O", "K"})
@@ -79,14 +82,21 @@ def translate(body: bytes, headers: Mapping[str, str], context: PeopleSoftContex
 
 
 def _order(envelope: Envelope, context: PeopleSoftContext) -> OrderToken:
-    """OrigTimeStamp is the position; without a usable one the row has none and arrival decides."""
+    """OrigTimeStamp is the position; without a usable one the row has none and arrival decides.
+
+    Of a full extract it says when the row was sent, not when it was read: a change sent in between is newer. Extracts are
+    therefore a channel of their own, and against a change their time counts as an interval.
+    """
     channel, sent_at = f"ib:{envelope.sender}", envelope.sent_at
     operation = envelope.operation or next((document.name for document in envelope.documents), "")
     snapshot = bool(_FULL_EXTRACT.search(operation))
+    if snapshot:
+        channel += ":extract"
     if sent_at is None or not _EPOCH < sent_at < context.received_at + CLOCK_TOLERANCE:
         return OrderToken(channel=channel, snapshot=snapshot)
+    as_of_from = sent_at - LATE_COMMIT if snapshot else sent_at
     position = (sent_at - _EPOCH) // timedelta(microseconds=1)
-    return OrderToken(channel=channel, position=position, as_of_from=sent_at, as_of_to=sent_at, snapshot=snapshot)
+    return OrderToken(channel=channel, position=position, as_of_from=as_of_from, as_of_to=sent_at, snapshot=snapshot)
 
 
 class _Rowset:
@@ -96,7 +106,7 @@ class _Rowset:
         self._rows = found
         self._order = order
         self._context = context
-        self._today = (order.as_of_from or context.received_at).astimezone(context.site_timezone).date()
+        self._today = (order.as_of_to or context.received_at).astimezone(context.site_timezone).date()
         self._fields: dict[int, Fields] = {}
         self._classes: dict[int, list[Fields]] = {}
         for row in found:

@@ -30,11 +30,12 @@ class Campus:
         self._store = Store(fold, Topics("t"))
         self._clock = NOW - timedelta(hours=1)
 
-    def post(self, *records: str, sent_at: datetime | None = None) -> list[AnyEvent]:
+    def post(self, *records: str, sent_at: datetime | None = None, operation: str = "ZZ_SYNC.VERSION_1") -> list[AnyEvent]:
         """The events that a message caused, read back from the bytes for Kafka."""
         self._clock += timedelta(seconds=1)
         stamp = (sent_at or self._clock).strftime("%Y-%m-%dT%H:%M:%S.%f%z")
-        found = translate(message(*records), {"from": "PSFT_CS", "origtimestamp": stamp}, CONTEXT)
+        headers = {"from": "PSFT_CS", "origtimestamp": stamp, "externaloperationname": operation}
+        found = translate(message(*records), headers, CONTEXT)
         assert found.rejects == []
         committed = self._store.transact(self._connection, [Request(found.changes, "peoplesoft", NOW)])
         return [_decoded(row.topic, row.value) for row in committed.outbox]
@@ -102,6 +103,16 @@ def test_purging_an_old_drop_causes_no_event(campus: Campus) -> None:
 def test_an_older_message_that_arrives_later_changes_nothing(campus: Campus) -> None:
     campus.student(STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP")
     assert campus.post(record("STDNT_ENRL", enrollment(), "A"), sent_at=NOW - timedelta(hours=2)) == []
+
+
+def test_a_full_extract_does_not_undo_a_change_that_it_may_not_have_seen(campus: Campus) -> None:
+    campus.student("A")
+    campus.student(STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP")
+    before = record("STDNT_ENRL", enrollment(), "")
+    soon, later = NOW - timedelta(minutes=55), NOW - timedelta(minutes=40)
+    assert campus.post(before, sent_at=soon, operation="ZZ_ENRL_FULLSYNC.VERSION_1") == []
+    again = campus.post(before, sent_at=later, operation="ZZ_ENRL_FULLSYNC.VERSION_1")
+    assert said(again) == [("0090001", "enrolled", "student")]
 
 
 def test_an_instructor_who_is_replaced_in_place_leaves_and_the_new_one_comes(campus: Campus) -> None:
