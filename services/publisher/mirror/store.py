@@ -225,7 +225,8 @@ class _Transaction:
         if row is None:
             return self._insert(change, result)
         result.stored.append(change)
-        columns, entity = row.columns | change.columns, change.entity or row.entity
+        reborn = row.deleted and not change.deleted  # a row of its own: what the deleted one said does not hold for it
+        columns, entity = change.columns if reborn else row.columns | change.columns, change.entity or row.entity
         same = columns == row.columns and change.deleted == row.deleted and entity == row.entity
         verdict = order.compare(row.order, row.positions, change.order, same_content=same)
         result.ambiguous += verdict.ambiguous

@@ -115,6 +115,13 @@ def test_a_full_extract_does_not_undo_a_change_that_it_may_not_have_seen(campus:
     assert said(again) == [("0090001", "enrolled", "student")]
 
 
+def test_a_row_that_comes_back_after_its_deletion_begins_anew(campus: Campus) -> None:
+    campus.student("A")
+    campus.student(CRSE_GRADE_OFF="W")
+    campus.student("D")
+    assert said(campus.student("A")) == [("0090001", "enrolled", "student")]
+
+
 def test_an_instructor_who_is_replaced_in_place_leaves_and_the_new_one_comes(campus: Campus) -> None:
     campus.taught_by((instructor("0080001"), "A"))
     events = said(campus.taught_by((instructor("0080002"), "C")))
