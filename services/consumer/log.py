@@ -6,6 +6,7 @@ call of another thread wait until a poll returns.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,6 +32,8 @@ _PASSING = frozenset(
 """A commit met a rebalance. The next one commits more; the ledger's offset is the one that counts."""
 
 _DEAD_LETTER_MS = 8_000
+_LARGEST_LETTER_BYTES = 950_000
+"""Below the producer\'s limit of a million; a broker and other producers may allow more in the topics that we read."""
 
 
 class LogUnavailable(RuntimeError):
@@ -225,7 +228,11 @@ class EventLog:
 
 
 class DeadLetters:
-    """Writes records that nobody can use to ``dlq.<topic>``, bytes untouched, with where they came from and why."""
+    """Writes records that nobody can use to ``dlq.<topic>``, bytes untouched, with where they came from and why.
+
+    A record too large for Kafka to take again goes without its value, with length and digest in its place: one record must not
+    hold the intake, and the bytes stay where the letter points to, for as long as the topic keeps them.
+    """
 
     def __init__(self, settings: KafkaSettings, name_of: Callable[[str], str]) -> None:
         """`name_of` gives a topic's dead-letter topic."""
@@ -246,8 +253,8 @@ class DeadLetters:
                 self._producer.produce(
                     self._name_of(record.place.topic),
                     key=record.key,
-                    value=record.value,
-                    headers=[*record.headers, *_context(record, reason, message)],
+                    value=record.value if _fits(record) else None,
+                    headers=[*(record.headers if _fits(record) else _digest(record)), *_context(record, reason, message)],
                     on_delivery=delivered,
                 )
             left = self._producer.flush(_DEAD_LETTER_MS / 1000 + 1)
@@ -255,6 +262,20 @@ class DeadLetters:
             raise LogUnavailable("dead letters refused") from error
         if failed or left:
             raise LogUnavailable(f"dead letters not taken: {', '.join(sorted(set(failed))) or 'no answer'}")
+
+
+def _fits(record: Record) -> bool:
+    """Whether Kafka takes the record once more, with our headers added."""
+    sizes = [len(record.value or b""), len(record.key or b""), *(len(name) + len(value) for name, value in record.headers)]
+    return sum(sizes) <= _LARGEST_LETTER_BYTES
+
+
+def _digest(record: Record) -> list[tuple[str, bytes]]:
+    value = record.value or b""
+    return [
+        ("enrollstream.value_bytes", str(len(value)).encode()),
+        ("enrollstream.value_sha256", hashlib.sha256(value).hexdigest().encode()),
+    ]
 
 
 def _context(record: Record, reason: str, message: str) -> list[tuple[str, bytes]]:

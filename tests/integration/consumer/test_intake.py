@@ -189,6 +189,21 @@ def test_a_bad_record_goes_to_the_dead_letters_and_its_neighbours_are_stored(
     assert len(ledger.history("undecodable")) == len(poison)
 
 
+def test_a_record_too_large_to_be_written_again_holds_nothing_up(
+    kafka: KafkaSettings, topics: Topics, ledger: Ledger, writer: Writer
+) -> None:
+    writer.raw(b"x" * 980_000, headers=[("large", "h" * 15_000)])  # with our own headers it is over the producer's limit
+    with Running(kafka, settings(ledger.url, topics)):
+        writer.write(*(enrollment(person=person) for person in people(0, 3)))
+        eventually(lambda: stored_everything(ledger, kafka, topics))
+
+    ((value, found),) = read_all(kafka, topics.dead_letter(topics.entity("enrollment")))
+    headers = dict(found)
+    assert value is None
+    assert headers["enrollstream.value_bytes"] == b"980000"
+    assert headers["__connect.errors.offset"] == b"0"
+
+
 def test_a_record_for_a_newer_reader_is_parked_and_released_by_the_upgrade(
     kafka: KafkaSettings, topics: Topics, ledger: Ledger, writer: Writer
 ) -> None:
