@@ -6,6 +6,7 @@ Bodies and statuses: ``lib/authentication_methods.rb``, ``app/controllers/enroll
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ _OURS_TO_FIX = {  # the beginning of Canvas's message -> our code; everything el
     "Can't create an enrollment without a user": "no_user",
     "enrollment not inactive": "not_inactive",
 }
+_GAVE_UP = frozenset({408, 499, 502, 504, *range(520, 528)})
+"""A proxy's words for "no answer in time"; 52x are those of a large content network."""
 _CONCLUDED = "Can't add an enrollment to a concluded course"
 
 
@@ -86,8 +89,8 @@ def classify(answer: Answer | NoAnswer, *, changes: bool) -> Payload | NotFound 
         case 403 if body is None:
             # Refusals are text; one from a proxy in between asks for less as well. A permission error is JSON.
             return Throttled()
-        case 502 | 504 if changes:
-            return Unknown(f"http_{answer.status}")  # a gateway gave up waiting; Canvas may still be at it
+        case status if changes and status in _GAVE_UP:
+            return Unknown(f"http_{status}")  # a gateway gave up waiting; Canvas may still be at it
         case status if status >= 500:
             return ServerFault(f"http_{status}")
         case status if 300 <= status < 400:
@@ -113,9 +116,10 @@ def _of_json(answer: Answer, body: Any) -> Payload | NotFound | Failure:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        number = float(text or "")
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _json(answer: Answer) -> Any | None:

@@ -70,7 +70,13 @@ def test_an_answer_has_one_meaning(given_: Answer | NoAnswer, expected: object, 
 
 @pytest.mark.parametrize(
     "lost",
-    [NoAnswer("timeout", sent=True), NoAnswer("connection", sent=True), answer(502, b"", TEXT), answer(504, b"", HTML)],
+    [
+        NoAnswer("timeout", sent=True),
+        NoAnswer("connection", sent=True),
+        answer(502, b"", TEXT),
+        answer(504, b"", HTML),
+        answer(524, b"", HTML),
+    ],
 )
 def test_a_lost_answer_leaves_a_change_unknown_and_fails_a_read(lost: Answer | NoAnswer) -> None:
     assert isinstance(classify(lost, changes=True), Unknown)
@@ -89,6 +95,7 @@ def test_costs_are_read_from_the_headers_and_absent_on_a_refusal() -> None:
     assert usage_of(answer(200, [])) == Usage(1, 0.1, 599.9)
     assert usage_of(answer(403, b"", {"x-rate-limit-remaining": "13.67"})) == Usage(1, None, 13.67)
     assert usage_of(answer(403, b"", {"x-rate-limit-remaining": "much"})) == Usage(1, None, None)
+    assert usage_of(answer(403, b"", {"x-rate-limit-remaining": "inf"})) == Usage(1, None, None)
 
 
 def test_the_next_page_is_the_link_that_says_so() -> None:
