@@ -164,7 +164,7 @@ def backlog(connection: Connection, older_than_seconds: float, limit: int) -> Ba
     rows = connection.execute(
         """select tenant, kind, key, version, topic, record_key, headers, value from outbox
             where dead_reason is null and created_at < clock_timestamp() - make_interval(secs => %s)
-            order by created_at, version limit %s""",
+            order by attempts, created_at, version limit %s""",
         [older_than_seconds, limit],
     ).fetchall()
     totals = connection.execute(

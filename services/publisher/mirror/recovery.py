@@ -87,6 +87,8 @@ class Recovery:
 
     def to_emit(self) -> list[EntityKey]:
         """Step 4: the next entities whose state is not in the log above the floor; empty when there are no more."""
+        if self._agreed:
+            return []  # the marker is the last step: nothing can be left over, and looking would read the whole table
         found = self._connection.execute(
             """select tenant, kind, key from entity
                 where content_hash is null and version > 0 and (tenant, kind, key) > (%s, %s, %s)

@@ -255,10 +255,15 @@ class MirrorWriter:
         shortest = pause = min(_SWEEP_INTERVAL_SECONDS, self._settings.outbox_sweep_after_seconds / 2)
         while True:
             await self._open.wait()
-            with suppress(Unavailable):
+            try:
                 done = await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
                 pause = shortest if done else min(pause * 2, _LONGEST_RETRY_SECONDS)
                 await self._outbox.keep_positions()
+            except Unavailable:
+                pass  # whoever said so has logged it; the next turn tries again
+            except Exception as error:  # without a sweeper a failed publish would mean 503 until the next restart
+                log.error("sweep_failed", exc_info=error)
+                pause = _LONGEST_RETRY_SECONDS
             await asyncio.sleep(pause)
 
     def _spawn(self, work: Awaitable[None]) -> None:
