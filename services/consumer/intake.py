@@ -342,6 +342,7 @@ class Intake:
         3. Kafka hears of it.
         4. The drivers hear of it.
         """
+        failpoint("consumer.after_poll")
         self._write_dead_letters(letters)
         session = self._ledger()
         with self._metrics.intake_seconds.time():
@@ -351,6 +352,7 @@ class Intake:
         self._reading.positions |= moved
         self._checked_at = time.monotonic()
         self._events.commit(moved, CommitMetadata(session.identity, stored.activity).encode())
+        failpoint("consumer.after_commit")
         self._count(stored, batch)
         self._announce(session, stored)
 

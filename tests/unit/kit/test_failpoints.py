@@ -46,6 +46,17 @@ def test_pause_stops_the_process_until_it_is_continued() -> None:
     assert output.split() == ["1", "2", "3", "4"]
 
 
+def test_hang_blocks_the_thread_and_not_the_process() -> None:
+    environment = os.environ | {"FAILPOINT": "publisher.after_ack:hang@2"}
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.terminate()
+        assert process.stdout.read() == ""
+
+
 @pytest.mark.parametrize("text", ["publisher.after_commit", "a:explode@1", "a:kill@0", "a:kill@one"])
 def test_a_fault_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(FailpointError):
