@@ -34,7 +34,18 @@ class Topics(NamedTuple):
         """One partition, compacted: which database the mirror is, and the version floor. See `schemas.markers`."""
         return f"{self.prefix}.marker.v1"
 
+    @property
+    def digests(self) -> str:
+        """One partition, a day: what the mirror holds, for the ledger to compare. See `schemas.digests`."""
+        return f"{self.prefix}.digests.v1"
+
+    @property
+    def returns(self) -> str:
+        """One partition: what the ledger asks of the mirror, and gives back to it. See `schemas.returns`."""
+        return f"{self.prefix}.returns.v1"
+
     def all(self) -> dict[str, int]:
         """Every topic with the number of partitions that we create it with."""
         entities = {self.entity(kind): DEFAULT_PARTITIONS for kind in ENTITY_KINDS}
-        return entities | {self.dead_letter(topic): 1 for topic in entities} | {self.markers: 1}
+        others = dict.fromkeys((self.markers, self.digests, self.returns), 1)
+        return entities | {self.dead_letter(topic): 1 for topic in entities} | others

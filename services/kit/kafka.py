@@ -101,7 +101,10 @@ def topic_ids(settings: KafkaSettings, topics: list[str], timeout_seconds: float
 
 
 def create_topics(settings: KafkaSettings, topics: dict[str, int], replication: int = 1, timeout_seconds: float = 30) -> None:
-    """Create what is missing, with 30 days of retention (markers are kept for good); existing topics stay as they are."""
+    """Create what is missing; existing topics stay as they are.
+
+    Records are kept for 30 days, digests for one, the newest marker for good.
+    """
     admin = AdminClient(settings.client())
     existing = admin.list_topics(timeout=timeout_seconds).topics
     missing = [
@@ -116,4 +119,6 @@ def create_topics(settings: KafkaSettings, topics: dict[str, int], replication: 
 def _topic_settings(name: str) -> dict[str, str]:
     if name.endswith(".marker.v1"):
         return {"cleanup.policy": "compact"}
+    if name.endswith(".digests.v1"):  # an old round says nothing that the next one does not say better
+        return {"cleanup.policy": "delete", "retention.ms": str(24 * 3600 * 1000)}
     return {"cleanup.policy": "delete", "retention.ms": str(30 * 24 * 3600 * 1000)}
