@@ -18,6 +18,8 @@ import httpx
 import psycopg
 
 from schemas.topics import Topics
+from services.consumer.ledger import assertions
+from services.consumer.ledger.policies import Policies
 from services.kit.credentials import basic
 from services.kit.kafka import KafkaSettings
 from services.sandbox.canvas.client import CanvasControl
@@ -147,6 +149,12 @@ class Arena:
         """Who drives Canvas, by the ledger."""
         rows = self.ledger("select owner from lease where expires_at > clock_timestamp()")
         return str(rows[0][0]) if rows else None
+
+    def violations(self) -> list[str]:
+        """What the ledger's own assertions find broken."""
+        with psycopg.connect(self.system.wiring.ledger_url) as connection:
+            connection.execute("set search_path = ledger")
+            return assertions.violations(connection, Policies("canvas"))
 
     def leaks(self, morning: Morning) -> list[str]:
         """Lines of logs, and metrics, that name a person; must be empty. Call it while the services still run."""

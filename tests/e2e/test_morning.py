@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from services.consumer.ledger import assertions
-from services.consumer.ledger.policies import Policies
 from services.sandbox.demo import world
 from services.sandbox.demo.play import Outcome, play
 from services.sandbox.demo.verdict import unexplained
@@ -136,14 +133,7 @@ def assert_canvas_is_right(arena: Arena, outcome: Outcome) -> None:
     assert unexplained(outcome.morning, outcome.deliveries, outcome.writes) == []
     assert arena.canvas.violations() == []
     eventually(arena.settled, 30, "every event is read and every seat settled")
-    assert ledger_violations(arena) == []
-
-
-def ledger_violations(arena: Arena) -> list[str]:
-    """What the ledger's own assertions find broken."""
-    with psycopg.connect(arena.system.wiring.ledger_url) as connection:
-        connection.execute("set search_path = ledger")
-        return assertions.violations(connection, Policies("canvas"))
+    assert arena.violations() == []
 
 
 def assert_replay_writes_nothing(arena: Arena) -> None:

@@ -325,12 +325,15 @@ class _Planner:
         self.sent.append(replace(old, number=len(self.sent), post_at=self.now, note="duplicate"))
 
 
-def plan_morning(seed: int = 7, students: int = 300, sections: int = 60, seconds: float = 40.0) -> Morning:
-    """The whole morning; `seconds` is about when the last message leaves. Raises `ValueError` for a school that is too small."""
+def plan_morning(seed: int = 7, students: int = 300, sections: int = 60, seconds: float = 40.0, first: int = 0) -> Morning:
+    """The whole morning; `seconds` is about when the last message leaves, `first` as `build_school` has it.
+
+    Raises `ValueError` for a school that is too small.
+    """
     if students < 10 or sections < 4:
         raise ValueError("a morning with every hard case needs at least 10 students and 4 sections")
     chance = random.Random(seed)  # noqa: S311  (a plan that repeats is the point)
-    school = build_school(chance, students, sections)
+    school = build_school(chance, students, sections, first)
     planner = _Planner(chance, school, rows.business_date(date(2027, 1, 4)))
     late_people, late_sections = _late_objects(chance, school, seconds)
     for at, step in sorted(_agenda(planner, chance, seconds), key=lambda each: each[0]):

@@ -108,32 +108,35 @@ class School:
         return changed
 
 
-def build_school(chance: random.Random, students: int, sections: int) -> School:
-    """Invent a school: EMPLIDs from 9000001 on, class numbers from 26101 on, two sections to most courses."""
+def build_school(chance: random.Random, students: int, sections: int, first: int = 0) -> School:
+    """Invent a school: EMPLIDs from 9000001 on, class numbers from 26101 on, two sections to most courses.
+
+    `first` is added to every number, so that several schools can live in one system.
+    """
     given, family = _GIVEN.split(), _FAMILY.split()
     people = [
         Student(
-            emplid=f"{9000001 + index}",
+            emplid=f"{9000001 + first + index}",
             career="GRAD" if chance.random() < 0.15 else "UGRD",
             name=f"{chance.choice(family)},{chance.choice(given)}",
         )
         for index in range(students)
     ]
-    teachers = [f"{9900001 + index}" for index in range(max(3, sections // 2))]
-    return School(people, teachers, [_school_class(chance, index, teachers) for index in range(sections)])
+    teachers = [f"{9900001 + first + index}" for index in range(max(3, sections // 2))]
+    return School(people, teachers, [_school_class(chance, first, index, teachers) for index in range(sections)])
 
 
-def _school_class(chance: random.Random, index: int, teachers: list[str]) -> SchoolClass:
+def _school_class(chance: random.Random, first: int, index: int, teachers: list[str]) -> SchoolClass:
     course, section = divmod(index, 2)
-    first = chance.choice(teachers)
-    rows = [Instructor(1, 1, first, "PI")]
+    teacher = chance.choice(teachers)
+    rows = [Instructor(1, 1, teacher, "PI")]
     if chance.random() < 0.3:
-        rows.append(Instructor(2, 1, first, "PI"))  # one person repeats per meeting pattern
+        rows.append(Instructor(2, 1, teacher, "PI"))  # one person repeats per meeting pattern
     if chance.random() < 0.2:
         rows.append(Instructor(1, 2, "", "SI"))  # "Staff": nobody named yet
     return SchoolClass(
-        class_nbr=f"{26101 + index}",
-        course_id=f"{9001 + course:06d}",
+        class_nbr=f"{26101 + first + index}",
+        course_id=f"{9001 + first + course:06d}",
         section=f"{section + 1:03d}",
         subject=_SUBJECTS[course % len(_SUBJECTS)],
         catalog_nbr=f" {1000 + course}",
