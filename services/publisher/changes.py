@@ -23,6 +23,8 @@ class Change:
     """The entity the row belongs to; None when the row (a delete with keys only) does not say, and the mirror looks it up."""
     order: OrderToken
     deleted: bool = False
+    event_version: int | None = None
+    """Of the event that the row was read back from; None for what a source reported."""
 
     @property
     def row_key(self) -> str:

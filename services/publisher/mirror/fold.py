@@ -24,6 +24,15 @@ def fold(kind: EntityKind, key: EntityKey, rows: Sequence[MirrorRow]) -> State:
     return _FOLDS[kind](key, rows)
 
 
+def meaning(kind: EntityKind, key: EntityKey, row: MirrorRow) -> object:
+    """What one row says, today or on a later day: rows of equal meaning are interchangeable, whatever stands beside them."""
+    if row.record == records.NAMES.name:  # a name that begins in the future says nothing yet, and is not to be lost
+        return row.deleted, {name: value for name, value in row.columns.items() if name != "AS_OF"}
+    if kind == "enrollment":
+        return _after_deletion([row], key.parts[-1]) if row.deleted else _membership(row)
+    return fold(kind, key, [row])
+
+
 # --- enrollments -----------------------------------------------------------------------------------------------------
 
 

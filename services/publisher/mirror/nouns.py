@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from schemas.events import OrderToken
 from schemas.keys import EntityKey, EntityKind
@@ -13,6 +13,9 @@ from services.publisher.changes import Change, MirrorRow
 
 Fold = Callable[[EntityKind, EntityKey, Sequence[MirrorRow]], dict[str, Any]]
 """All rows of one entity to the event's state fields; pure. Not even a deleted row is left out, and there may be none."""
+
+Meaning = Callable[[EntityKind, EntityKey, MirrorRow], object]
+"""What one row says to the fold, today or on a later day; pure. Equal meanings are interchangeable beside any other rows."""
 
 
 class RowKey(NamedTuple):
@@ -28,21 +31,44 @@ def row_key(change: Change) -> RowKey:
     return RowKey(change.tenant, change.record, change.row_key)
 
 
+class Left(TypedDict):
+    """An entity that a row moved away from, and the version that said so."""
+
+    kind: EntityKind
+    key: str
+    version: int
+
+
 @dataclass(slots=True)
 class StoredRow:
     """A source row as the database holds it, and as a running transaction will leave it."""
 
     key: RowKey
     key_columns: dict[str, str]
-    entity: EntityKey
+    entity: EntityKey | None
+    """None: the deletion of a row that was never seen, so that nobody knows what it belonged to."""
     columns: dict[str, str]
     deleted: bool
     order: OrderToken
     positions: dict[str, int]
+    applied_version: int = 0
+    seen_version: int | None = None
+    """The version of the event that this copy was read back from."""
+    left: list[Left] = field(default_factory=list)
+    """Moves whose event may be unpublished."""
+    leaves: set[EntityKey] = field(default_factory=set)
+    """Moves of the running transaction."""
+    before: MirrorRow | None = None
+    """The copy that the running transaction found, once it has changed it."""
     is_new: bool = False
     """Not in the database yet."""
     content_changed: bool = False
     token_changed: bool = False
+
+    @property
+    def known_version(self) -> int:
+        """The version of its entity that this copy belongs to: an event below it cannot be news."""
+        return self.applied_version if self.seen_version is None else self.seen_version
 
     def as_mirror_row(self) -> MirrorRow:
         """The copy that the fold reads."""
@@ -63,6 +89,9 @@ class EntityRow:
     state: dict[str, Any] = field(default_factory=dict)
     occurred_at: datetime | None = None
     accepted_at: datetime | None = None
+    was_unfoldable: bool = False
+    unfoldable: str | None = None
+    """Why the newest rows could not be made into an event: the type of the error."""
 
 
 class OutboxKey(NamedTuple):
@@ -116,3 +145,5 @@ class Committed:
 
     results: list[Result]
     outbox: list[OutboxRow]
+    unfoldable: list[EntityRow]
+    """Entities whose rows were stored although no event could be made of them."""

@@ -128,7 +128,7 @@ class Recovery:
         for chunk in _chunks(self._history.events(positions, self._ends)):
             events = [event for found in chunk if (event := self._decoded(found)) is not None]
             highest = max([highest, *(event.version for event in events)])
-            self._store.transact(self._connection, [_as_request(events)], emit=False)
+            self._store.transact(self._connection, [as_request(events)], emit=False)
             count += len(events)
         self.identity = self._set_floor(max(highest, self._clock()) + FLOOR_MARGIN_MICROSECONDS)
         log.warning("mirror_history_read", count=count, floor=self.identity.floor)
@@ -179,12 +179,11 @@ def _chunks(records: Iterator[Found]) -> Iterator[list[Found]]:
         yield chunk
 
 
-def _as_request(events: Sequence[AnyEvent]) -> Request:
+def as_request(events: Sequence[AnyEvent]) -> Request:
     """The source rows of some events as changes, and their entities as ones to be emitted again."""
-    ordered = sorted(events, key=lambda event: event.version)  # where tokens tie, the mirror's own order decides
     changes = [
-        Change(event.tenant, row.record, row.key, row.values, event.entity_key, row.order, row.deleted)
-        for event in ordered
+        Change(event.tenant, row.record, row.key, row.values, event.entity_key, row.order, row.deleted, event.version)
+        for event in sorted(events, key=lambda event: event.version)
         for row in event.source_rows
     ]
     return Request(changes, "recovery", datetime.now(UTC), {event.entity_key for event in events})

@@ -1,8 +1,9 @@
 """Rule R2: when may a request be answered 2xx?
 
-When one read shows every source row of the request at its token or newer, and contained in a version that Kafka has. It is
-asked of the database and not of this process's memory, so it also holds for a duplicate of a change that is still on its way,
-for another process's change, and after a database that came back with less than it had.
+When one read shows every source row of the request at its token or newer, and contained in a version that Kafka has; what a row
+has left must have said so in Kafka, too. It is asked of the database and not of this process's memory, so it also holds for a
+duplicate of a change that is still on its way, for another process's change, and after a database that came back with less than
+it had.
 """
 
 from __future__ import annotations
@@ -36,13 +37,21 @@ def read(connection: Connection, requests: Sequence[Sequence[Change]]) -> list[S
     found = connection.execute(
         """select s.tenant, s.record, s.key, s.channel, s.incarnation, s.position, s.as_of_from, s.as_of_to, s.snapshot,
                   s.positions,
-                  s.applied_version <= e.published_version
-                  or exists (select from outbox o
-                              where (o.tenant, o.kind, o.key) = (e.tenant, e.kind, e.key)
-                                and o.version >= s.applied_version and o.dead_reason is not null)
+                  (e.key is null
+                   or s.applied_version <= e.published_version
+                   or exists (select from outbox o
+                               where (o.tenant, o.kind, o.key) = (e.tenant, e.kind, e.key)
+                                 and o.version >= s.applied_version and o.dead_reason is not null))
+                  and (s.left_entities = '[]' or not exists (
+                    select from jsonb_to_recordset(s.left_entities) as l (kind text, key text, version bigint)
+                      join entity x on (x.tenant, x.kind, x.key) = (s.tenant, l.kind, l.key)
+                     where x.published_version < l.version
+                       and not exists (select from outbox o
+                                        where (o.tenant, o.kind, o.key) = (x.tenant, x.kind, x.key)
+                                          and o.version >= l.version and o.dead_reason is not null)))
              from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, record, key)
              join source_row s using (tenant, record, key)
-             join entity e on (e.tenant, e.kind, e.key) = (s.tenant, s.entity_kind, s.entity_key)""",
+             left join entity e on (e.tenant, e.kind, e.key) = (s.tenant, s.entity_kind, s.entity_key)""",
         [text_array(key[column] for key in keys) for column in range(3)],
     )
     rows = {RowKey(*row[:3]): _Row(order.token(row[3:9]), row[9], row[10]) for row in found}

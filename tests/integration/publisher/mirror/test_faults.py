@@ -67,6 +67,25 @@ async def test_a_duplicate_of_an_unpublished_change_waits_too(hurt: Bench, own_b
     assert LogReader(hurt.kafka, hurt.topics).statuses(learner("1")) == ["enrolled"]
 
 
+async def test_a_duplicate_of_a_move_waits_for_what_the_entity_that_was_left_has_to_say(
+    hurt: Bench, own_broker: EmbeddedBroker
+) -> None:
+    left, joined = (enrollment_key("main", "PSUNV", "2258", "1001", person, "staff") for person in "AB")
+    async with hurt.writer(**IMPATIENT) as writer:
+        await writer.accept([assignment("1", "A", 1)], "peoplesoft")
+        own_broker.set_down()
+        with pytest.raises(Unavailable):
+            await writer.accept([assignment("1", "B", 2)], "peoplesoft")
+        with psycopg.connect(hurt.database_url) as connection:  # as if Kafka had taken only the other event
+            connection.execute("update mirror.entity set published_version = version where key = %s", [joined.key])
+            connection.execute("delete from mirror.outbox where key = %s", [joined.key])
+        with pytest.raises(Unavailable):
+            await writer.accept([assignment("1", "B", 2)], "peoplesoft")
+        own_broker.set_up()
+        await eventually(lambda: _taken(writer, assignment("1", "B", 2)))
+    assert LogReader(hurt.kafka, hurt.topics).statuses(left) == ["enrolled", "dropped"]
+
+
 async def test_readiness_tells_that_kafka_is_away(
     hurt: Bench, own_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,15 +226,15 @@ async def _run_and_kill(bench: Bench, failpoint: str) -> tuple[int | None, str]:
 async def _until_taken(writer: MirrorWriter, status: str) -> None:
     """Post a state as a source does: again, until it is taken."""
     wanted = change("1", status)
+    await eventually(lambda: _taken(writer, wanted))
 
-    async def taken() -> bool:
-        try:
-            await writer.accept([wanted], "peoplesoft")
-        except Unavailable:
-            return False
-        return True
 
-    await eventually(taken)
+async def _taken(writer: MirrorWriter, wanted: Change) -> bool:
+    try:
+        await writer.accept([wanted], "peoplesoft")
+    except Unavailable:
+        return False
+    return True
 
 
 async def _all_published(bench: Bench) -> bool:
