@@ -2,6 +2,7 @@
 # A real Apache Kafka (KRaft, one broker, loopback) without Docker: Maven gathers the jars, Java runs them.
 #   kafka.sh start   starts it unless it runs already; prints the bootstrap address, alone on stdout
 #   kafka.sh stop    stops it and forgets its data
+#   kafka.sh jars    only gathers the jars; prints their folder, alone on stdout
 # Everything lives in .run/kafka. KAFKA_PORT (default 19092) is the broker's port, the next one is the controller's.
 set -euo pipefail
 
@@ -102,8 +103,16 @@ stop() {
   rm -rf "$run/pid" "$run/address" "$run/data"
 }
 
+jars() {
+  mkdir -p "$run"
+  need_tools
+  gather_jars
+  echo "$run/libs"
+}
+
 case "${1:-}" in
   start) start ;;
   stop) stop ;;
-  *) fail "usage: kafka.sh start|stop" ;;
+  jars) jars ;;
+  *) fail "usage: kafka.sh start|stop|jars" ;;
 esac

@@ -1,0 +1,105 @@
+"""Pausing and killing whole process trees, and taking memory away."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import psutil  # type: ignore[import-untyped]
+
+
+def pause(*pids: int) -> None:
+    """SIGSTOP each process and its descendants. A process that has ended meanwhile is no error."""
+    for pid in pids:
+        for process in _family(pid):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGSTOP)
+
+
+def resume(*pids: int) -> None:
+    """SIGCONT, children first."""
+    for pid in pids:
+        for process in reversed(_family(pid)):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def paused(*pids: int) -> Iterator[None]:
+    """Stopped inside, and running again behind, in any case."""
+    pause(*pids)
+    try:
+        yield
+    finally:
+        resume(*pids)
+
+
+def is_paused(pid: int) -> bool:
+    """Whether the process is stopped by a signal."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def limit_memory(pid: int, more_bytes: int) -> None:
+    """Let the process map only so much more than it has (``RLIMIT_AS``)."""
+    limit = psutil.Process(pid).memory_info().vms + more_bytes
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+_TICKER = "import time\nwhile True:\n    print('tick', flush=True)\n    time.sleep(0.02)"
+_GREEDY = "input()\nhoard = bytearray(256 * 1024 * 1024)\nprint('took it', flush=True)"
+
+
+def prove_pause() -> None:
+    """A stopped process says nothing until it is continued; a killed one is gone."""
+    child = subprocess.Popen([sys.executable, "-c", _TICKER], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert child.stdout is not None
+    try:
+        child.stdout.readline()
+        pause(child.pid)
+        _until(lambda: is_paused(child.pid))
+        os.set_blocking(child.stdout.fileno(), False)
+        while child.stdout.read():
+            pass
+        time.sleep(0.2)
+        assert not child.stdout.read(), "a stopped process went on"
+        resume(child.pid)
+        _until(lambda: bool(child.stdout and child.stdout.read()))
+    finally:
+        child.kill()
+        assert child.wait(5) == -signal.SIGKILL
+        child.stdout.close()
+
+
+def prove_memory() -> None:
+    """A process under the limit cannot take 256 MiB."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _GREEDY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    limit_memory(child.pid, 64 * 1024 * 1024)
+    output, error = child.communicate("\n", timeout=20)
+    assert "took it" not in output
+    assert "MemoryError" in error
+
+
+def _until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
