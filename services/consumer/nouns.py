@@ -25,6 +25,8 @@ Origin = Literal["ours", "adopted", "foreign"]
 
 MissingKind = Literal["user", "section"]
 
+PRIORITY_SUSPECT = -1
+"""What nobody knows may give access that was taken away: it is looked at before all else."""
 PRIORITY_DROP = 0
 PRIORITY_INSTRUCTOR = 1
 PRIORITY_ADD = 2

@@ -13,6 +13,9 @@ from psycopg.rows import TupleRow
 
 Connection = psycopg.Connection[TupleRow]
 
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+"""What a database raises that is down, restarting, unreachable or, after a failover, read-only: wait and connect anew. Deadlocks
+and statements that took too long are among them; they have changed nothing either."""
 
 _NOTICE_A_DEAD_PEER: dict[str, str | int] = {
     "connect_timeout": 5,

@@ -24,9 +24,10 @@ FAULT = Backoff(first_seconds=0.5, factor=2, cap_seconds=60)
 """A seat whose call failed at the LMS."""
 PERMISSION = Backoff(first_seconds=30, factor=2, cap_seconds=900)
 """A seat that the token may not touch: somebody has to grant it, so asking often is noise."""
-PROBE = Backoff(first_seconds=1, factor=1.5, cap_seconds=30)
+PROBE = Backoff(first_seconds=1, factor=1.5, cap_seconds=900)
 """A missing object: usually it appears within seconds (its feed is on the way) or not today."""
 TOKEN = Backoff(first_seconds=1, factor=2, cap_seconds=30)
 """A whole token that is refused, revoked, or whose LMS is down."""
 WAIT_TIMER_SECONDS = 300.0
-"""A waiting seat asks for itself after this time, should its waking have been lost."""
+"""A waiting seat is looked at after this time, and again when twice the time has passed, should its waking have been lost."""
+WAIT_TIMER_CAP_SECONDS = 6 * 3600.0

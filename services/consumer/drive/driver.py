@@ -19,13 +19,12 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Literal, TypeVar, cast
 
-import psycopg
 import structlog
 
-from services.consumer.drive import intents, takeover, upkeep, waiting
+from services.consumer.drive import intents, takeover, upkeep
 from services.consumer.drive import lease as leases
 from services.consumer.drive.caller import Caller
 from services.consumer.drive.lease import Lease
@@ -33,17 +32,17 @@ from services.consumer.drive.listener import Listener
 from services.consumer.drive.observer import MetricsObserver, Observer
 from services.consumer.drive.orders import Order
 from services.consumer.drive.outcomes import LeaseLost, Recorded
-from services.consumer.drive.owner import Owner
+from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Bucket, Gate
+from services.consumer.drive.probing import Prober
 from services.consumer.drive.reactions import Settlement, react
 from services.consumer.drive.recorder import Recorder
 from services.consumer.drive.scheduler import Ready, Scheduler
 from services.consumer.drive.settings import DriveSettings, send_window_seconds, suspect_seconds
 from services.consumer.drive.takeover import Inherited
-from services.consumer.drive.waiting import Missing
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
-from services.consumer.targets.port import Presence, Target
+from services.consumer.targets.port import Target
 from services.kit.failpoints import failpoint
 from services.kit.postgres import Connection
 
@@ -51,14 +50,14 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _LOOK_PEOPLE = 512
-"""People in one look at the table: a tenth of a second of the fastest LMS, and small enough to order at once."""
+"""People in one look at the table, beside those under way: a tenth of a second of the fastest LMS, and few enough to order."""
 _TICK_SECONDS = 1.0
 """The table is looked at so often even if nobody calls."""
 _LEAST_WAIT_SECONDS = 0.005
 _RETRY_SECONDS = 0.25
 """Between attempts to reach a ledger that is away."""
-_PROBE_EVERY_SECONDS = 0.5
-_PROBES_AT_ONCE = 20
+_DEFECTS_BEFORE_DEAD = 3
+"""A seat that keeps hitting a defect of ours needs a person; its person's other seats need not wait for that."""
 _COUNT_EVERY_SECONDS = 5.0
 _TIDY_EVERY_SECONDS = 300.0
 
@@ -99,13 +98,12 @@ class Driver:
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()
         self._look_due = True
-        self._look_more = False
         self._look_at = 0.0
         self._lease: Lease | None = None
         self._lease_valid_until = 0.0
         self._attempts: dict[asyncio.Task[None], str] = {}
-        self._unrecorded: set[str] = set()
-        """Intents whose outcome the ledger refused: left open, so that nobody calls these people on a wrong belief."""
+        self._defects: dict[str, int] = {}
+        """Per seat the attempts in a row that ended in a defect of ours; seats without one are not in it."""
         self.turned_at = self._clock()
         """Monotonic time of the last turn of the loop, for liveness."""
 
@@ -144,17 +142,20 @@ class Driver:
     # The life of the process
 
     async def run(self) -> None:
-        """Take the lease whenever it is free and drive. Raises what is a defect of ours."""
+        """Take the lease whenever it is free and drive. Raises what is a defect of ours, whichever part of the work has it."""
         self._loop = asyncio.get_running_loop()
         self._listener.start()
-        recording = asyncio.create_task(self._recorder.run())
         try:
-            while not self._stopping.is_set():
-                lease = await self._acquired()
-                if lease is not None:
-                    await self._drive(lease)
+            async with asyncio.TaskGroup() as parts:
+                recording = parts.create_task(self._recorder.run())
+                while not self._stopping.is_set():
+                    lease = await self._acquired()
+                    if lease is not None:
+                        await self._drive(lease)
+                recording.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
         finally:
-            recording.cancel()
             self._listener.stop()
             for owner in (self._looking, self._recording, self._leasing, self._keeping):
                 await owner.close()
@@ -165,7 +166,7 @@ class Driver:
         self.turned_at = self._clock()
         ttl = self._settings.lease_seconds
         lease = None
-        with self._ledger_may_be_away("acquire"):
+        with ledger_may_be_away(self._name, "acquire"):
             lease = await self._leasing.run(lambda it: leases.acquire(it, self._name, self._owner_name, ttl))
         if lease is None:
             await _wait(self._stopping, min(_TICK_SECONDS, self._settings.lease_renew_seconds))
@@ -185,7 +186,8 @@ class Driver:
                 left = await self._until_done("inherit", self._keeping, lambda it: takeover.inherited(it, lease))
                 self._scheduler.block(one.person for one in left)
                 tasks.append(helpers.create_task(self._settle_inherited(lease, left)))
-                tasks.append(helpers.create_task(self._probe_missing()))
+                prober = Prober(self._name, self._caller, self._gate, self._keeping, self._wake)
+                tasks.append(helpers.create_task(prober.run()))
                 tasks.append(helpers.create_task(self._keep_up(lease)))
                 await self._work(lease)
                 await self._drain()
@@ -212,7 +214,7 @@ class Driver:
         if self._lost.is_set():
             log.warning("lease_lost", target=self._name, epoch=lease.epoch)
             return
-        with self._ledger_may_be_away("release"):
+        with ledger_may_be_away(self._name, "release"):
             await self._leasing.run(lambda it: leases.release(it, lease))
             log.info("lease_released", target=self._name, epoch=lease.epoch)
 
@@ -229,7 +231,7 @@ class Driver:
     async def _renewed(self, lease: Lease) -> bool:
         """False if the ledger did not answer. Validity counts from before we asked: the answer may be old when it comes."""
         asked_at = self._clock()
-        with self._ledger_may_be_away("renew"):
+        with ledger_may_be_away(self._name, "renew"):
             if await self._leasing.run(lambda it: leases.renew(it, lease, self._settings.lease_seconds)):
                 self._lease_valid_until = asked_at + self._settings.lease_seconds
             else:
@@ -245,7 +247,7 @@ class Driver:
             self.turned_at = self._clock()
             self._signal.clear()
             started = 0
-            with self._ledger_may_be_away("work"):
+            with ledger_may_be_away(self._name, "work"):
                 if self._must_look():
                     await self._look()
                 started = await self._start(lease)
@@ -253,16 +255,14 @@ class Driver:
                 await _wait(self._signal, self._idle_seconds())
 
     def _must_look(self) -> bool:
-        low = self._look_more and self._scheduler.runnable == 0
-        return self._look_due or low or self._clock() >= self._look_at
+        return self._look_due or self._scheduler.wants_a_look or self._clock() >= self._look_at
 
     async def _look(self) -> None:
         self._look_due = False
         self._look_at = self._clock() + _TICK_SECONDS
-        found = await self._looking.run(lambda it: intents.look(it, self._name, self._scheduler.blocked, _LOOK_PEOPLE))
-        self._scheduler.offer(found.rows)
-        # With more in the table than in the list, look again as soon as the list is used up; unless all of it is in flight.
-        self._look_more = found.more and self._scheduler.runnable > 0
+        people = _LOOK_PEOPLE + len(self._attempts)
+        found = await self._looking.run(lambda it: intents.look(it, self._name, self._scheduler.blocked, people))
+        self._scheduler.offer(found.rows, found.cut)
         if found.next_due_seconds is not None:
             self._look_at = min(self._look_at, self._clock() + found.next_due_seconds)
 
@@ -317,13 +317,13 @@ class Driver:
             settlement = react(order, attempt, random.random())  # noqa: S311  (spreads retries)
             recorded = await self._recorder.record(lease, settlement)
             failpoint("consumer.after_outcome")
+            self._defects.pop(order.key, None)
             self._tell(settlement, recorded)
         except Exception as error:
-            # A defect of ours in one seat; the others go on. Its intent stays open, and the next driver reads first.
+            # A defect of ours in one seat; the others go on. Its intent stays open until its deadline, then the seat is read.
+            self._defects[order.key] = self._defects.get(order.key, 0) + 1
             log.error("attempt_failed", target=self._name, exc_info=error)
         finally:
-            if recorded is None:
-                self._unrecorded.add(order.intent)
             still_ready = recorded is not None and recorded.ready
             self._look_due |= still_ready
             self._scheduler.finish(row, still_ready=still_ready)
@@ -351,27 +351,10 @@ class Driver:
         await self._close(lease, left, "inherited")
         self._scheduler.unblock(one.person for one in left)
 
-    async def _probe_missing(self) -> None:
-        while True:
-            with self._ledger_may_be_away("probe"):
-                due = await self._keeping.run(lambda it: waiting.due(it, self._name, _PROBES_AT_ONCE))
-                await asyncio.gather(*(self._probe(missing) for missing in due))
-            await asyncio.sleep(_PROBE_EVERY_SECONDS)
-
-    async def _probe(self, missing: Missing) -> None:
-        found = await self._caller.probe(missing.kind, missing.sis_id)
-        if isinstance(found, Presence) and found.exists:
-            woken = await self._keeping.run(lambda it: waiting.resolve(it, self._name, missing.kind, missing.sis_id))
-            log.info("object_appeared", target=self._name, waiting_on=missing.kind, count=woken)
-            self._wake()
-        else:
-            spread = random.random()  # noqa: S311
-            await self._keeping.run(lambda it: waiting.ask_again(it, self._name, missing, spread))
-
     async def _keep_up(self, lease: Lease) -> None:
         tidy_at = self._clock()
         while True:
-            with self._ledger_may_be_away("upkeep"):
+            with ledger_may_be_away(self._name, "upkeep"):
                 await self._settle_strays(lease)
                 self._observer.backlog(await self._keeping.run(lambda it: upkeep.backlog(it, self._name)))
                 if self._clock() >= tidy_at:
@@ -380,36 +363,47 @@ class Driver:
             await asyncio.sleep(_COUNT_EVERY_SECONDS)
 
     async def _settle_strays(self, lease: Lease) -> None:
-        """Our own intents that we know nothing of. The database forbids any call to their people until this is done."""
-        known = {*self._attempts.values(), *self._unrecorded}
+        """Our own intents that nobody works on. The database forbids any call to their people until this is done."""
+        known = set(self._attempts.values())
         left = await self._keeping.run(lambda it: takeover.strays(it, lease, known))
-        if left:
-            log.warning("intents_without_an_outcome", target=self._name, count=len(left))
-            await self._close(lease, left, "stray")
+        if not left:
+            return
+        log.warning("intents_without_an_outcome", target=self._name, count=len(left))
+        hopeless = {one.seat for one in left if self._defects.get(one.seat, 0) >= _DEFECTS_BEFORE_DEAD}
+        await self._close(lease, left, "stray", hopeless)
+        for seat in hopeless:
+            self._defects.pop(seat)
+            self._observer.died("defect")
+            log.error("seat_is_dead", target=self._name, reason="defect")
 
-    async def _close(self, lease: Lease, left: Collection[Inherited], reason: Literal["inherited", "stray"]) -> None:
+    async def _close(
+        self,
+        lease: Lease,
+        left: Collection[Inherited],
+        reason: Literal["inherited", "stray"],
+        hopeless: Collection[str] = (),
+    ) -> None:
+        doubt = self._suspect_seconds
         with contextlib.suppress(LeaseLost):
             await self._until_done(
                 reason,
                 self._keeping,
-                lambda it: takeover.close(it, lease, list(left), reason=reason, suspect_seconds=self._suspect_seconds),
+                lambda it: takeover.close(it, lease, list(left), reason=reason, suspect_seconds=doubt, hopeless=hopeless),
             )
         self._wake()
 
     async def _until_done(self, operation: str, owner: Owner, function: Callable[[Connection], T]) -> T:
         while True:
             self.turned_at = self._clock()
-            with self._ledger_may_be_away(operation):
+            with ledger_may_be_away(self._name, operation):
                 return await owner.run(function)
             await asyncio.sleep(_RETRY_SECONDS)
 
-    @contextlib.contextmanager
-    def _ledger_may_be_away(self, operation: str) -> Iterator[None]:
-        """The ledger being away is expected: nothing is lost, the caller goes on and tries again."""
-        try:
-            yield
-        except psycopg.OperationalError as error:
-            log.warning("ledger_away", target=self._name, operation=operation, error_type=type(error).__name__)
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What one part died of; the others were ended because of it."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -14,46 +14,73 @@ from psycopg.rows import TupleRow
 
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.orders import Order
-from services.consumer.drive.scheduler import Ready
+from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Lane, Ready
 from services.consumer.nouns import SATISFIED, Seat
 from services.kit.postgres import Connection, text_array
 
-_DUE = "work.state in ('pending', 'retrying', 'suspect', 'waiting')"
+_DUE = "work.state in ('pending', 'retrying', 'suspect')"
 _COMPANIONS = 8
 """The look at the table is bounded at so many seats per person on average."""
 
-# The most urgent people, each priority read from its own part of the index (one sort over a long backlog would cost tens of
-# milliseconds); then everything that is ready of these people, because an add may have to go before a removal. ``offset 0`` keeps
-# the planner, which knows nothing of a table that was never analysed, to one index probe per person.
-_READY = f"""
-with urgent as (
-  select person
-    from unnest('{{0,1,2,3,4}}'::smallint[]) as level (priority)
+# All lanes that have any work, by hopping through the index from one to the next.
+_LANES = f"""
+with recursive lane as (
+  (select priority, term from work where target = %(target)s and {_DUE} order by priority, term limit 1)
+  union all
+  select hop.priority, hop.term
+    from lane
    cross join lateral (
-     select work.person, work.priority, work.next_at
+     select priority, term from work
+      where target = %(target)s and {_DUE} and (priority, term) > (lane.priority, lane.term)
+      order by priority, term limit 1) as hop)
+"""  # noqa: S608  (constants of this module)
+
+# The people whose turn it is: each lane's longest due, from the index (one sort over a long backlog would cost tens of
+# milliseconds), in the proportion in which the scheduler serves the lanes, so that they are used up at about the same time.
+_TURNS = f"""
+{_LANES},
+sized as materialized (
+  select priority, term, least(%(limit)s, 2 * %(limit)s / count(*) over () + 8) as most from lane),
+found as materialized (
+  select sized.*, due.person, due.next_at,
+         row_number() over (partition by sized.priority, sized.term order by due.next_at) as place,
+         count(*) over (partition by sized.priority, sized.term) as listed
+    from sized
+   cross join lateral (
+     select work.person, work.next_at
        from work
-      where work.target = %(target)s and work.priority = level.priority and {_DUE} and work.next_at <= now()
-        and not work.person = any(%(blocked)s::text[])
+      where work.target = %(target)s and work.priority = sized.priority and work.term = sized.term
+        and {_DUE} and work.next_at <= now() and not work.person = any(%(blocked)s::text[])
       order by work.next_at
-      limit %(limit)s) as found
-   order by found.priority, found.next_at
-   limit %(limit)s)
-select work.seat, work.person, work.course, work.priority, extract(epoch from work.next_at)::float8, seat.desired <> 'active'
-  from (select distinct person from urgent) as people
+      limit sized.most) as due)
+select priority, term, person, place, listed, most
+  from found
+ order by place * case when priority = (select min(priority) from found) then 1 else {LESS_URGENT_EVERY - 1} end,
+          priority, next_at
+ limit %(limit)s
+"""  # noqa: S608  (constants of this module)
+
+# Everything that is ready of these people, because an add may have to go before a removal. ``offset 0`` keeps the planner, which
+# knows nothing of a table that was never analysed, to one index probe per person.
+_READY = f"""
+select work.seat, work.person, work.course, work.priority, work.term, extract(epoch from work.next_at)::float8,
+       seat.desired <> 'active'
+  from unnest(%(people)s::text[]) as people (person)
  cross join lateral (
    select * from work where work.target = %(target)s and work.person = people.person offset 0) as work
   join seat on seat.target = %(target)s and seat.seat = work.seat
  where {_DUE} and work.next_at <= now()
- limit %(limit)s * {_COMPANIONS}
+ limit %(limit)s
 """  # noqa: S608  (constants of this module)
 
-# The work of each priority that is next, from the index as well.
 _NEXT = f"""
+{_LANES}
 select extract(epoch from min(next_at) - now())::float8
-  from unnest('{{0,1,2,3,4}}'::smallint[]) as level (priority)
+  from lane
  cross join lateral (
    select work.next_at from work
-    where work.target = %(target)s and work.priority = level.priority and {_DUE} and work.next_at > now()
+    where work.target = %(target)s and work.priority = lane.priority and work.term = lane.term
+      and {_DUE} and work.next_at > now()
     order by work.next_at limit 1) as found
 """  # noqa: S608  (constants of this module)
 
@@ -94,19 +121,30 @@ class Look:
     """What a look at the work table showed."""
 
     rows: list[Ready]
-    more: bool
-    """The bound was reached."""
+    cut: frozenset[Lane]
+    """Lanes that have more."""
     next_due_seconds: float | None
-    """Until something else will be due by itself; None when nothing will."""
+    """Until something else will be due by itself; None when nothing will, or when there is more to do at once."""
 
 
 def look(connection: Connection, target: str, blocked: Collection[str], limit: int) -> Look:
-    """A bounded look at what is due: the most urgent people, with all that is due of them."""
-    parameters = {"target": target, "blocked": text_array(blocked), "limit": limit}
+    """A bounded look at what is due: `limit` people whose turn it is, with all that is due of them."""
     # Planned anew each time: with a generic plan the LIMIT costs several times more on a long table.
-    rows = connection.execute(_READY, parameters, prepare=False).fetchall()
-    soon = connection.execute(_NEXT, {"target": target}, prepare=False).fetchone()
-    return Look([Ready(*row) for row in rows], len(rows) >= limit, soon[0] if soon else None)
+    turns = connection.execute(
+        _TURNS, {"target": target, "blocked": text_array(blocked), "limit": limit}, prepare=False
+    ).fetchall()
+    taken: dict[Lane, tuple[int, bool]] = {}
+    for priority, term, _, place, listed, most in turns:
+        lane = Lane(priority, term)
+        taken[lane] = max(taken.get(lane, (0, False)), (place, place < listed or listed >= most))
+    cut = frozenset(lane for lane, (_, more) in taken.items() if more)
+    rows: list[TupleRow] = []
+    if turns:
+        people = text_array({person for _, _, person, *_ in turns})
+        parameters = {"target": target, "people": people, "limit": limit * _COMPANIONS}
+        rows = connection.execute(_READY, parameters).fetchall()
+    soon = None if cut else connection.execute(_NEXT, {"target": target}, prepare=False).fetchone()
+    return Look([Ready(*row) for row in rows], cut, soon[0] if soon else None)
 
 
 def new_ids(count: int) -> list[str]:

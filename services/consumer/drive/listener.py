@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import psycopg
 import structlog
 
 from services.consumer.ledger import database
 from services.consumer.nouns import WORK_CHANNEL
+from services.kit.postgres import AWAY
 
 log = structlog.get_logger()
 _LOOK_UP_SECONDS = 0.2
@@ -44,7 +44,7 @@ class Listener:
         while not self._stopping.is_set():
             try:
                 self._listen()
-            except psycopg.OperationalError as error:
+            except AWAY as error:
                 log.warning("listener_disconnected", target=self._target, error_type=type(error).__name__)
                 self._stopping.wait(_RETRY_SECONDS)
 

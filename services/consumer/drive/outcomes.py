@@ -15,7 +15,7 @@ import orjson
 from services.consumer.drive import waiting
 from services.consumer.drive.lease import HOLDS, Lease
 from services.consumer.drive.reactions import Settlement
-from services.consumer.nouns import PRIORITY_REPAIR, SATISFIED, Effect
+from services.consumer.nouns import PRIORITY_REPAIR, PRIORITY_SUSPECT, SATISFIED, Effect
 from services.kit.postgres import Connection, text_array
 
 
@@ -69,7 +69,8 @@ _WILL_SATISFY = SATISFIED.replace("seat.applied", "coalesce(closed.applied, seat
 # `after`: a suspect seat is cleared only by a read that began after its time, saw the same number of unknown calls, and was
 #   followed by no change; every change starts the time anew.
 # `verdict`: judged by what is desired now, not by what the attempt was for. A decision made meanwhile has set the work row as
-#   it wants it; then the row is left alone unless the seat is as wanted already.
+#   it wants it; then the row is left alone unless the seat is as wanted already. A seat of which nobody knows what it is goes
+#   before all others; one that a recovery or a verification doubts, with all the rest of the ledger, keeps its place.
 _RECORD = f"""
 with input as (
   select * from unnest({_INPUT}) as input ({", ".join(_COLUMNS)})),
@@ -103,7 +104,7 @@ after as (
   returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.effect,
             seat.accepted_at, seat.suspect_until, seat.fence, {SATISFIED} as satisfied, closed.asked = seat.decision as same,
             closed.intent, closed.outcome, closed.next, closed.delay, closed.attempts, closed.waits_kind, closed.waits_object,
-            closed.priority, closed.detail),
+            closed.priority, closed.late, closed.detail),
 verdict as (
   select after.*,
          satisfied and suspect_until is null and fence is null and not must_verify as settled,
@@ -112,6 +113,8 @@ verdict as (
               when next = 'wait' then 'waiting'
               when next = 'dead' then 'dead'
               else 'pending' end as work_state,
+         case when late or (satisfied and suspect_until is not null and priority < {PRIORITY_REPAIR}) then {PRIORITY_SUSPECT}
+              else priority end as turn,
          case when not satisfied then clock_timestamp() + delay * interval '1 s'
               when suspect_until is not null then suspect_until
               when must_verify then clock_timestamp()
@@ -124,16 +127,17 @@ gone as (
 kept as (
   insert into work (target, seat, tenant, person, course, state, priority, next_at, attempts, reason, read_first,
                     waits_kind, waits_object)
-  select target, seat, tenant, person, course, work_state, priority, due, case when satisfied then 0 else attempts end,
+  select target, seat, tenant, person, course, work_state, turn, due, case when satisfied then 0 else attempts end,
          case when not satisfied then outcome end, must_verify,
          case when work_state = 'waiting' then waits_kind end, case when work_state = 'waiting' then waits_object end
     from verdict where not settled and (same or satisfied)
       on conflict (target, seat) do update
-     set state = excluded.state, next_at = excluded.next_at, attempts = excluded.attempts, reason = excluded.reason,
-         read_first = excluded.read_first, waits_kind = excluded.waits_kind, waits_object = excluded.waits_object),
+     set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, attempts = excluded.attempts,
+         reason = excluded.reason, read_first = excluded.read_first, waits_kind = excluded.waits_kind,
+         waits_object = excluded.waits_object),
 restored as (
   insert into work (target, seat, tenant, person, course, state, priority, next_at)
-  select target, seat, tenant, person, course, 'pending', priority, clock_timestamp()
+  select target, seat, tenant, person, course, 'pending', turn, clock_timestamp()
     from verdict where not same and not satisfied
       on conflict (target, seat) do nothing),
 told as (
@@ -168,7 +172,8 @@ told as (
 insert into work as old (target, seat, tenant, person, course, state, priority, next_at)
 select target, seat, tenant, person, course, 'pending', %(priority)s, clock_timestamp() from marked
     on conflict (target, seat) do update
-   set state = 'pending', next_at = least(old.next_at, clock_timestamp()), waits_kind = null, waits_object = null
+   set state = 'pending', priority = excluded.priority, next_at = least(old.next_at, clock_timestamp()),
+       waits_kind = null, waits_object = null
  where old.state in ('pending', 'retrying', 'waiting', 'suspect')
 """
 
@@ -201,7 +206,7 @@ def mark_suspect(connection: Connection, target: str, seats: Sequence[str], *, r
             "seats": text_array(seats),
             "reason": reason,
             "suspect_seconds": suspect_seconds,
-            "priority": PRIORITY_REPAIR,
+            "priority": PRIORITY_SUSPECT,
         }
         connection.execute(_SUSPECT, parameters)
 

@@ -4,15 +4,18 @@ and a connection never has to be shared."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import psycopg
+import structlog
 
 from services.consumer.ledger import database
-from services.kit.postgres import Connection
+from services.kit.postgres import AWAY, Connection
 
+log = structlog.get_logger()
 T = TypeVar("T")
 _STATEMENT_SECONDS = 10.0
 """A statement that takes longer is ended by the server: a hanging database must not hold the driver for good."""
@@ -42,8 +45,9 @@ class Owner:
             self._connection = self._connect()
         try:
             return function(self._connection)
-        except psycopg.Error:
-            if self._connection.broken or self._connection.closed:
+        except psycopg.Error as error:
+            # Read-only: this was the primary; the next connection may find the one that is it now.
+            if self._connection.broken or self._connection.closed or isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                 self._disconnect()
             raise
 
@@ -57,3 +61,12 @@ class Owner:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@contextlib.contextmanager
+def ledger_may_be_away(target: str, operation: str) -> Iterator[None]:
+    """The ledger being away is expected: nothing is lost, the caller goes on and tries again."""
+    try:
+        yield
+    except AWAY as error:
+        log.warning("ledger_away", target=target, operation=operation, error_type=type(error).__name__)

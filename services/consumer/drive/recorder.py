@@ -15,10 +15,18 @@ from services.consumer.drive.lease import Lease
 from services.consumer.drive.outcomes import LeaseLost, Recorded
 from services.consumer.drive.owner import Owner
 from services.consumer.drive.reactions import Settlement
+from services.kit.postgres import AWAY
 
 log = structlog.get_logger()
 _MOST_AT_ONCE = 200
 _RETRY_SECONDS = 0.25
+
+
+class OutcomeRefused(RuntimeError):
+    """The ledger took this outcome for wrong. Its intent stays open, so that nobody calls its person on a wrong belief, until its
+    deadline; then its seat is read."""
+
+
 _Waiting = tuple[Lease, Settlement, asyncio.Future[Recorded | None]]
 
 
@@ -31,12 +39,9 @@ class Recorder:
         self._suspect_seconds = suspect_seconds
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
-        self.defects = 0
-        """Settlements that the ledger refused for a reason other than the database being away; their intents stay open, and
-        their seats untouched, until another driver reads them."""
 
     async def record(self, lease: Lease, settlement: Settlement) -> Recorded | None:
-        """What the ledger made of it; None if it is not ours to record (any more)."""
+        """What the ledger made of it; None if it is not ours to record (any more). Raises `OutcomeRefused`."""
         future: asyncio.Future[Recorded | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((lease, settlement, future))
         self._arrived.set()
@@ -67,15 +72,16 @@ class Recorder:
                 for one in batch:
                     await self._record(lease, [one])
                 return
-            self.defects += 1
             log.error("outcome_refused_by_the_ledger", target=lease.target, outcome=settlements[0].outcome, exc_info=error)
+            _refuse(batch[0][2])
+            return
         for _, settlement, future in batch:
             if not future.done():
                 future.set_result(recorded.get(settlement.order.intent))
 
     async def _persistently(self, lease: Lease, settlements: Sequence[Settlement]) -> dict[str, Recorded]:
         while True:
-            with contextlib.suppress(psycopg.OperationalError):
+            with contextlib.suppress(*AWAY):
                 # Among them deadlocks and cancelled statements; recording twice changes nothing.
                 return await self._owner.run(
                     lambda connection: outcomes.record(connection, lease, settlements, suspect_seconds=self._suspect_seconds)
@@ -88,7 +94,7 @@ class Recorder:
         touched = sorted({settlement.order.key for settlement in settlements if settlement.touched})
         log.warning("lease_lost_after_sending", target=lease.target, count=len(touched))
         while touched:
-            with contextlib.suppress(psycopg.OperationalError):
+            with contextlib.suppress(*AWAY):
                 await self._owner.run(
                     lambda connection: outcomes.mark_suspect(
                         connection, lease.target, touched, reason="lease_lost", suspect_seconds=self._suspect_seconds
@@ -96,3 +102,8 @@ class Recorder:
                 )
                 return
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _refuse(future: asyncio.Future[Recorded | None]) -> None:
+    if not future.done():
+        future.set_exception(OutcomeRefused())

@@ -1,13 +1,28 @@
-"""Who is called next: drops before instructors before adds before claims before repair, one call per person at a time, and
-within one person and course an add before a removal. Pure and bounded: it holds what the last look at the work table showed.
+"""Who is called next: suspicions before drops before instructors before adds before claims before repair, the terms of one
+priority in turn, one call per person at a time, and within one person and course an add before a removal.
+
+No backlog holds up all the others for good: every fifth call goes to a less urgent priority, if one has anything to do.
+
+Pure and bounded: it holds what the last look at the work table showed.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+LESS_URGENT_EVERY = 5
+"""So many calls apart is one that goes to another priority than the most urgent one."""
+
+
+class Lane(NamedTuple):
+    """What takes turns with the other terms of its priority."""
+
+    priority: int
+    term: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +34,7 @@ class Ready:
     course: str | None
     """None while the SIS has not said; then no other seat is known to be of the same course."""
     priority: int
+    term: str
     next_at: float
     """Seconds since the epoch; the longest due goes first among equals."""
     removes: bool
@@ -30,11 +46,19 @@ class Scheduler:
     def __init__(self) -> None:
         self._plans: dict[str, list[tuple[Ready, int]]] = {}
         """Per person the seats with their effective priority, the next one last."""
-        self._queue: list[tuple[int, float, str, str]] = []
+        self._queues: dict[int, dict[str, list[tuple[float, str, str]]]] = {}
+        """Per priority and term a heap; none of them is empty."""
+        self._runnable = 0
+        self._cut: set[Lane] = set()
+        """Lanes with a queue here, and more in the table."""
+        self._ran_out = False
         self._busy: set[str] = set()
         self._seats: set[str] = set()
         """Seats handed out and not finished."""
         self._blocked: frozenset[str] = frozenset()
+        self._turns = 0
+        self._last_turns: dict[Lane, int] = {}
+        self._urgent_in_a_row = 0
 
     @property
     def blocked(self) -> frozenset[str]:
@@ -52,10 +76,13 @@ class Scheduler:
     def clear(self) -> None:
         """Forget what is ready; what was handed out stays handed out."""
         self._plans.clear()
-        self._queue.clear()
+        self._queues.clear()
+        self._runnable = 0
+        self._cut.clear()
+        self._ran_out = False
 
-    def offer(self, rows: Iterable[Ready]) -> None:
-        """Replace what is ready by a fresh look at the table."""
+    def offer(self, rows: Iterable[Ready], cut: Collection[Lane] = ()) -> None:
+        """Replace what is ready by a fresh look at the table, which has more to show of the lanes in `cut`."""
         self.clear()
         by_person: defaultdict[str, list[Ready]] = defaultdict(list)
         for row in rows:
@@ -65,12 +92,15 @@ class Scheduler:
             self._plans[person] = plan(mine)[::-1]
             if person not in self._busy:
                 self._enqueue(person)
+        self._cut = {lane for lane in cut if lane.term in self._queues.get(lane.priority, {})}
+        present = {Lane(priority, term) for priority, terms in self._queues.items() for term in terms}
+        self._last_turns = {lane: turn for lane, turn in self._last_turns.items() if lane in present}
 
     def take(self, count: int) -> list[Ready]:
-        """Up to `count` seats of different people, the most urgent first; each has to be given back with `finish`."""
+        """Up to `count` seats of different people, those whose turn it is first; each has to be given back with `finish`."""
         taken: list[Ready] = []
-        while self._queue and len(taken) < count:
-            _, _, _, person = heapq.heappop(self._queue)
+        while self._queues and len(taken) < count:
+            person = self._dequeue(self._next_lane())
             row, _ = self._plans[person].pop()
             self._busy.add(person)
             self._seats.add(row.seat)
@@ -90,11 +120,47 @@ class Scheduler:
     @property
     def runnable(self) -> int:
         """How many people could be taken now."""
-        return len(self._queue)
+        return self._runnable
+
+    @property
+    def wants_a_look(self) -> bool:
+        """A lane has used up what the last look showed of it, and the table has more."""
+        return self._ran_out
+
+    def _next_lane(self) -> Lane:
+        """The priority whose turn it is, and of its terms the one that has waited longest for one."""
+        priority = min(self._queues)
+        others = self._queues.keys() - {priority}
+        if others and self._urgent_in_a_row >= LESS_URGENT_EVERY - 1:
+            self._urgent_in_a_row = 0
+            return min((self._longest_without(other) for other in others), key=self._last_turn)
+        self._urgent_in_a_row += 1
+        return self._longest_without(priority)
+
+    def _longest_without(self, priority: int) -> Lane:
+        return min((Lane(priority, term) for term in self._queues[priority]), key=self._last_turn)
+
+    def _last_turn(self, lane: Lane) -> tuple[int, Lane]:
+        return self._last_turns.get(lane, -1), lane
 
     def _enqueue(self, person: str) -> None:
         row, priority = self._plans[person][-1]
-        heapq.heappush(self._queue, (priority, row.next_at, row.seat, person))
+        queue = self._queues.setdefault(priority, {}).setdefault(row.term, [])
+        heapq.heappush(queue, (row.next_at, row.seat, person))
+        self._runnable += 1
+
+    def _dequeue(self, lane: Lane) -> str:
+        terms = self._queues[lane.priority]
+        _, _, person = heapq.heappop(terms[lane.term])
+        self._turns += 1
+        self._last_turns[lane] = self._turns
+        self._runnable -= 1
+        if not terms[lane.term]:
+            del terms[lane.term]
+            self._ran_out |= lane in self._cut
+        if not terms:
+            del self._queues[lane.priority]
+        return person
 
 
 def plan(rows: Sequence[Ready]) -> list[tuple[Ready, int]]:

@@ -38,7 +38,18 @@ select intent::text, seat, person, call, 0::float8
 _CLOSE = """
 update intent set closed_at = clock_timestamp(), outcome = %s
  where target = %s and intent = any(%s::uuid[]) and closed_at is null
-returning seat, call
+returning seat, call, decision
+"""
+# A decision made meanwhile is another attempt.
+_BURY = """
+with dead as (
+  update work set state = 'dead', reason = 'defect', waits_kind = null, waits_object = null
+    from seat, unnest(%(seats)s::text[], %(decisions)s::bigint[]) as hopeless (seat, decision)
+   where work.target = %(target)s and work.seat = hopeless.seat
+     and seat.target = work.target and seat.seat = work.seat and seat.decision = hopeless.decision
+  returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.version)
+insert into history (tenant, person, section, target, seat, what, version, detail)
+select tenant, person, section, target, seat, 'dead', version, jsonb_build_object('outcome', 'defect') from dead
 """
 
 
@@ -61,12 +72,18 @@ def close(
     *,
     reason: Literal["inherited", "stray"],
     suspect_seconds: float,
+    hopeless: Collection[str] = (),
 ) -> None:
-    """Close such intents after their deadline; seats that they may have changed become suspect. Raises `LeaseLost`."""
+    """Close such intents after their deadline; seats that they may have changed become suspect, and those that are `hopeless`
+    dead letters. Raises `LeaseLost`."""
     with connection.transaction():
         if connection.execute(HOLDS, {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}).fetchone() is None:
             raise LeaseLost
         lock_seats(connection, lease.target, [one.seat for one in left])
         rows = connection.execute(_CLOSE, [reason, lease.target, text_array(one.intent for one in left)]).fetchall()
-        written = [seat for seat, call in rows if call == "write"]
+        written = [seat for seat, call, _ in rows if call == "write"]
         mark_suspect(connection, lease.target, written, reason=reason, suspect_seconds=suspect_seconds)
+        dead = [(seat, str(decision)) for seat, _, decision in rows if seat in hopeless]
+        if dead:
+            seats, decisions = (text_array(column) for column in zip(*dead, strict=True))
+            connection.execute(_BURY, {"target": lease.target, "seats": seats, "decisions": decisions})

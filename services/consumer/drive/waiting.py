@@ -1,7 +1,8 @@
 """Waiting for what the LMS lacks: one row and one probe schedule per missing object, whoever waits for it.
 
 A waking must not get lost: a seat starts to wait in a transaction that locks the object's row and looks whether it was resolved
-after the seat's call began; waking locks the same row first. Locks are taken seats before dependencies before work.
+after the seat's call began; waking locks the same row first. Locks are taken seats before dependencies before work. Should one
+get lost all the same, the seat's own timer finds that nobody asks for its object. While somebody does, the timer costs no call.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from services.consumer.drive.backoff import PROBE
+from services.consumer.drive.backoff import PROBE, WAIT_TIMER_CAP_SECONDS, WAIT_TIMER_SECONDS
 from services.consumer.drive.reactions import Settlement
 from services.consumer.nouns import MissingKind
 from services.kit.postgres import Connection, text_array
@@ -47,6 +48,12 @@ select kind, object, probes from dependency
  where target = %s and state = 'missing' and next_probe_at <= clock_timestamp()
  order by next_probe_at limit %s for update skip locked
 """
+# `dependency_young` is the index over them.
+_DUE_YOUNG = """
+select kind, object, probes from dependency
+ where target = %s and state = 'missing' and probes < 6 and next_probe_at <= clock_timestamp()
+ order by next_probe_at limit %s for update skip locked
+"""
 # A statement of its own: its snapshot is younger than the locks, so it sees whoever began to wait before them.
 _DROP_UNNEEDED = """
 delete from dependency
@@ -65,16 +72,52 @@ _RESOLVE = """
 update dependency set state = 'resolved', resolved_at = clock_timestamp()
  where target = %s and kind = %s and object = %s and state = 'missing'
 """
+# Locked in the order in which everybody locks work.
 _WAKE = """
-with woken as (
+with asleep as (
+  select target, seat from work
+   where target = %(target)s and state = 'waiting' and waits_kind = %(kind)s and waits_object = %(object)s
+   order by target, seat limit %(limit)s for update),
+woken as (
   update work set state = 'pending', next_at = clock_timestamp(), waits_kind = null, waits_object = null
-   where target = %s and state = 'waiting' and waits_kind = %s and waits_object = %s
-  returning target, seat)
+    from asleep where (work.target, work.seat) = (asleep.target, asleep.seat)
+  returning work.target, work.seat)
 insert into history (tenant, person, section, target, seat, what, version, detail)
 select seat.tenant, seat.person, seat.section, seat.target, seat.seat, 'woken', seat.version,
-       jsonb_build_object('waited_for', %s::text)
+       jsonb_build_object('waited_for', %(kind)s::text)
   from woken join seat on seat.target = woken.target and seat.seat = woken.seat
 """
+_ASLEEP_IN_VAIN = """
+select kind, object from dependency
+ where target = %(target)s and state = 'resolved'
+   and exists (select from work
+                where work.target = %(target)s and work.state = 'waiting'
+                  and work.waits_kind = dependency.kind and work.waits_object = dependency.object)
+"""
+# The next timer doubles the age, give or take a quarter.
+_TIMERS = f"""
+with due as materialized (
+  select target, seat from work
+   where target = %(target)s and state = 'waiting' and next_at <= clock_timestamp()
+   order by next_at limit %(limit)s for update skip locked),
+told as (
+  select work.*, dependency.object is null as lost
+    from due join work using (target, seat)
+    left join dependency on dependency.target = work.target and dependency.kind = work.waits_kind
+                        and dependency.object = work.waits_object and dependency.state = 'missing')
+update work
+   set state = case when lost then 'pending' else 'waiting' end,
+       next_at = clock_timestamp() + case
+         when lost then interval '0'
+         else least(greatest(clock_timestamp() - told.created_at, {WAIT_TIMER_SECONDS} * interval '1 s'),
+                    {WAIT_TIMER_CAP_SECONDS} * interval '1 s') * (0.75 + random() / 2) end,
+       waits_kind = case when not lost then told.waits_kind end,
+       waits_object = case when not lost then told.waits_object end
+  from told where (work.target, work.seat) = (told.target, told.seat)
+returning lost
+"""  # noqa: S608  (constants of this module)
+_AT_ONCE = 2000
+"""Seats in one transaction: well below a second, and the locks are short."""
 
 
 def settle_waits(connection: Connection, target: str, settlements: Sequence[Settlement]) -> list[Settlement]:
@@ -97,10 +140,12 @@ def settle_waits(connection: Connection, target: str, settlements: Sequence[Sett
     return settled
 
 
-def due(connection: Connection, target: str, limit: int) -> list[Missing]:
-    """Objects to ask for now; those that nobody waits for any more are forgotten."""
+def due(connection: Connection, target: str, limit: int, *, young: bool) -> list[Missing]:
+    """Objects to ask for now, those that were asked for few times if `young`, else the longest due; those that nobody waits for
+    any more are forgotten."""
     with connection.transaction():
-        found = [Missing(*row) for row in connection.execute(_DUE, [target, limit]).fetchall()]
+        rows = connection.execute(_DUE_YOUNG if young else _DUE, [target, limit]).fetchall()
+        found = [Missing(*row) for row in rows]
         if not found:
             return []
         parameters = {
@@ -119,8 +164,32 @@ def ask_again(connection: Connection, target: str, missing: Missing, random: flo
 
 
 def resolve(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
-    """The object is there: wake everybody who waits for it. How many that were."""
+    """The object is there: wake everybody who waits for it. How many that were. `wake_left` ends what a crash interrupts."""
     with connection.transaction():
         if connection.execute(_RESOLVE, [target, kind, sis_id]).rowcount == 0:
             return 0
-        return connection.execute(_WAKE, [target, kind, sis_id, kind]).rowcount
+        woken = _wake(connection, target, kind, sis_id)
+    return woken + (_wake_all(connection, target, kind, sis_id) if woken == _AT_ONCE else 0)
+
+
+def wake_left(connection: Connection, target: str) -> None:
+    """Wake those whose object is there already; for the beginning, and after the ledger was away."""
+    for kind, sis_id in connection.execute(_ASLEEP_IN_VAIN, {"target": target}).fetchall():
+        _wake_all(connection, target, kind, sis_id)
+
+
+def look_at_timers(connection: Connection, target: str) -> int:
+    """Seats whose timer ended and whose object nobody asks for try again; how many. The others' timers start over."""
+    rows = connection.execute(_TIMERS, {"target": target, "limit": _AT_ONCE}).fetchall()
+    return sum(lost for (lost,) in rows)
+
+
+def _wake_all(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
+    total = 0
+    while woken := _wake(connection, target, kind, sis_id):
+        total += woken
+    return total
+
+
+def _wake(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
+    return connection.execute(_WAKE, {"target": target, "kind": kind, "object": sis_id, "limit": _AT_ONCE}).rowcount

@@ -211,11 +211,11 @@ def test_an_object_that_nobody_waits_for_is_not_asked_for(ledger: SeatLedger) ->
     settlement = react(order, Attempt(NotThere("user"), None, wrote=True), 0)
     outcomes.record(ledger.connection, mine, [settlement], suspect_seconds=60)
     ledger.connection.execute("update dependency set next_probe_at = clock_timestamp()")
-    assert len(waiting.due(ledger.connection, TARGET, 10)) == 1
+    assert len(waiting.due(ledger.connection, TARGET, 10, young=False)) == 1
 
     ledger.want(seat_of("p1"), "deleted")  # decided anew: the work waits for nothing now
 
-    assert waiting.due(ledger.connection, TARGET, 10) == []
+    assert waiting.due(ledger.connection, TARGET, 10, young=True) == []
     assert ledger.one("select count(*) from dependency") == 0
 
 

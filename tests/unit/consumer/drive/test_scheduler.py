@@ -11,6 +11,7 @@ from services.consumer.drive.scheduler import Ready, Scheduler, plan
 
 PEOPLE = ("ann", "bob", "cho")
 COURSES = ("algebra", "biology", None)
+TERMS = ("spring", "fall")
 
 
 @st.composite
@@ -22,6 +23,7 @@ def backlogs(draw: st.DrawFn) -> list[Ready]:
             person=draw(st.sampled_from(PEOPLE)),
             course=draw(st.sampled_from(COURSES)),
             priority=draw(st.integers(0, 4)),
+            term=draw(st.sampled_from(TERMS)),
             next_at=float(draw(st.integers(0, 5))),
             removes=draw(st.booleans()),
         )
@@ -35,10 +37,11 @@ def ready(
     *,
     course: str | None = "algebra",
     priority: int = 2,
+    term: str = "spring",
     next_at: float = 0.0,
     removes: bool = False,
 ) -> Ready:
-    return Ready(seat, person, course, priority, next_at, removes)
+    return Ready(seat, person, course, priority, term, next_at, removes)
 
 
 def offered(*rows: Ready) -> Scheduler:
