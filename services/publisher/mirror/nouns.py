@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypedDict
@@ -93,6 +93,11 @@ class EntityRow:
     unfoldable: str | None = None
     """Why the newest rows could not be made into an event: the type of the error."""
 
+    def lacks(self, claim: Claim) -> bool:
+        """Whether the history of this entity that the claim comes from is not ours."""
+        same = self.version == claim.version and self.content_hash == claim.content_hash
+        return self.version <= claim.version and not same
+
 
 class OutboxKey(NamedTuple):
     """One version of one entity."""
@@ -114,6 +119,15 @@ class OutboxRow:
     value: bytes
 
 
+class Claim(NamedTuple):
+    """An event of ours that a ledger has, in short."""
+
+    version: int
+    content_hash: str
+    has_rows: bool
+    """It carries source rows, and this request brings them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What one caller asks of a transaction."""
@@ -124,6 +138,8 @@ class Request:
     accepted_at: datetime
     republish: Collection[EntityKey] = ()
     """Entities that get a new version even when nothing changed."""
+    returned: Mapping[EntityKey, Claim] = field(default_factory=dict)
+    """What a ledger gave back. An entity that the mirror has lost this event of gets a version above it (rule R1)."""
 
 
 @dataclass(slots=True)

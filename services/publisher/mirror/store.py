@@ -159,12 +159,13 @@ class _Transaction:
         """Everything between begin and commit."""
         keys = {row_key(change) for request in requests for change in request.changes}
         wanted = {change.entity for request in requests for change in request.changes if change.entity is not None}
-        wanted.update(*(request.republish for request in requests))
+        wanted.update(*(request.republish for request in requests), *(request.returned for request in requests))
         owners = self._owners(keys)
         self._lock(wanted.union(hints, (entity for entity in owners.values() if entity is not None)))
         self._read_rows()
         self._read_homeless([key for key, entity in owners.items() if entity is None])
         self._refuse_moved(keys)
+        self._rise_above_claims(requests)
         results = [self._apply(number, request) for number, request in enumerate(requests)]
         outbox = self._issue(requests)
         self._write_rows()
@@ -245,6 +246,12 @@ class _Transaction:
         if elsewhere:
             raise _Moved({entity for entity in elsewhere.values() if entity is not None})
 
+    def _rise_above_claims(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            for key, claim in request.returned.items():
+                entity = self._entities[key]
+                entity.next_version = max(entity.next_version, claim.version + 1)
+
     # --- deciding ---------------------------------------------------------------------------------------------------
 
     def _apply(self, number: int, request: Request) -> Result:
@@ -306,7 +313,7 @@ class _Transaction:
 
     def _issue(self, requests: Sequence[Request]) -> list[OutboxRow]:
         """Fold what was touched; give a version to what differs from before."""
-        forced = {entity for request in requests for entity in request.republish}
+        forced = {entity for request in requests for entity in request.republish} | self._lost(requests)
         touched = forced.union(*(touch.entities for touch in self._touches))
         rows_of: dict[EntityKey, list[StoredRow]] = {entity: [] for entity in touched}
         for _, row in sorted(self._rows.items()):
@@ -320,6 +327,20 @@ class _Transaction:
             elif (event := self._next_event(self._entities[key], rows_of[key], causes[key], key in forced)) is not None:
                 outbox.append(event)
         return outbox
+
+    def _lost(self, requests: Sequence[Request]) -> set[EntityKey]:
+        """Entities of which a ledger has an event that this mirror has not; asked again, nothing is left to be done.
+
+        An event without rows says that they belong elsewhere. Where the mirror still has some, the entity that they went to comes
+        back as well, and takes them along; until then they would bring to life what is gone.
+        """
+        with_rows = {row.entity for row in self._rows.values()}
+        return {
+            key
+            for request in requests
+            for key, claim in request.returned.items()
+            if (claim.has_rows or key not in with_rows) and self._entities[key].lacks(claim)
+        }
 
     def _next_event(self, entity: EntityRow, rows: Sequence[StoredRow], cause: Request, forced: bool) -> OutboxRow | None:
         """The entity's new version, None when there is nothing to say or it cannot be said."""
@@ -374,7 +395,7 @@ class _Transaction:
             for entity in touch.entities:
                 causes.setdefault(entity, requests[touch.request])
         for request in requests:
-            for entity in request.republish:
+            for entity in (*request.republish, *request.returned):
                 causes.setdefault(entity, request)
         return causes
 
@@ -509,7 +530,8 @@ class _Transaction:
             for key, entity in self._entities.items()
             if entity.issued
         }
-        events = [{issued[key] for key in request.republish if key in issued} for request in requests]
+        named = [(*request.republish, *request.returned) for request in requests]
+        events = [{issued[key] for key in keys if key in issued} for keys in named]
         for touch in self._touches:
             mine = {issued[key] for key in touch.entities if key in issued}
             results[touch.request].changed += bool(mine)
