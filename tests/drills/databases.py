@@ -17,7 +17,7 @@ _USER = "pgserver" if os.geteuid() == 0 else None
 """PostgreSQL does not run as root. The wheel makes this user."""
 _SETTINGS = {
     "listen_addresses": "'127.0.0.1'",
-    "max_wal_size": "'4GB'",
+    "max_wal_size": "'256MB'",
     "log_min_messages": "warning",
     "shared_buffers": "'64MB'",
     "wal_level": "replica",

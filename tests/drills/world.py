@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ from services.sandbox.sis.client import Poster
 from services.sandbox.sis.morning import plan_morning
 from tests.drills.brokers import Brokers
 from tests.drills.databases import Server
-from tests.drills.injectors import signals
+from tests.drills.injectors import disk, signals
 from tests.drills.injectors.proxy import Link, Network
 from tests.drills.supervisor import Part, Supervisor
 from tests.drills.traffic import Traffic
@@ -48,6 +48,7 @@ CONSUMER = {
 CONVERGE_SECONDS = 240.0
 """A bound for a loaded machine, no promise: what was needed is in the report."""
 _PARTITIONS = 3
+_LEDGER_DISK_MIB = 768
 _SCHOOL = 200
 """People and sections of one morning have numbers of their own below this."""
 
@@ -55,7 +56,7 @@ _SCHOOL = 200
 class World:
     """Everything, running. `traffic` is what drills work with; the parts are there to be broken."""
 
-    def __init__(self, seed: int, name: str = "world", *, ledger_folder: Path | None = None) -> None:
+    def __init__(self, seed: int, name: str = "world") -> None:
         """Starts nothing; enter the context."""
         self.seed = seed
         self.folder = LOGS / name
@@ -63,14 +64,15 @@ class World:
         self.folder.mkdir(parents=True)
         self._stack = ExitStack()
         self._schools = 0
-        self._ledger_folder = ledger_folder
         self.healed_at = 0.0
+        self.ledger_disk: Path | None = None
         self.seen: dict[str, object] = {}
         """What the drill under way puts into its report."""
         self.topics = Topics("drill")
         self.expected_ends: set[int | None] = set()
         """Exit codes of parts that the drill under way means."""
         self.expected_dead_letters = False
+        self._letters_before: dict[str, int] = {}
 
     # -- building ----------------------------------------------------------------------------------------------------------
 
@@ -91,7 +93,7 @@ class World:
         with ThreadPoolExecutor() as threads:
             brokers = threads.submit(self._start_brokers)
             self.mirror = self._start_database("mirror", self.data / "mirror")
-            self.ledger = self._start_database("ledger", self._ledger_folder or self.data / "ledger")
+            self.ledger = self._start_database("ledger", self._ledger_disk() / "data")
             self.brokers = brokers.result()
         create_topics(self.brokers.settings, {name: min(count, _PARTITIONS) for name, count in self.topics.all().items()}, 3)
         self.brokers.await_all()
@@ -115,6 +117,15 @@ class World:
             part.start()
         for part in self.parts:
             part.service.await_ready(120)
+
+    def _ledger_disk(self) -> Path:
+        """A small disk where the machine lets us, so that it can be filled."""
+        folder = self.data / "ledger"
+        folder.mkdir()
+        if disk.missing() is None:
+            self._stack.enter_context(disk.small_disk(folder, _LEDGER_DISK_MIB))
+            self.ledger_disk = folder
+        return folder
 
     def _start_brokers(self) -> Brokers:
         brokers = Brokers(self.data / "kafka", self.network)
@@ -143,7 +154,7 @@ class World:
         return Part(self.system.consumer(f"consumer-{number}"), environment)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for pid in self._pids():
+        for pid in self.pids():
             signals.resume(pid)
         self._stack.close()
 
@@ -154,12 +165,17 @@ class World:
         """Publishers and consumers."""
         return [*self.publishers, *self.consumers]
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Every process but Canvas."""
         servers = [
             server.pid for server in (getattr(self, "mirror", None), getattr(self, "ledger", None)) if server and server.alive
         ]
         parts = [part.pid for part in getattr(self, "consumers", []) + getattr(self, "publishers", []) if part.service.alive]
         return [*(self.brokers.pids if hasattr(self, "brokers") else []), *servers, *parts]
+
+    def on_exit(self, function: Callable[[], None]) -> None:
+        """Call this when the world ends."""
+        self._stack.callback(function)
 
     def driver(self) -> Part:
         """The consumer that drives Canvas."""
@@ -236,12 +252,16 @@ class World:
         if dead := self.ledger_ask("select reason, count(*) from work where state = 'dead' group by reason"):
             found.append(f"I2: seats need a person: {dead}")
         if not self.expected_dead_letters:
-            letters = {topic: sum(self.brokers.ends(self.topics.dead_letter(topic)).values()) for topic in self.event_topics}
-            found += [f"I8: {count} dead letters of {topic}" for topic, count in letters.items() if count]
+            found += [f"I8: {count} dead letters of {topic}" for topic, count in self.dead_letters().items() if count]
         codes = {code for part in self.parts for code in part.ends}
         if strange := codes - self.expected_ends:
             found.append(f"processes ended with {strange}, expected {self.expected_ends or 'none'}")
         return found
+
+    def dead_letters(self) -> dict[str, int]:
+        """New ones since the drill began, by topic of the records."""
+        ends = {topic: sum(self.brokers.ends(self.topics.dead_letter(topic)).values()) for topic in self.event_topics}
+        return {topic: end - self._letters_before.get(topic, 0) for topic, end in ends.items()}
 
     def _offsets(self) -> list[str]:
         """I7: Kafka's offset is never ahead of the ledger's."""
@@ -260,7 +280,7 @@ class World:
     def heal(self) -> None:
         """Remove every fault, start what is down, and wait until every part is ready. Safe to call twice."""
         self.healed_at = time.monotonic()
-        for pid in self._pids():
+        for pid in self.pids():
             signals.resume(pid)
         self.network.heal()
         self.canvas.heal()
@@ -298,6 +318,8 @@ class World:
         self.seen = {}
         self.expected_ends = set()
         self.expected_dead_letters = False
+        self._letters_before = {}
+        self._letters_before = self.dead_letters()
         for part in self.parts:
             part.ends.clear()
             part.unhealthy = 0

@@ -61,6 +61,7 @@ class Link:
         self._targets = targets
         self._turn = itertools.count()
         self._open: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
 
     # -- from any thread ---------------------------------------------------------------------------------------------------
 
@@ -77,6 +78,11 @@ class Link:
         """Be a good link again. Connections stay."""
         self.toxins = Toxins()
 
+    def aim(self, *targets: Address) -> None:
+        """Connect to these from now on; connections that are open are reset."""
+        self._targets = targets
+        self.reset()
+
     def reset(self) -> None:
         """Reset every connection (RST)."""
         self._network.call(self._reset())
@@ -89,8 +95,14 @@ class Link:
     # -- in the loop -------------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self.toxins = Toxins(refusing=True)
+        if self._server is not None:
+            self._server.close()
+        await self._reset()
 
     async def _reset(self) -> None:
         for writer in list(self._open):
@@ -212,9 +224,8 @@ class Network:
 
     def close(self) -> None:
         """Drop every connection and end the thread."""
-        self.heal()
         for link in self.links.values():
-            link.reset()
+            self.call(link._close())
         self.call(asyncio.sleep(0.1))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)

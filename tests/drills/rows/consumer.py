@@ -1,1 +1,236 @@
-"""To come."""
+"""The consumer: killed at every step, paused, starved, stuck, misled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from confluent_kafka import Producer
+
+from services.sandbox.sis.messages import RowChange
+from services.sandbox.sis.truth import STUDENT, Seat, section_id
+from tests.drills.catalogue import drill
+from tests.drills.injectors import signals
+from tests.drills.world import World, lasting
+from tests.e2e.arena import announced, dropped, enrolled, eventually, one_class
+
+_CLASS = "27999"
+"""Of single people that a drill follows by hand."""
+
+
+def _killed_at(world: World, failpoint: str, passes: int) -> None:
+    """The consumer that gets there dies, twice, and each time somebody goes on."""
+    world.expected_ends = {-9}
+    for number, part in enumerate(world.consumers):
+        part.restart(FAILPOINT=f"{failpoint}:kill@{passes + 2 * number}")
+    with world.traffic() as traffic:
+        world.await_end(*world.consumers)
+        traffic.await_sent(120)
+    world.seen["killed"] = sum(len(each) for each in world.ends().values())
+
+
+@drill("C1", "killed after the poll", "failpoint after_poll: SIGKILL with a batch in hand", uses=["failpoints"])
+def c1(world: World) -> None:
+    _killed_at(world, "consumer.after_poll", 5)
+
+
+@drill("C2", "killed after the intent", "failpoint after_intent: SIGKILL", uses=["failpoints"])
+def c2(world: World) -> None:
+    _killed_at(world, "consumer.after_intent", 5)
+
+
+@drill("C3", "killed during the call", "Canvas hangs in some calls (half of them applied); SIGKILL of the driver meanwhile")
+def c3(world: World) -> None:
+    world.expected_ends = {-9}
+    with world.traffic() as traffic:
+        traffic.reach(0.3)
+        faults = [
+            world.canvas.fault("hang", endpoints=["enrollments.create"], count=3, apply=applied) for applied in (True, False)
+        ]
+        faults.append(world.canvas.fault("hang", endpoints=["enrollments.delete"], count=2, apply=True))
+        eventually(lambda: sum(map(world.canvas.bit, faults)) >= 2, 60, "calls hang")
+        driver = world.driver()
+        assert driver.service.process is not None
+        driver.service.process.kill()
+        world.await_end(driver)
+        world.seen["hung calls"] = sum(map(world.canvas.bit, faults))
+        # Those that are left hang the successor; it gives each up after its deadline.
+        traffic.await_sent(120)
+
+
+@drill("C4", "killed after the 2xx, before the ledger", "failpoint after_call: SIGKILL", uses=["failpoints"], smoke=True)
+def c4(world: World) -> None:
+    _killed_at(world, "consumer.after_call", 12)
+
+
+@drill("C5", "killed after the ledger, before the commit to Kafka", "failpoint after_ledger_commit: SIGKILL", uses=["failpoints"])
+def c5(world: World) -> None:
+    _killed_at(world, "consumer.after_ledger_commit", 5)
+
+
+@drill(
+    "C6",
+    "killed during the commit to Kafka",
+    "failpoint after_commit: SIGKILL right after the commit was sent",
+    uses=["failpoints"],
+)
+def c6(world: World) -> None:
+    _killed_at(world, "consumer.after_commit", 5)
+
+
+@contextmanager
+def _person(world: World, emplid: str) -> Iterator[Seat]:
+    """Somebody who is in Canvas, in a class of which the ledger knows; gone again afterwards."""
+    school_class = one_class(world.canvas, [emplid], _CLASS)
+    _post(world, announced(school_class), operation="ZZ_CLASS_SYNC")
+    yield Seat(section_id(_CLASS), emplid, STUDENT)
+    _post(world, dropped(emplid, _CLASS))
+    eventually(world.arena.settled, 90, "nothing is left to do")
+
+
+def _post(world: World, row: RowChange, operation: str = "ZZ_ENRL_SYNC") -> None:
+    def accepted() -> bool:
+        return world.arena.post(row, operation=operation).status_code == HTTPStatus.OK
+
+    eventually(accepted, 60, "a message is accepted")
+
+
+@drill(
+    "C7",
+    "a paused driver wakes with an old add in hand",
+    "failpoint after_intent, then after_call: SIGSTOP past lease and session; drop by its successor; SIGCONT",
+    uses=["failpoints", "signals"],
+)
+def c7(world: World) -> None:
+    for number, step in enumerate(("after_intent", "after_call")):
+        emplid = f"{9_700_001 + number}"
+        with _person(world, emplid) as seat:
+            eventually(world.arena.settled, 60, "the class is known")
+            zombie = world.driver()
+            successor = world.other(zombie)
+            # Of the consumers, the one with the failpoint has to drive.
+            successor.stop()
+            zombie.restart(FAILPOINT=f"consumer.{step}:pause@1")
+            assert world.driver() is zombie
+            successor.start()
+            successor.service.await_ready(90)
+            _post(world, enrolled(emplid, _CLASS))
+            eventually(lambda: signals.is_paused(zombie.pid), 60, "the failpoint stops the driver")
+            begun = time.monotonic()
+            eventually(lambda: successor.service.metric("sis_lease_held") == 1, 60, "the other takes over")
+            world.seen[f"{step}: taken over after s"] = round(time.monotonic() - begun, 1)
+            with world.traffic(students=10, sections=4, seconds=6) as traffic:
+                _post(world, dropped(emplid, _CLASS))
+                traffic.await_sent(120)
+                eventually(world.arena.settled, 90, "the drop is settled")
+                assert world.arena.state(seat) in (None, "deleted")
+                while time.monotonic() < begun + lasting(15, 330):
+                    time.sleep(0.1)
+                writes = len(world.canvas.writes())
+                signals.resume(zombie.pid)
+                time.sleep(4)
+                late = [each for each in world.canvas.writes(writes) if each["user"] == emplid]
+                world.seen[f"{step}: calls of the zombie"] = len(late)
+            assert world.arena.state(seat) in (None, "deleted"), "I3: the old add came through and was not repaired"
+            ((until,),) = world.ledger_ask("select count(*) from seat where suspect_until is not null")
+            world.seen[f"{step}: suspect seats at the end"] = int(until)
+
+
+@drill("C8", "SIGTERM while Canvas hangs", "calls hang (applied or not); SIGTERM to the driver", smoke=True)
+def c8(world: World) -> None:
+    with world.traffic() as traffic:
+        traffic.reach(0.3)
+        driver = world.driver()
+        faults = [
+            world.canvas.fault("hang", endpoints=["enrollments.create"], count=2, apply=applied) for applied in (True, False)
+        ]
+        eventually(lambda: sum(map(world.canvas.bit, faults)) >= 1, 60, "calls hang")
+        begun = time.monotonic()
+        code = driver.stop()
+        world.seen |= {"exit code": code, "ended after s": round(time.monotonic() - begun, 1)}
+        assert code == 0
+        # STOP_SECONDS, 15 by default.
+        assert time.monotonic() - begun < 15 + 3
+        traffic.await_sent(120)
+
+
+@drill("C9", "out of memory", "RLIMIT_AS just above what the driver uses, amid traffic", uses=["memory"])
+def c9(world: World) -> None:
+    # However it dies: a MemoryError that ends it (1), an abort of a library (-6), or, if it hangs on, by our hand.
+    world.expected_ends = {1, -6, -9, -11, 139, 134}
+    with world.traffic() as traffic:
+        traffic.reach(0.2)
+        driver = world.driver()
+        signals.limit_memory(driver.pid, 1024 * 1024)
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not driver.ends:
+            time.sleep(0.2)
+        world.seen["ended by itself"] = str(driver.ends or "no")
+        if not driver.ends and driver.service.process is not None:
+            driver.service.process.kill()
+            world.await_end(driver)
+        traffic.await_sent(120)
+
+
+@drill("C10", "a deadlocked worker", "failpoint after_poll: the intake's thread blocks for ever", uses=["failpoints"])
+def c10(world: World) -> None:
+    world.expected_ends = {-9}
+    stuck, other = world.consumers
+    other.stop()
+    stuck.restart(FAILPOINT="consumer.after_poll:hang@4")
+    with world.traffic() as traffic:
+        traffic.reach(0.3)
+        begun = time.monotonic()
+        # Liveness fails after 30 s, and whoever looks after it kills it after three failures.
+        world.await_end(stuck, seconds=120)
+        assert stuck.unhealthy == 1, "it was not its liveness that ended it"
+        world.seen["ended by its liveness after s"] = round(time.monotonic() - begun)
+        traffic.await_sent(120)
+
+
+@drill(
+    "C12",
+    "the dead-letter topic cannot be written",
+    "min.insync.replicas above the number of brokers for that topic; undecodable records",
+)
+def c12(world: World) -> None:
+    world.expected_dead_letters = True
+    letters = world.topics.dead_letter(world.enrollments)
+    world.brokers.configure(letters, min_insync_replicas="4")
+    try:
+        with world.traffic() as traffic:
+            traffic.reach(0.2)
+            offset = _produce_garbage(world, partition=0, count=1)
+            time.sleep(lasting(12, 30))
+            stored = dict(world.ledger_ask('select "partition", next from intake_offset where topic = %s', world.enrollments))
+            committed = world.brokers.committed(world.topics.prefix).get((world.enrollments, 0), 0)
+            world.seen |= {"garbage at": offset, "ledger meanwhile": stored.get(0), "committed meanwhile": committed}
+            assert stored.get(0, 0) <= offset, "I7: the ledger went past a record that is nowhere"
+            assert committed <= offset, "I7: committed past a record that is nowhere"
+            assert world.dead_letters()[world.enrollments] == 0
+            world.brokers.configure(letters, min_insync_replicas=None)
+            traffic.await_sent(120)
+    finally:
+        world.brokers.configure(letters, min_insync_replicas=None)
+    world.seen["dead letters"] = world.dead_letters()[world.enrollments]
+    # Kafka's client may have written it although the acknowledgement said no; never less than once.
+    assert 1 <= world.dead_letters()[world.enrollments] <= 3
+
+
+def _produce_garbage(world: World, partition: int, count: int) -> int:
+    """Records that nobody can decode; the offset of the first."""
+    offsets: list[int] = []
+    producer = Producer(world.brokers.settings.client() | {"acks": "all", "log_level": 0})
+    for number in range(count):
+        producer.produce(
+            world.enrollments,
+            f"not an event {number}".encode(),
+            f"key {number}".encode(),
+            partition=partition,
+            on_delivery=lambda error, message: offsets.append(message.offset() or 0) if error is None else None,
+        )
+    producer.flush(30)
+    assert len(offsets) == count
+    return min(offsets)
