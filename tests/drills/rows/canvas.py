@@ -76,7 +76,8 @@ def v3(world: World) -> None:
     with world.traffic() as traffic:
         traffic.reach(0.3)
         permissions = world.canvas.token("enrollstream")["permissions"]
-        for change in ({"permissions": []}, {"state": "revoked"}):
+        changes: tuple[dict[str, Any], ...] = ({"permissions": []}, {"state": "revoked"})
+        for change in changes:
             calls = _calls(world)
             world.canvas.token("enrollstream", **change)
             begun = time.monotonic()

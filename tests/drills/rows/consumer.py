@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
 
 from confluent_kafka import Producer
 
-from services.sandbox.sis.messages import RowChange
-from services.sandbox.sis.truth import STUDENT, Seat, section_id
 from tests.drills.catalogue import drill
 from tests.drills.injectors import signals
+from tests.drills.rows.people import CLASS, one_person, post
 from tests.drills.world import World, lasting
-from tests.e2e.arena import announced, dropped, enrolled, eventually, one_class
-
-_CLASS = "27999"
-"""Of single people that a drill follows by hand."""
+from tests.e2e.arena import dropped, enrolled, eventually
 
 
 def _killed_at(world: World, failpoint: str, passes: int) -> None:
@@ -80,23 +73,6 @@ def c6(world: World) -> None:
     _killed_at(world, "consumer.after_commit", 5)
 
 
-@contextmanager
-def _person(world: World, emplid: str) -> Iterator[Seat]:
-    """Somebody who is in Canvas, in a class of which the ledger knows; gone again afterwards."""
-    school_class = one_class(world.canvas, [emplid], _CLASS)
-    _post(world, announced(school_class), operation="ZZ_CLASS_SYNC")
-    yield Seat(section_id(_CLASS), emplid, STUDENT)
-    _post(world, dropped(emplid, _CLASS))
-    eventually(world.arena.settled, 90, "nothing is left to do")
-
-
-def _post(world: World, row: RowChange, operation: str = "ZZ_ENRL_SYNC") -> None:
-    def accepted() -> bool:
-        return world.arena.post(row, operation=operation).status_code == HTTPStatus.OK
-
-    eventually(accepted, 60, "a message is accepted")
-
-
 @drill(
     "C7",
     "a paused driver wakes with an old add in hand",
@@ -105,37 +81,39 @@ def _post(world: World, row: RowChange, operation: str = "ZZ_ENRL_SYNC") -> None
 )
 def c7(world: World) -> None:
     for number, step in enumerate(("after_intent", "after_call")):
-        emplid = f"{9_700_001 + number}"
-        with _person(world, emplid) as seat:
-            eventually(world.arena.settled, 60, "the class is known")
-            zombie = world.driver()
-            successor = world.other(zombie)
-            # Of the consumers, the one with the failpoint has to drive.
-            successor.stop()
-            zombie.restart(FAILPOINT=f"consumer.{step}:pause@1")
-            assert world.driver() is zombie
-            successor.start()
-            successor.service.await_ready(90)
-            _post(world, enrolled(emplid, _CLASS))
-            eventually(lambda: signals.is_paused(zombie.pid), 60, "the failpoint stops the driver")
-            begun = time.monotonic()
-            eventually(lambda: successor.service.metric("sis_lease_held") == 1, 60, "the other takes over")
-            world.seen[f"{step}: taken over after s"] = round(time.monotonic() - begun, 1)
-            with world.traffic(students=10, sections=4, seconds=6) as traffic:
-                _post(world, dropped(emplid, _CLASS))
-                traffic.await_sent(120)
-                eventually(world.arena.settled, 90, "the drop is settled")
-                assert world.arena.state(seat) in (None, "deleted")
-                while time.monotonic() < begun + lasting(15, 330):
-                    time.sleep(0.1)
-                writes = len(world.canvas.writes())
-                signals.resume(zombie.pid)
-                time.sleep(4)
-                late = [each for each in world.canvas.writes(writes) if each["user"] == emplid]
-                world.seen[f"{step}: calls of the zombie"] = len(late)
-            assert world.arena.state(seat) in (None, "deleted"), "I3: the old add came through and was not repaired"
-            ((until,),) = world.ledger_ask("select count(*) from seat where suspect_until is not null")
-            world.seen[f"{step}: suspect seats at the end"] = int(until)
+        _wakes_late(world, step, f"{9_700_001 + number}")
+
+
+def _wakes_late(world: World, step: str, emplid: str) -> None:
+    with one_person(world, emplid) as seat:
+        zombie = world.driver()
+        successor = world.other(zombie)
+        # Of the consumers, the one with the failpoint has to drive.
+        successor.stop()
+        zombie.restart(FAILPOINT=f"consumer.{step}:pause@1")
+        assert world.driver() is zombie
+        successor.start()
+        successor.service.await_ready(90)
+        post(world, enrolled(emplid, CLASS))
+        eventually(lambda: signals.is_paused(zombie.pid), 60, "the failpoint stops the driver")
+        begun = time.monotonic()
+        eventually(lambda: successor.service.metric("sis_lease_held") == 1, 60, "the other takes over")
+        world.seen[f"{step}: taken over after s"] = round(time.monotonic() - begun, 1)
+        with world.traffic(students=10, sections=4, seconds=6) as traffic:
+            post(world, dropped(emplid, CLASS))
+            traffic.await_sent(120)
+            eventually(world.arena.settled, 90, "the drop is settled")
+            assert world.arena.state(seat) in (None, "deleted")
+            while time.monotonic() < begun + lasting(15, 330):
+                time.sleep(0.1)
+            writes = len(world.canvas.writes())
+            signals.resume(zombie.pid)
+            time.sleep(4)
+            late = [each for each in world.canvas.writes(writes) if each["user"] == emplid]
+            world.seen[f"{step}: calls of the zombie"] = len(late)
+        assert world.arena.state(seat) in (None, "deleted"), "I3: the old add came through and was not repaired"
+        ((left,),) = world.ledger_ask("select count(*) from seat where suspect_until is not null")
+        world.seen[f"{step}: suspect seats at the end"] = int(left)
 
 
 @drill("C8", "SIGTERM while Canvas hangs", "calls hang (applied or not); SIGTERM to the driver", smoke=True)
