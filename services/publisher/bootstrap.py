@@ -10,7 +10,7 @@ from services.kit.kafka import KafkaSettings
 from services.publisher.dialect_file import read_dialect
 from services.publisher.intake.ports import IntakeSettings
 from services.publisher.metrics import Metrics
-from services.publisher.mirror.fold import fold
+from services.publisher.mirror.fold import fold, meaning
 from services.publisher.mirror.writer import MirrorWriter
 from services.publisher.quarantine import Quarantine
 from services.publisher.settings import Settings
@@ -43,7 +43,7 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
     metrics = Metrics()
     operators = settings.operations_credentials_file
     return Publisher(
-        mirror=MirrorWriter(settings, kafka, fold, metrics),
+        mirror=MirrorWriter(settings, kafka, fold, metrics, meaning=meaning),
         quarantine=Quarantine(
             settings.database_url.get_secret_value(),
             settings.tenant,

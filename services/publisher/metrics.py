@@ -47,7 +47,24 @@ class Metrics:
             "sis_outbox_oldest_age_seconds", "Age of the oldest event that Kafka has not acknowledged", registry=self.registry
         )
         self.outbox_dead = Gauge("sis_outbox_dead", "Events that Kafka refused for good", registry=self.registry)
+        self.outbox_waiting = Gauge(
+            "sis_outbox_waiting",
+            "Events that Kafka has not acknowledged yet, as the last sweep counted them",
+            registry=self.registry,
+        )
+        self.unfoldable = Gauge(
+            "sis_entities_unfoldable", "Entities of whose newest rows no event could be made", registry=self.registry
+        )
         self.fold_seconds = Histogram(
             "sis_mirror_transaction_seconds", "One group commit of the mirror", buckets=SECONDS, registry=self.registry
         )
         self.recovering = Gauge("sis_mirror_recovering", "1 while the mirror takes its history back", registry=self.registry)
+        self.digest_age = Gauge(
+            "sis_digest_age_seconds", "Since the last complete round of digests was emitted", registry=self.registry
+        )
+        self.returns = Counter(
+            "sis_returns_total",
+            "What ledgers asked for or gave back, by what became of it",
+            ["what"],  # republished and taken_back (entities), scope, refused (records)
+            registry=self.registry,
+        )

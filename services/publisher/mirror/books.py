@@ -40,8 +40,12 @@ class Backlog:
 
     rows: Sequence[OutboxRow]
     """The oldest of those that have waited long enough to be sent again."""
+    waiting: int
+    """How many have not been acknowledged, dead letters not counted."""
     oldest_seconds: float
     dead: int
+    unfoldable: int
+    """Entities of whose newest rows no event could be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,10 @@ class Books:
     def start(self) -> None:
         """Start the thread."""
         self._owner.start()
+
+    def drop_connection(self) -> None:
+        """Neither record nor ask anything more on the connection that there is."""
+        self._owner.drop_connection()
 
     async def stop(self, timeout_seconds: float) -> None:
         """Finish what is queued."""
@@ -168,13 +176,15 @@ def backlog(connection: Connection, older_than_seconds: float, limit: int) -> Ba
         [older_than_seconds, limit],
     ).fetchall()
     totals = connection.execute(
-        """select coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where dead_reason is null)), 0)::float,
-                  count(*) filter (where dead_reason is not null)
+        """select count(*) filter (where dead_reason is null),
+                  coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where dead_reason is null)), 0)::float,
+                  count(*) filter (where dead_reason is not null),
+                  (select count(*) from entity where unfoldable is not null)
              from outbox"""
     ).fetchone()
     assert totals is not None  # noqa: S101  (an aggregate always returns its row)
     stale = [OutboxRow(OutboxKey(*row[:4]), row[4], row[5], row[6], row[7]) for row in rows]
-    return Backlog(stale, max(totals[0], 0.0), totals[1])
+    return Backlog(stale, totals[0], max(totals[1], 0.0), totals[2], totals[3])
 
 
 def keep_positions(connection: Connection, positions: dict[str, int]) -> None:

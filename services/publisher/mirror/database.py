@@ -23,6 +23,14 @@ class MirrorIdentity(NamedTuple):
     floor: int
 
 
+class Sighting(NamedTuple):
+    """A mirror as one process found it when it opened it."""
+
+    mirror: MirrorIdentity
+    server_start: str
+    """A disk that was put back to an earlier moment has the same identity, but its server has been started since."""
+
+
 def migrate(url: str) -> None:
     """Create or update the tables."""
     postgres.migrate(url, files("services.publisher.mirror") / "migrations", SCHEMA)
@@ -33,7 +41,8 @@ def connect(url: str) -> Connection:
     connection = postgres.connect(url)
     connection.execute(f'set search_path = "{SCHEMA}"')
     connection.execute("set lock_timeout = '5s'; set statement_timeout = '20s'")
-    connection.execute("set idle_in_transaction_session_timeout = '30s'")
+    # A process that was stopped in a transaction holds its entities locked: less long than a request waits for them.
+    connection.execute("set idle_in_transaction_session_timeout = '5s'")
     return connection
 
 
@@ -47,6 +56,19 @@ def mirror_identity(connection: Connection) -> MirrorIdentity | None:
     if row is None or DatabaseIdentity(row[0], row[1]) != database:
         return None
     return MirrorIdentity(database, row[2])
+
+
+def sighting(connection: Connection) -> Sighting | None:
+    """What is found now; None as in `mirror_identity`."""
+    found = mirror_identity(connection)
+    return Sighting(found, server_start(connection)) if found else None
+
+
+def server_start(connection: Connection) -> str:
+    """When the server was started, as text."""
+    row = connection.execute("select pg_postmaster_start_time()::text").fetchone()
+    assert row is not None  # noqa: S101
+    return str(row[0])
 
 
 def json_array(values: Iterable[Any]) -> str:

@@ -28,7 +28,8 @@ class Groups:
     """Runs requests in shared transactions.
 
     `on_commit` is called in the owner's thread with the events of each committed transaction, before anybody gets an answer;
-    `on_closed` when the database turns out not to be an opened mirror any more. Both only pass the word on.
+    `on_closed` when the database turns out not to be an opened mirror any more. Both only pass the word on. `floor` is that
+    of the mirror that this process has opened; under any other nothing is committed.
     A request whose transaction failed with others in it is tried again alone, so that only the guilty one fails.
     """
 
@@ -38,10 +39,12 @@ class Groups:
         connect: Callable[[], Connection],
         on_commit: Callable[[list[OutboxRow]], None],
         on_closed: Callable[[], None],
+        floor: Callable[[], int],
         metrics: Metrics,
         max_waiting_rows: int,
     ) -> None:
         self._store = store
+        self._floor = floor
         self._on_commit = on_commit
         self._on_closed = on_closed
         self._metrics = metrics
@@ -52,6 +55,11 @@ class Groups:
         """Start both threads."""
         self._small.start()
         self._large.start()
+
+    def drop_connections(self) -> None:
+        """Do not commit anything more on the connections that there are."""
+        self._small.drop_connection()
+        self._large.drop_connection()
 
     async def stop(self, timeout_seconds: float) -> None:
         """Finish what is queued."""
@@ -94,13 +102,15 @@ class Groups:
     def _commit(self, connection: Connection, requests: Sequence[Request]) -> list[Result]:
         try:
             with self._metrics.fold_seconds.time():
-                committed = self._store.transact(connection, requests)
+                committed = self._store.transact(connection, requests, floor=self._floor())
         except CommitUnknown as error:
             # Produce nothing. If it was committed after all, the sweeper finds the events and the retry finds no change.
             raise Unavailable("database") from error
         except (MirrorClosed, psycopg.errors.UndefinedTable) as error:
             self._on_closed()
             raise Unavailable("recovering") from error
+        for entity in committed.unfoldable:
+            log.error("entity_unfoldable", kind=entity.key.kind, error_type=entity.unfoldable)
         if committed.outbox:
             self._on_commit(committed.outbox)
         return committed.results

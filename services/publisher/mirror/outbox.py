@@ -58,6 +58,8 @@ class Outbox:
         backlog = await self._books.query(lambda connection: books.backlog(connection, older_than_seconds, _SWEEP_ROWS))
         self._metrics.outbox_oldest.set(backlog.oldest_seconds)
         self._metrics.outbox_dead.set(backlog.dead)
+        self._metrics.outbox_waiting.set(backlog.waiting)
+        self._metrics.unfoldable.set(backlog.unfoldable)
         rows = [row for row in backlog.rows if row.key not in self._under_way]
         if not rows:
             return True

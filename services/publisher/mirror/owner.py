@@ -55,6 +55,7 @@ class Owner(Generic[Work, Value]):
         self._waiting = 0
         self._changed = threading.Condition()
         self._stopping = False
+        self._outdated = False
         self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -79,6 +80,12 @@ class Owner(Generic[Work, Value]):
             self._changed.notify()
         return future
 
+    def drop_connection(self) -> None:
+        """Close the connection before anything else is run on it; the next batch makes a new one."""
+        with self._changed:
+            self._outdated = True
+            self._changed.notify()
+
     async def stop(self, timeout_seconds: float) -> None:
         """Finish what is queued, then end the thread."""
         with self._changed:
@@ -99,7 +106,9 @@ class Owner(Generic[Work, Value]):
         """What waits now, up to the bound; blocks while nothing does. Empty when it is time to stop."""
         with self._changed:
             while not self._jobs and not self._stopping:
+                self._close_when_outdated()
                 self._changed.wait()
+            self._close_when_outdated()
             batch: list[Job[Work, Value]] = []
             size = 0
             while self._jobs and (not batch or size + self._jobs[0].size <= self._max_batch):
@@ -130,6 +139,11 @@ class Owner(Generic[Work, Value]):
         if self._connection is None or self._connection.broken or self._connection.closed:
             self._connection = self._connect()
         return self._connection
+
+    def _close_when_outdated(self) -> None:
+        if self._outdated:
+            self._outdated = False
+            self._close()
 
     def _close(self) -> None:
         self.healthy = False

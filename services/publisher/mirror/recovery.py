@@ -1,9 +1,10 @@
 """Rule R1: a mirror that lost history takes it back from the log before it writes.
 
-The newest marker in the log says which database wrote it and above which floor. When this database says the same, nothing was
-lost that we could know of. Otherwise:
+The newest marker in the log says which database wrote it and above which floor. When this database says the same, the end of the
+log is compared with it all the same: a disk that was put back to an earlier day has the same identity. Only when the log knows
+nothing that the database does not, nothing was lost. Otherwise:
 
-1. The database gets a provisional floor, so that a crash in here begins again.
+1. The database gets a provisional floor, so that a crash in here begins again, and no other process goes on issuing versions.
 2. Every event from the mirror's stored positions to the end of the log is read. Its source rows go through the ordinary
    transaction, newest token wins, but nothing is emitted: an old state must not be repeated above the floor.
 3. The floor becomes greater than every version and marker seen and than the clock, by a minute.
@@ -27,14 +28,15 @@ from schemas.keys import EntityKey
 from schemas.markers import MARKER_KEY, Marker
 from schemas.topics import Topics
 from services.kit import postgres
-from services.kit.postgres import Connection, DatabaseIdentity
+from services.kit.failpoints import failpoint
+from services.kit.postgres import Connection, DatabaseIdentity, text_array
 from services.publisher.changes import Change
 from services.publisher.log import Record
 from services.publisher.mirror import database
-from services.publisher.mirror.database import MirrorIdentity
+from services.publisher.mirror.database import MirrorIdentity, Sighting
 from services.publisher.mirror.history import Bounds, Found, History, Place
 from services.publisher.mirror.nouns import Request
-from services.publisher.mirror.store import Store
+from services.publisher.mirror.store import Store, floor_held_still
 
 log = structlog.get_logger()
 FLOOR_MARGIN_MICROSECONDS = 60 * 1_000_000
@@ -60,8 +62,7 @@ class Recovery:
         self._history = history
         self._topics = topics
         self._ends: dict[Place, Bounds] = {}
-        self.identity: MirrorIdentity
-        """After `prepare`: what the database says of itself."""
+        self._identity: MirrorIdentity
         self._agreed = False
         self._last_emitted: tuple[str, str, str] = ("", "", "")
 
@@ -69,30 +70,38 @@ class Recovery:
         """Give the session lock back."""
         self._connection.close()
 
+    def sighting(self) -> Sighting:
+        """After `prepare`: what the database says of itself."""
+        return Sighting(self._identity, database.server_start(self._connection))
+
     def prepare(self) -> None:
         """Steps 1 to 3; less when nothing was lost or nothing was there. Raises `AnotherOpens`."""
         row = self._connection.execute("select pg_try_advisory_lock(hashtextextended('open mirror', 0))").fetchone()
         if not row or not row[0]:
             raise AnotherOpens("another process opens this mirror")
         found, marker = database.mirror_identity(self._connection), self._history.newest_marker()
-        if found is not None and marker is not None and found == _identity_of(marker):
-            self.identity, self._agreed = found, True
-            return
         self._ends = self._history.bounds()
+        if found is not None and marker is not None and found == _identity_of(marker) and not self._log_knows_more():
+            self._identity, self._agreed = found, True
+            self._keep_positions()  # they are the log's own, and the next look begins here
+            return
         if marker is None and self._has_never_written():
-            self.identity = self._set_floor(_NOTHING_YET)
+            self._identity = self._set_floor(_NOTHING_YET)
             return
         log.warning("mirror_recovering", floor=marker.floor if marker else None)
         self._recover(marker)
 
     def to_emit(self) -> list[EntityKey]:
-        """Step 4: the next entities whose state is not in the log above the floor; empty when there are no more."""
-        if self._agreed:
-            return []  # the marker is the last step: nothing can be left over, and looking would read the whole table
+        """Step 4: the next entities whose state is not in the log above the floor; empty when there are no more.
+
+        Those that could not be folded are tried again: this may be the release that can.
+        """
+        # The marker is the last step: when it agrees nothing else can be left over, and looking would read the whole table.
+        left_over = "" if self._agreed else "or (content_hash is null and version > 0)"
         found = self._connection.execute(
-            """select tenant, kind, key from entity
-                where content_hash is null and version > 0 and (tenant, kind, key) > (%s, %s, %s)
-                order by tenant, kind, key limit %s""",
+            f"""select tenant, kind, key from entity
+                 where (unfoldable is not null {left_over}) and (tenant, kind, key) > (%s, %s, %s)
+                 order by tenant, kind, key limit %s""",  # noqa: S608
             [*self._last_emitted, _CHUNK],
         ).fetchall()
         if found:
@@ -103,12 +112,11 @@ class Recovery:
         """Step 5: the marker to be written; None when the log has it already."""
         if self._agreed:
             return None
-        positions = {str(place): bound.high for place, bound in self._ends.items()}
-        self._connection.execute("update mirror set log_positions = %s::jsonb", [orjson.dumps(positions).decode()])
+        self._keep_positions()
         marker = Marker(
-            system_id=self.identity.database.system_id,
-            timeline=self.identity.database.timeline,
-            floor=self.identity.floor,
+            system_id=self._identity.database.system_id,
+            timeline=self._identity.database.timeline,
+            floor=self._identity.floor,
             written_at=datetime.now(UTC),
         )
         return Record(self._topics.markers, MARKER_KEY, marker.model_dump_json().encode(), [])
@@ -120,18 +128,52 @@ class Recovery:
         row = self._connection.execute("select exists (select from entity)").fetchone()
         return row is not None and not row[0] and all(bound.high == 0 for bound in self._ends.values())
 
+    def _keep_positions(self) -> None:
+        positions = {str(place): bound.high for place, bound in self._ends.items()}
+        self._connection.execute("update mirror set log_positions = %s::jsonb", [orjson.dumps(positions).decode()])
+
+    def _log_knows_more(self) -> bool:
+        """Whether the end of the log holds a version that this database has not issued, or another content under one of its own.
+
+        The cost is that of the log's tail. What other processes produce meanwhile was committed before it was produced, and is
+        looked up after it was read.
+        """
+        for events in self._events():
+            known = self._versions(events)
+            for event in events:
+                version, content_hash = known.get(event.entity_key, (_NOTHING_YET, None))
+                twin = version == event.version and content_hash not in {None, event.content_hash}
+                if version < event.version or twin:
+                    log.error("mirror_behind_its_log", kind=event.entity_key.kind, version=event.version)
+                    return True
+        return False
+
+    def _versions(self, events: Sequence[AnyEvent]) -> dict[EntityKey, tuple[int, str | None]]:
+        keys = sorted({event.entity_key for event in events})
+        found = self._connection.execute(
+            """select e.tenant, e.kind, e.key, e.version, e.content_hash
+                 from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, kind, key)
+                 join entity e using (tenant, kind, key)""",
+            [text_array(key[column] for key in keys) for column in range(3)],
+        )
+        return {EntityKey(*row[:3]): (row[3], row[4]) for row in found}
+
+    def _events(self) -> Iterator[list[AnyEvent]]:
+        """Everything from the stored positions to the end, in chunks; what cannot be decoded is left out."""
+        for chunk in _chunks(self._history.events(self._stored_positions(), self._ends)):
+            yield [event for found in chunk if (event := self._decoded(found)) is not None]
+
     def _recover(self, marker: Marker | None) -> None:
         highest = max(marker.floor if marker else 0, self._stored_floor())
-        positions = self._stored_positions()
         self._set_floor(max(highest + 1, self._clock()))
         count = 0
-        for chunk in _chunks(self._history.events(positions, self._ends)):
-            events = [event for found in chunk if (event := self._decoded(found)) is not None]
+        for events in self._events():
             highest = max([highest, *(event.version for event in events)])
             self._store.transact(self._connection, [as_request(events)], emit=False)
             count += len(events)
-        self.identity = self._set_floor(max(highest, self._clock()) + FLOOR_MARGIN_MICROSECONDS)
-        log.warning("mirror_history_read", count=count, floor=self.identity.floor)
+            failpoint("publisher.recovering")
+        self._identity = self._set_floor(max(highest, self._clock()) + FLOOR_MARGIN_MICROSECONDS)
+        log.warning("mirror_history_read", count=count, floor=self._identity.floor)
 
     def _decoded(self, found: Found) -> AnyEvent | None:
         topic, partition = found.place
@@ -145,11 +187,12 @@ class Recovery:
 
     def _set_floor(self, floor: int) -> MirrorIdentity:
         identity = postgres.identity(self._connection)
-        self._connection.execute(
-            """insert into mirror (floor, system_id, timeline) values (%(floor)s, %(system)s, %(timeline)s)
-               on conflict (only_row) do update set floor = %(floor)s, system_id = %(system)s, timeline = %(timeline)s""",
-            {"floor": floor, "system": identity.system_id, "timeline": identity.timeline},
-        )
+        with floor_held_still(self._connection):
+            self._connection.execute(
+                """insert into mirror (floor, system_id, timeline) values (%(floor)s, %(system)s, %(timeline)s)
+                   on conflict (only_row) do update set floor = %(floor)s, system_id = %(system)s, timeline = %(timeline)s""",
+                {"floor": floor, "system": identity.system_id, "timeline": identity.timeline},
+            )
         return MirrorIdentity(identity, floor)
 
     def _stored_floor(self) -> int:

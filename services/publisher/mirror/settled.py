@@ -33,7 +33,8 @@ class _Row:
 def read(connection: Connection, requests: Sequence[Sequence[Change]]) -> list[Shown]:
     """What the database shows of each request's changes, in one statement for all."""
     keys = sorted({row_key(change) for changes in requests for change in changes})
-    # An event that Kafka refused for good is a dead letter and waits for a person; the source has done its part.
+    # An event that Kafka refused for good is a dead letter and waits for a person, as does an entity that cannot be folded; the
+    # source has done its part.
     found = connection.execute(
         """select s.tenant, s.record, s.key, s.channel, s.incarnation, s.position, s.as_of_from, s.as_of_to, s.snapshot,
                   s.positions,
@@ -41,7 +42,10 @@ def read(connection: Connection, requests: Sequence[Sequence[Change]]) -> list[S
                    or s.applied_version <= e.published_version
                    or exists (select from outbox o
                                where (o.tenant, o.kind, o.key) = (e.tenant, e.kind, e.key)
-                                 and o.version >= s.applied_version and o.dead_reason is not null))
+                                 and o.version >= s.applied_version and o.dead_reason is not null)
+                   or (e.unfoldable is not null
+                       and not exists (select from outbox o
+                                        where (o.tenant, o.kind, o.key) = (e.tenant, e.kind, e.key) and o.dead_reason is null)))
                   and (s.left_entities = '[]' or not exists (
                     select from jsonb_to_recordset(s.left_entities) as l (kind text, key text, version bigint)
                       join entity x on (x.tenant, x.kind, x.key) = (s.tenant, l.kind, l.key)

@@ -22,10 +22,10 @@ from services.publisher.log import Delivered, KafkaLog
 from services.publisher.metrics import Metrics
 from services.publisher.mirror import database
 from services.publisher.mirror.books import Books
-from services.publisher.mirror.database import MirrorIdentity
+from services.publisher.mirror.database import Sighting
 from services.publisher.mirror.group import Groups
 from services.publisher.mirror.history import History
-from services.publisher.mirror.nouns import Fold, OutboxRow, Request, Result
+from services.publisher.mirror.nouns import Fold, Meaning, OutboxRow, Request, Result
 from services.publisher.mirror.outbox import Outbox
 from services.publisher.mirror.recovery import Recovery
 from services.publisher.mirror.republish import CHUNK, Scope, Selection
@@ -37,6 +37,7 @@ _FLUSH_SECONDS = 5.0
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.01, 0.25
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.25, 5.0
 _SWEEP_INTERVAL_SECONDS = 0.5
+_NO_FLOOR = -1
 
 
 class MirrorWriter:
@@ -49,6 +50,7 @@ class MirrorWriter:
         fold: Fold,
         metrics: Metrics,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        meaning: Meaning | None = None,
     ) -> None:
         self._settings = settings
         self._kafka = kafka
@@ -56,13 +58,15 @@ class MirrorWriter:
         self._clock = clock
         self._url = settings.database_url.get_secret_value()
         self._topics = settings.topics
-        self._store = Store(fold, self._topics)
+        self._store = Store(fold, self._topics, meaning)
         self._log = KafkaLog(kafka, int(settings.delivery_timeout_seconds * 1000), self._topics.markers)
         self._books = Books(self._connect)
         self._outbox = Outbox(self._log, self._books, metrics)
-        self._groups = Groups(self._store, self._connect, self._published_later, self._closed, metrics, settings.max_waiting_rows)
-        self._identity: MirrorIdentity | None = None
-        """What this process found the mirror to be; connections to anything else are refused."""
+        self._groups = Groups(
+            self._store, self._connect, self._published_later, self._closed, self._floor, metrics, settings.max_waiting_rows
+        )
+        self._sighting: Sighting | None = None
+        """What this process found the mirror to be; connections to anything else are refused. None until it has looked."""
         self._open = asyncio.Event()
         self._stopping = False
         self._requests = 0
@@ -197,11 +201,20 @@ class MirrorWriter:
     def _connect(self) -> Connection:
         """A connection for an owner thread: to the mirror that was opened, or none."""
         connection = database.connect(self._url)
-        if self._identity is None or database.mirror_identity(connection) != self._identity:
+        try:
+            if database.sighting(connection) == self._sighting is not None:
+                return connection
+        except BaseException:
             connection.close()
-            self._closed()
-            raise Unavailable("recovering")
-        return connection
+            raise
+        connection.close()
+        self._closed()
+        raise Unavailable("recovering")
+
+    def _floor(self) -> int:
+        """Asked by the owner threads."""
+        sighting = self._sighting
+        return sighting.mirror.floor if sighting else _NO_FLOOR
 
     def _closed(self) -> None:
         """Called by an owner thread that found another mirror than the one that was opened."""
@@ -211,6 +224,9 @@ class MirrorWriter:
         if self._stopping or (self._opening is not None and not self._opening.done()):
             return
         self._open.clear()
+        self._sighting = None
+        self._groups.drop_connections()
+        self._books.drop_connection()
         self._metrics.recovering.set(1)
         self._opening = self._loop.create_task(self._keep_opening())
 
@@ -228,7 +244,7 @@ class MirrorWriter:
             pause = min(pause * 2, _LONGEST_RETRY_SECONDS)
         self._metrics.recovering.set(0)
         self._open.set()
-        log.info("mirror_open", floor=self._identity.floor if self._identity else None)
+        log.info("mirror_open", floor=self._floor())
 
     async def _open_once(self) -> None:
         if self._settings.create_topics:
@@ -237,7 +253,7 @@ class MirrorWriter:
         recovery = await asyncio.to_thread(Recovery, self._url, self._store, history, self._topics)
         try:
             await asyncio.to_thread(recovery.prepare)
-            self._identity = recovery.identity
+            self._sighting = await asyncio.to_thread(recovery.sighting)
             while keys := await asyncio.to_thread(recovery.to_emit):
                 result = await self._groups.fold(Request((), "recovery", self._clock(), frozenset(keys)))
                 await self._outbox.failure(result.events)

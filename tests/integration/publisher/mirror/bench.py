@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -151,6 +153,21 @@ async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 
     while not await condition():
         assert time.monotonic() < deadline, "did not happen in time"
         await asyncio.sleep(0.05)
+
+
+async def run_and_kill(bench: Bench, failpoint: str, person: str = "1", position: int = 7) -> tuple[int | None, str]:
+    """Run a mirror in a process of its own that posts one change, until the failpoint kills it: exit code and what it printed."""
+    arguments = [bench.database_url, bench.kafka.bootstrap_servers, bench.topics.prefix, str(bench.folder), person, str(position)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.integration.publisher.mirror.crashing_program",
+        *arguments,
+        env=os.environ | {"FAILPOINT": failpoint},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, output.decode()
 
 
 def now() -> datetime:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
 from typing import Any
 
 import psycopg
@@ -25,6 +23,7 @@ from tests.integration.publisher.mirror.bench import (
     eventually,
     keep_what_was_issued,
     learner,
+    run_and_kill,
 )
 
 IMPATIENT: dict[str, Any] = {"answer_within_seconds": 1.0, "delivery_timeout_seconds": 0.6, "outbox_sweep_after_seconds": 0.3}
@@ -99,7 +98,7 @@ async def test_readiness_tells_that_kafka_is_away(
 
 
 async def test_what_was_committed_before_a_kill_is_published_after_it(bench: Bench, event_log: LogReader) -> None:
-    assert await _run_and_kill(bench, "publisher.after_commit:kill@1") == (-signal.SIGKILL, "")
+    assert await run_and_kill(bench, "publisher.after_commit:kill@1") == (-signal.SIGKILL, "")
     assert event_log.events() == []
     async with bench.writer(outbox_sweep_after_seconds=0.3):
 
@@ -110,7 +109,7 @@ async def test_what_was_committed_before_a_kill_is_published_after_it(bench: Ben
 
 
 async def test_a_kill_between_ack_and_reply_makes_no_second_version(bench: Bench, event_log: LogReader) -> None:
-    assert await _run_and_kill(bench, "publisher.after_ack:kill@1") == (-signal.SIGKILL, "")
+    assert await run_and_kill(bench, "publisher.after_ack:kill@1") == (-signal.SIGKILL, "")
     async with bench.writer(outbox_sweep_after_seconds=0.3) as writer:
         receipt = await writer.accept([change("1", position=7)], "peoplesoft")  # the source repeats what was not answered
         assert (receipt.events, receipt.unchanged) == (0, 1)
@@ -194,33 +193,18 @@ async def test_a_connection_lost_during_the_commit_produces_nothing(bench: Bench
     assert event_log.statuses(learner("1")) == ["enrolled"]
 
 
-async def test_nothing_is_issued_below_the_floor(bench: Bench, event_log: LogReader) -> None:
+async def test_nothing_is_issued_below_a_floor_that_another_process_raised(bench: Bench, event_log: LogReader) -> None:
     far = 4_000_000_000_000_000
     async with bench.writer() as writer:
         await writer.accept([change("1")], "peoplesoft")
         with psycopg.connect(bench.database_url) as connection:
             connection.execute("update mirror.mirror set floor = %s", [far])
-        await writer.accept([change("1", "dropped"), change("2")], "peoplesoft")
-        await writer.accept([change("1", "enrolled")], "peoplesoft")
-    versions = [event.version for event in event_log.of(learner("1"))]
-    assert versions[0] < far
-    assert versions[1:] == [far + 1, far + 2]
-    assert [event.version for event in event_log.of(learner("2"))] == [far + 1]
-
-
-async def _run_and_kill(bench: Bench, failpoint: str) -> tuple[int | None, str]:
-    """Run the program until the failpoint kills it."""
-    arguments = [bench.database_url, bench.kafka.bootstrap_servers, bench.topics.prefix, str(bench.folder), "1", "7"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.integration.publisher.mirror.crashing_program",
-        *arguments,
-        env=os.environ | {"FAILPOINT": failpoint},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode, output.decode()
+        with pytest.raises(Unavailable, match="recovering"):
+            await writer.accept([change("1", "dropped")], "peoplesoft")
+        await eventually(lambda: _taken(writer, change("1", "waitlisted")))
+    first, *others = event_log.of(learner("1"))
+    assert first.version < far < min(event.version for event in others)
+    assert "dropped" not in event_log.statuses(learner("1"))
 
 
 async def _until_taken(writer: MirrorWriter, status: str) -> None:

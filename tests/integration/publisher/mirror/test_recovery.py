@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from schemas.keys import enrollment_key
+from schemas.keys import EntityKey, EntityKind, enrollment_key
 from schemas.markers import Marker
 from schemas.topics import Topics
 from services.kit.kafka import KafkaSettings
-from services.publisher.changes import Unavailable
+from services.publisher.changes import Change, MirrorRow, Unavailable
 from services.publisher.mirror.history import History
+from services.publisher.mirror.republish import Scope
 from services.publisher.mirror.writer import MirrorWriter
 from services.sandbox.broker import EmbeddedBroker
 from services.sandbox.postgres import EmbeddedPostgres
@@ -28,8 +32,10 @@ from tests.integration.publisher.mirror.bench import (
     assignment,
     change,
     eventually,
+    fold,
     keep_what_was_issued,
     learner,
+    run_and_kill,
 )
 
 FAR = 4_000_000_000_000_000
@@ -65,7 +71,7 @@ async def test_a_first_start_writes_a_marker_and_later_starts_find_it(bench: Ben
 async def test_an_empty_new_mirror_takes_its_history_back_and_stays_above_the_log(bench: Bench, event_log: LogReader) -> None:
     async with bench.writer() as writer:
         await writer.accept([change("1", "enrolled", 5), change("2", "enrolled", 5)], "peoplesoft")
-        _sql(bench, "update mirror.mirror set floor = %s", FAR)
+        _sql(bench, "update mirror.entity set version = %s", FAR)
         await writer.accept([change("1", "dropped", 6)], "peoplesoft")
     before = {person: event_log.of(learner(person))[-1] for person in "12"}
     assert before["1"].version == FAR + 1
@@ -129,17 +135,34 @@ async def test_a_restored_mirror_reads_on_from_where_it_was(
 
 async def test_a_recovery_that_was_cut_short_begins_again(bench: Bench, event_log: LogReader) -> None:
     async with bench.writer() as writer:
-        await writer.accept([change("1", "enrolled", 5)], "peoplesoft")
+        await writer.accept([change(str(number), "enrolled", 5) for number in range(700)], "peoplesoft")
     _empty(bench)
-    # As a kill in the middle leaves it: tables, a provisional floor, nothing else.
-    async with bench.writer(open_it=False, fold_with=_broken):
-        await eventually(lambda: _has_provisional_floor(bench))
     floor_before = _marker(bench).floor
+    assert await run_and_kill(bench, "publisher.recovering:kill@1") == (-signal.SIGKILL, "")
+    assert _marker(bench).floor == floor_before
     async with bench.writer() as writer:
         assert (await writer.accept([change("1", "enrolled", 5)], "peoplesoft")).unchanged == 1
     assert _marker(bench).floor > floor_before
     versions = [event.version for event in event_log.of(learner("1"))]
     assert versions == sorted(set(versions))
+
+
+async def test_an_entity_that_cannot_be_folded_stops_neither_the_opening_nor_its_neighbours(
+    bench: Bench, event_log: LogReader
+) -> None:
+    async with bench.writer() as writer:
+        await writer.accept([change(person) for person in "123"], "peoplesoft")
+    _empty(bench)
+    async with bench.writer(fold_with=_not_person_2) as writer:
+        floor = _marker(bench).floor
+        assert {event.entity_key for event in event_log.events() if event.version > floor} == {learner("1"), learner("3")}
+        await writer.accept([change("2", "dropped"), change("3", "dropped")], "peoplesoft")
+        assert event_log.statuses(learner("3"))[-1] == "dropped"
+        await eventually(lambda: _gauge(writer, "sis_entities_unfoldable", 1))
+        assert await writer.republish(Scope(all=True)) == (3, True)
+    async with bench.writer() as writer:  # the release that can
+        await eventually(lambda: _gauge(writer, "sis_entities_unfoldable", 0))
+    assert event_log.statuses(learner("2")) == ["enrolled", "dropped"]
 
 
 @pytest.fixture
@@ -183,6 +206,90 @@ async def test_a_crash_of_the_database_repeats_no_version(server_of_its_own: Emb
         assert {log.statuses(learner(person))[-1] for person in accepted} == {"waitlisted"}
 
 
+@pytest.mark.parametrize("promoted", [False, True])
+async def test_a_database_put_back_to_an_earlier_moment_under_running_processes_loses_nothing(
+    server_of_its_own: EmbeddedPostgres, tmp_path: Path, promoted: bool
+) -> None:
+    """A disk snapshot keeps identity, timeline and floor; a standby that was promoted with the last commits lost does not."""
+    server, names = server_of_its_own, Topics("back")
+    with EmbeddedBroker({name: min(partitions, 3) for name, partitions in names.all().items()}) as broker:
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, fetch_wait_max_ms=20, linger_ms=5)
+        bench = Bench(server.create_database("mirror"), kafka, names, tmp_path)
+        log = LogReader(kafka, names)
+        async with bench.writer() as writer, bench.writer() as other:
+            await writer.accept([change("1", "enrolled", 1), change("2", "enrolled", 1)], "peoplesoft")
+            earlier = await asyncio.to_thread(_copy, server)
+            await eventually(partial(_taken, writer, change("1", "dropped", 2)))
+            await eventually(partial(_taken, other, change("3", "enrolled", 2)))
+            newest = max(event.version for event in log.events())
+            await asyncio.to_thread(_put_back, server, earlier, promoted)
+            await eventually(partial(_taken, writer, change("4", "enrolled", 3)))
+            await eventually(partial(_taken, other, change("3", "enrolled", 2)))
+            await eventually(partial(_taken, other, change("1", "enrolled", 1)))
+        assert {person: log.statuses(learner(person))[-1] for person in "1234"} == {
+            "1": "dropped",
+            "2": "enrolled",
+            "3": "enrolled",
+            "4": "enrolled",
+        }
+        after = [event for event in log.events() if event.version > newest]
+        assert {"1", "3", "4"} <= {event.entity_key.parts[3] for event in after}
+        assert min(event.version for event in after) > newest + _MINUTE / 2, "above everything seen, by a margin"
+        told = {(event.entity_key, event.version): event.content_hash for event in log.events()}
+        assert all(told[event.entity_key, event.version] == event.content_hash for event in log.events())
+
+
+def _copy(server: EmbeddedPostgres) -> Path:
+    """The data directory as a power failure leaves it."""
+    server.kill()
+    copy = server.folder.with_name("earlier")
+    subprocess.run(["cp", "-a", server.folder, copy], check=True)
+    server.start_again()
+    return copy
+
+
+def _put_back(server: EmbeddedPostgres, earlier: Path, promoted: bool) -> None:
+    """The copy takes the server's place; promoted: on a new timeline, as after a failover."""
+    server.kill()
+    subprocess.run(["rm", "-rf", server.folder], check=True)
+    subprocess.run(["mv", earlier, server.folder], check=True)
+    if promoted:
+        subprocess.run(["cp", "-a", server.folder / "PG_VERSION", server.folder / "recovery.signal"], check=True)
+        with (server.folder / "postgresql.auto.conf").open("a") as settings:
+            settings.write("restore_command = '/bin/false'\n")
+    server.start_again()
+
+
+async def test_all_connections_to_what_was_another_database_are_dropped(bench: Bench) -> None:
+    async with bench.writer() as writer:
+        await writer.accept([change(str(number)) for number in range(200)], "peoplesoft")
+        await writer.accept([change("1")], "peoplesoft")
+        before = _backends(bench)
+        assert len(before) == 3
+        _sql(bench, "update mirror.mirror set timeline = timeline + 1")
+        _sql(bench, "select pg_terminate_backend(%s)", min(before))
+        await eventually(partial(_is_refused, writer))
+        await eventually(partial(_post, writer, "1", "enrolled"))
+        assert not before & _backends(bench)
+
+
+def _backends(bench: Bench) -> set[int]:
+    with psycopg.connect(bench.database_url) as connection:
+        found = connection.execute(
+            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        return {row[0] for row in found}
+
+
+async def _is_refused(writer: MirrorWriter) -> bool:
+    for count in (1, 200):  # each of the threads finds out when it is asked
+        try:
+            await writer.accept([change(str(number)) for number in range(count)], "peoplesoft")
+        except Unavailable as error:
+            return error.reason == "recovering"
+    return False
+
+
 async def test_another_database_behind_the_same_name_closes_the_intake(bench: Bench) -> None:
     async with bench.writer() as writer:
         await writer.accept([change("1")], "peoplesoft")
@@ -221,22 +328,23 @@ async def test_without_kafka_the_mirror_stays_closed(bench: Bench) -> None:
             await writer.accept([change("1")], "peoplesoft")
 
 
-def _broken(*_: object) -> dict[str, object]:
-    raise RuntimeError("as if killed here")
+def _not_person_2(kind: EntityKind, key: EntityKey, rows: Sequence[MirrorRow]) -> dict[str, Any]:
+    if key == learner("2"):
+        raise RuntimeError("a defect")
+    return fold(kind, key, rows)
 
 
-async def _has_provisional_floor(bench: Bench) -> bool:
-    async with await psycopg.AsyncConnection.connect(bench.database_url) as connection:
-        try:
-            cursor = await connection.execute("select floor > 0 from mirror.mirror")
-        except psycopg.errors.UndefinedTable:
-            return False
-        return await cursor.fetchone() == (True,)
+async def _gauge(writer: MirrorWriter, name: str, value: float) -> bool:
+    return writer._metrics.registry.get_sample_value(name) == value
 
 
 async def _post(writer: MirrorWriter, person: str, status: str) -> bool:
+    return await _taken(writer, change(person, status))
+
+
+async def _taken(writer: MirrorWriter, wanted: Change) -> bool:
     try:
-        await writer.accept([change(person, status)], "peoplesoft")
+        await writer.accept([wanted], "peoplesoft")
     except Unavailable:
         return False
     return True
