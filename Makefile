@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up kafka kafka-stop
+.PHONY: help setup demo test check drills up kafka kafka-stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(READY) ## Format, lint, types, layers and the event contract; what CI c
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas check
+
+drills: $(READY) ## Break a real system on purpose: all drills, or DRILLS="K1 C7"; SMOKE=1, SEED=n, RECORD=1 (see docs/reliability.md)
+	@$(BIN)/python -m tests.drills $(DRILLS) $(if $(SMOKE),--smoke) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
 
 up: $(READY) ## Run publisher and consumer against your services (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, CANVAS_URL, CANVAS_TOKEN_FILE)
 	@$(BIN)/python -m services.sandbox up

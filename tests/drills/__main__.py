@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 import traceback
@@ -92,6 +93,8 @@ def main() -> int:
     seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)  # noqa: S311
     print(f"{len(drills)} drills, seed {seed}; logs are in {LOGS}", flush=True)
     runner = Runner(seed)
+    # Whoever ends us wants the brokers to end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         for drill in drills:
             print(f"{drill.id:<5} {drill.fault} ...", flush=True)

@@ -133,7 +133,7 @@ def _resident(world: World) -> list[int]:
 def p10(world: World) -> None:
     codes: list[int | None] = []
     seconds: list[float] = []
-    with world.traffic(students=24, seconds=15) as traffic:
+    with world.traffic(students=80, sections=20, seconds=20) as traffic:
         traffic.reach(0.1)
         while not traffic.sent and len(codes) < 12:
             for part in world.publishers:
@@ -143,7 +143,7 @@ def p10(world: World) -> None:
                 part.start()
                 part.service.await_ready(60)
     assert set(codes) == {0}, codes
-    rate = len(traffic.morning.messages) / 15
+    rate = len(traffic.morning.messages) / 20
     world.seen |= {
         "restarts": len(codes),
         "longest stop s": round(max(seconds), 1),
