@@ -26,6 +26,8 @@ log = structlog.get_logger()
 _SLICE = 500
 """Records handed over per turn of the loop: 5,000 at once would hold it for 20 ms and more."""
 _CONTACT_SECONDS = 15.0
+_REPORT_MARGIN_SECONDS = 2.0
+"""A delivery report that is so much later than the delivery timeout will not come: librdkafka times out once a second."""
 _REBUILDS = 3
 _REBUILD_WINDOW_SECONDS = 600.0
 _PERMANENT = {
@@ -78,10 +80,14 @@ class EventLog(Protocol):
 
 
 class KafkaLog:
-    """`EventLog` over an idempotent producer. A producer that has become unusable is replaced, three times in ten minutes."""
+    """`EventLog` over an idempotent producer. A producer that has become unusable is replaced, three times in ten minutes.
+
+    What does not heal that way is given up for good: everything is refused from then on, and `alive` says so.
+    """
 
     def __init__(self, settings: KafkaSettings, delivery_timeout_ms: int, probe_topic: str) -> None:
         self._configuration = settings.producer(delivery_timeout_ms)
+        self._report_within_seconds = delivery_timeout_ms / 1000 + _REPORT_MARGIN_SECONDS
         self._probe_topic = probe_topic
         self._lock = threading.Lock()
         self._reports: deque[tuple[_Batch, int, Outcome]] = deque()
@@ -128,7 +134,9 @@ class KafkaLog:
             with self._lock:  # the poll thread may be replacing the producer
                 for number in range(start, min(start + _SLICE, len(records))):
                     self._produce(self._producer, records[number], batch, number)
-        return await batch.finished
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(batch.finished), self._report_within_seconds)
+        return batch.outcomes()
 
     async def send_alone(self, record: Record) -> Outcome:
         async with self._alone:
@@ -143,6 +151,8 @@ class KafkaLog:
             batch.settle(number, Refused("overload"))
         except KafkaException as error:
             batch.settle(number, self._refused(error.args[0]))
+        except (TypeError, ValueError):  # what the client cannot even take, no repetition cures
+            batch.settle(number, Refused("refused", permanent=True))
 
     def _refused(self, error: KafkaError) -> Refused:
         if error.fatal() or error.code() == KafkaError._FATAL:
@@ -154,12 +164,25 @@ class KafkaLog:
     def _poll(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._producer.poll(0.1)
-            except KafkaException as error:  # a producer in fatal state raises it from here
-                self._refused(error.args[0])
+                self._serve()
+            except Exception as error:  # a thread that ends unseen would leave every request waiting
+                self._give_up(error)
                 self._stopping.wait(0.1)
-            if self._unusable.is_set() and not self._given_up:
-                self._replace()
+
+    def _serve(self) -> None:
+        try:
+            self._producer.poll(0.1)
+        except KafkaException as error:  # a producer in fatal state raises it from here
+            self._refused(error.args[0])
+            self._stopping.wait(0.1)
+        if self._unusable.is_set() and not self._given_up:
+            self._replace()
+
+    def _give_up(self, error: Exception | None = None) -> None:
+        if not self._given_up:
+            self._given_up = True
+            self._unusable.set()
+            log.error("producer_given_up", count=len(self._rebuilds), exc_info=error)
 
     def _report(self, batch: _Batch, number: int, error: KafkaError | None, message: Message) -> None:
         """A delivery report; runs in the poll thread, or in the one that flushes."""
@@ -187,8 +210,7 @@ class KafkaLog:
     def _replace(self) -> None:
         now = time.monotonic()
         if len(self._rebuilds) == _REBUILDS and now - self._rebuilds[0] < _REBUILD_WINDOW_SECONDS:
-            self._given_up = True
-            log.error("producer_given_up", count=_REBUILDS)
+            self._give_up()
             return
         self._rebuilds.append(now)
         log.error("producer_replaced", count=len(self._rebuilds))
@@ -213,11 +235,15 @@ class KafkaLog:
 class _Batch:
     """The records of one `send`, finished when each has its outcome. Touched by the loop only."""
 
-    def __init__(self, size: int, finished: asyncio.Future[list[Outcome]]) -> None:
+    def __init__(self, size: int, finished: asyncio.Future[None]) -> None:
         self._outcomes: list[Outcome] = [Refused("kafka")] * size
         self._open = size
         self.finished = finished
         self._finish()
+
+    def outcomes(self) -> list[Outcome]:
+        """Of all records; not acknowledged is what has none yet."""
+        return list(self._outcomes)
 
     def settle(self, number: int, outcome: Outcome) -> None:
         self._outcomes[number] = outcome
@@ -226,7 +252,7 @@ class _Batch:
 
     def _finish(self) -> None:
         if self._open == 0 and not self.finished.done():
-            self.finished.set_result(self._outcomes)
+            self.finished.set_result(None)
 
 
 def _producer(configuration: Configuration, on_error: Any) -> Producer:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka import KafkaError
 
 from schemas.keys import enrollment_key
 from services.publisher.changes import Change, Unavailable
@@ -154,6 +155,36 @@ async def test_a_producer_that_kafka_has_fenced_off_is_replaced(hurt: Bench, own
     assert LogReader(hurt.kafka, hurt.topics).statuses(learner("1")) == ["enrolled", "dropped", "waitlisted"]
 
 
+async def test_a_producer_that_cannot_be_replaced_is_given_up_for_good_and_leaves_nobody_waiting(
+    hurt: Bench, own_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: object) -> None:
+        raise MemoryError
+
+    async with hurt.writer(**IMPATIENT) as writer:
+        await writer.accept([change("1")], "peoplesoft")
+        monkeypatch.setattr("services.publisher.log._producer", no_more)
+        own_broker.fail_next(EmbeddedBroker.PRODUCE, [EmbeddedBroker.OUT_OF_ORDER_SEQUENCE_NUMBER])
+        for status in ("dropped", "waitlisted"):
+            with pytest.raises(Unavailable):
+                await writer.accept([change("1", status)], "peoplesoft")
+        await eventually(lambda: _is(writer.alive(), {"producer": False}))
+        assert not writer.ready()["kafka"]
+        began = asyncio.get_running_loop().time()
+        await writer._outbox.sweep(0)
+        assert asyncio.get_running_loop().time() - began < 10, "a send ends whatever became of the thread"
+
+
+async def test_a_record_too_large_for_the_broker_becomes_a_dead_letter(hurt: Bench, own_broker: EmbeddedBroker) -> None:
+    async with hurt.writer(**IMPATIENT) as writer:
+        own_broker.fail_next(EmbeddedBroker.PRODUCE, [KafkaError.MSG_SIZE_TOO_LARGE] * 2)
+        await eventually(lambda: _taken(writer, change("1", position=5)))
+        with psycopg.connect(hurt.database_url) as connection:
+            assert connection.execute("select dead_reason from mirror.outbox").fetchall() == [("too_large",)]
+        await writer.accept([change("1", "dropped", position=6)], "peoplesoft")
+    assert LogReader(hurt.kafka, hurt.topics).statuses(learner("1")) == ["dropped"]
+
+
 async def test_two_writers_of_the_same_rows_agree(bench: Bench, event_log: LogReader) -> None:
     chance = random.Random(7)  # noqa: S311
     people, seats, rounds = ["1", "2", "3"], ["s1", "s2"], 40
@@ -219,6 +250,10 @@ async def _taken(writer: MirrorWriter, wanted: Change) -> bool:
     except Unavailable:
         return False
     return True
+
+
+async def _is(found: object, wanted: object) -> bool:
+    return found == wanted
 
 
 async def _all_published(bench: Bench) -> bool:
