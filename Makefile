@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check drills up kafka kafka-stop
+.PHONY: help setup demo test check drills up bench kafka kafka-stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ drills: $(READY) ## Break a real system on purpose: all drills, or DRILLS="K1 C7
 
 up: $(READY) ## Run publisher and consumer against your services (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, CANVAS_URL, CANVAS_TOKEN_FILE)
 	@$(BIN)/python -m services.sandbox up
+
+bench: $(READY) ## Measure against baselines (BENCH="overhead --quick"); needs a quiet machine and about 40 minutes, a real Kafka included
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	KAFKA_BOOTSTRAP_SERVERS="$${KAFKA_BOOTSTRAP_SERVERS:-$$(deploy/kafka/kafka.sh start)}" $(BIN)/python -m bench $(BENCH)
 
 kafka: ## Start a real Apache Kafka from Maven jars (needs Java 17 and mvn); prints its address
 	@deploy/kafka/kafka.sh start

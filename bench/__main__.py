@@ -1,0 +1,73 @@
+"""``python -m bench [SCENARIO ...] [--quick] [--write]``: run and print; ``--write`` keeps it as docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+
+from bench import driving, intake, machine, memory, overhead, publishing
+from bench.figures import Result
+from bench.ground import RUN, Ground
+from services.kit.kafka import KafkaSettings
+from services.sandbox.postgres import EmbeddedPostgres
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SCENARIOS: Mapping[str, Callable[[Ground, bool], Result]] = {
+    "overhead": overhead.run,
+    "publisher": publishing.run,
+    "intake": intake.run,
+    "driver": driving.run,
+    "throttle": driving.throttle,
+    "memory": memory.run,
+}
+HEAD = """\
+# Benchmarks
+
+What `make bench` printed, unedited. Every figure stands beside a baseline of the same run, because absolute numbers depend
+on the machine and on who else uses it. What is promised is in the lines that say *met* or *missed*; timings never decide a
+test.
+
+{machine}
+- Run on {date}, `make bench{arguments}`.
+"""
+
+
+def main() -> int:
+    """0 when every goal was met, 1 when one was missed."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="all without one")
+    parser.add_argument("--quick", action="store_true", help="fewer samples: shows that it works, not how fast it is")
+    parser.add_argument("--write", action="store_true", help="keep the result as docs/benchmarks.md")
+    arguments = parser.parse_args()
+    if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        sys.exit("KAFKA_BOOTSTRAP_SERVERS is not set: `make bench` starts a Kafka and sets it")
+    RUN.mkdir(parents=True, exist_ok=True)
+    results = []
+    with EmbeddedPostgres() as server:
+        with psycopg.connect(server.url()) as connection:
+            row = connection.execute("select split_part(version(), ' on ', 1)").fetchone()
+        asked = "".join(f" {name}" for name in arguments.scenario) + (" --quick" if arguments.quick else "")
+        print(
+            head := HEAD.format(
+                machine="\n".join(machine.describe(row[0] if row else "")), date=f"{datetime.now(UTC):%Y-%m-%d}", arguments=asked
+            )
+        )
+        ground = Ground(KafkaSettings(), server)  # from the environment
+        for name in arguments.scenario or SCENARIOS:
+            results.append(SCENARIOS[name](ground, arguments.quick))
+            print(results[-1].markdown(), flush=True)
+    if arguments.write:
+        PAGE.write_text("\n".join([head, *(result.markdown() for result in results)]))
+    missed = [goal for result in results for goal in result.goals if not goal.met]
+    print(f"{len(missed)} of {sum(len(result.goals) for result in results)} goals missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The driver alone: calls a second without a throttle, and goodput with one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench import seeding
+from bench.figures import Result, percentile, spread
+from bench.ground import Ground, Site
+from bench.machine import cpu_seconds
+from services.sandbox.canvas.throttle import ThrottleSettings
+
+METHOD = """\
+A consumer process whose ledger holds so many seats to remove, each known to be there: one DELETE a seat, with its intent
+written before and its outcome after. Calls are counted at the Canvas between 10 % and 90 % of the work, so that start and
+end do not count. The limit of n calls in flight at a Canvas of L seconds is n / L."""
+
+THROTTLE_METHOD = """\
+The sandbox's leaky bucket (600 units, 10 a second leak, 50 held by each request in flight) and a cost of {cost} units a call
+at {latency} ms: in the long run it admits {rate:.1f} calls a second. Measured once the bucket is full, over {seconds} s,
+with the setting for other tools (`RATE_LIMIT_RESERVE`) at its default."""
+
+
+def run(ground: Ground, quick: bool) -> Result:
+    """Calls a second."""
+    result = Result("Driver", METHOD, ["Canvas", "in flight", "seats", "calls/s", "of the limit", "own CPU µs/call"])
+    share = 5 if quick else 1
+    rounds = 1 if quick else 3
+    plan = [(0, 50, 30_000 // share), (150, 11, 1_000 // share), (150, 50, 5_000 // share), (150, 200, 15_000 // share)]
+    for latency_ms, in_flight, seats in plan:
+        rates, cpu = [], []
+        for _ in range(rounds):
+            rate, micros = _drive(ground, latency_ms, in_flight, seats)
+            rates.append(rate)
+            cpu.append(micros)
+        limit = in_flight / (latency_ms / 1000) if latency_ms else None
+        rate = percentile(rates, 0.5)
+        of_limit = f"{100 * rate / limit:.0f} %" if limit else "-"
+        result.rows.append([f"{latency_ms} ms", str(in_flight), f"{seats:,}", spread(rates), of_limit, spread(cpu)])
+        if limit is None:
+            result.expect("0 ms: ≥ 4,000 calls/s", f"{rate:,.0f}", rate >= 4_000)
+        elif in_flight <= 50:
+            result.expect(f"150 ms, {in_flight} in flight: ≥ 92 % of the limit", of_limit, rate >= 0.92 * limit)
+    return result
+
+
+def throttle(ground: Ground, quick: bool) -> Result:
+    """Goodput under the bucket."""
+    cost, latency_ms, seconds = 0.5, 150, 30 if quick else 120
+    bucket = ThrottleSettings()
+    theory = bucket.outflow / cost
+    method = THROTTLE_METHOD.format(cost=cost, latency=latency_ms, rate=theory, seconds=seconds)
+    result = Result(
+        "Throttled Canvas", method, ["calls/s", "of the bucket's rate", "refused of 1,000", "left in the bucket at the end"]
+    )
+    seats = int(theory * seconds + 3 * bucket.high_water_mark / cost)
+    with _site(ground, seats, in_flight=50) as site:
+        site.canvas.set(latency_seconds=latency_ms / 1000, throttled=True, cost=cost)
+        site.system.consumer().start()
+        _until_steady(site, theory)
+        before = site.canvas.counts()
+        time.sleep(seconds)  # a fixed window is what a rate needs
+        after = site.canvas.counts()
+    calls, refused = after["calls"] - before["calls"], after["refused"] - before["refused"]
+    rate = (calls - refused) / (after["now"] - before["now"])
+    all_refused = 1000 * after["refused"] / after["calls"]
+    result.rows.append([f"{rate:.1f}", f"{100 * rate / theory:.0f} %", f"{1000 * refused / calls:.2f}", f"{after['left']:.0f}"])
+    result.expect("≥ 95 % of the bucket's theoretical rate", f"{100 * rate / theory:.0f} %", rate >= 0.95 * theory)
+    result.expect("< 1 refusal per 1,000 calls (whole run, burst included)", f"{all_refused:.2f}", all_refused < 1)
+    return result
+
+
+def _until_steady(site: Site, theory: float) -> None:
+    """The bucket starts empty, so that a burst goes first; it is over when the rate has come down to the leak's."""
+    deadline = time.monotonic() + 180
+    last = site.canvas.counts()
+    while time.monotonic() < deadline:
+        time.sleep(3)
+        now = site.canvas.counts()
+        rate = (now["calls"] - last["calls"]) / (now["now"] - last["now"])
+        if now["left"] < 400 and 0 < rate < 1.3 * theory:
+            return
+        last = now
+    raise TimeoutError("the driver never came down to the bucket's rate")
+
+
+def _drive(ground: Ground, latency_ms: int, in_flight: int, seats: int) -> tuple[float, float]:
+    with _site(ground, seats, in_flight) as site:
+        site.canvas.set(latency_seconds=latency_ms / 1000)
+        consumer = site.system.consumer().start()
+        assert consumer.process is not None  # noqa: S101  (started)
+        answered: list[float] = []
+        while len(answered) < seats:
+            consumer.process.check()
+            time.sleep(0.2)
+            answered += [at for _, _, _, at, _ in site.canvas.log()]
+        cpu = cpu_seconds(consumer.process.pid)
+    answered.sort()
+    start, end = answered[seats // 10], answered[9 * seats // 10]
+    return 0.8 * seats / (end - start), 1e6 * cpu / seats
+
+
+@contextmanager
+def _site(ground: Ground, seats: int, in_flight: int) -> Iterator[Site]:
+    """A ledger with work for `seats` seats; Canvas has them all; the consumer is not started."""
+    with ground.site("driver", consumer={"MAX_IN_FLIGHT": str(in_flight)}) as site:
+        site.prepare_ledger()
+        with site.ledger() as ledger:
+            seeding.settle(ledger, 0, seats)
+            seeding.want_removed(ledger, 0, seats)
+        site.canvas.seed(seeding.LMS_SECTION, seats)
+        yield site
