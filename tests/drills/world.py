@@ -30,7 +30,7 @@ from tests.drills.injectors import disk, signals
 from tests.drills.injectors.proxy import Link, Network
 from tests.drills.supervisor import Part, Supervisor
 from tests.drills.traffic import Traffic
-from tests.e2e.arena import Arena
+from tests.e2e.arena import Arena, eventually
 
 LOGS = Path(__file__).parents[2] / ".run" / "drills"
 """Logs stay here after a run."""
@@ -42,8 +42,14 @@ CONSUMER = {
     "LATE_BOUND_SECONDS": "4",
     "REPLICA_LAG_SECONDS": "0.5",
     "SWAP_SETTLE_SECONDS": "1",
+    "OFFSET_CHECK_SECONDS": "2",
+    "LOG_CHECK_SECONDS": "3",
+    "DIGEST_TELL_AGAIN_SECONDS": "20",
 }
-"""The same rules with shorter times, so that suspect seats are looked at again within a drill."""
+"""The same rules with shorter times, so that what was lost is found and repaired within a drill."""
+
+PUBLISHER = {"DIGEST_INTERVAL_SECONDS": "20", "DIGEST_SETTLED_SECONDS": "5"}
+"""The same: mirror and ledger compare what they hold three times a minute instead of once an hour."""
 
 CONVERGE_SECONDS = 240.0
 """A bound for a loaded machine, no promise: what was needed is in the report."""
@@ -95,12 +101,11 @@ class World:
             self.mirror = self._start_database("mirror", self.data / "mirror")
             self.ledger = self._start_database("ledger", self._ledger_disk() / "data")
             self.brokers = brokers.result()
-        create_topics(self.brokers.settings, {name: min(count, _PARTITIONS) for name, count in self.topics.all().items()}, 3)
-        self.brokers.await_all()
+        self.create_missing_topics()
         self.processes = self._stack.enter_context(Processes(self.folder))
         # The drill's own way to a database is a link too, so that it finds a promoted standby; it is never cut.
         mirror_url, ledger_url = self._database_url("mirror", 0), self._database_url("ledger", 0)
-        wiring = Wiring(self.folder, {}, mirror_url, ledger_url, self.topics.prefix, {}, CONSUMER)
+        wiring = Wiring(self.folder, {}, mirror_url, ledger_url, self.topics.prefix, PUBLISHER, CONSUMER)
         self.system = System(self.processes, wiring)
         self.canvas = self._stack.enter_context(self.system.start_canvas("--latency-ms", "10", "--seed", str(self.seed)))
         self._calm = {"latency_ms": 10, "jitter_ms": 0, "visibility_lag_seconds": 0}
@@ -327,6 +332,16 @@ class World:
     def ends(self) -> Mapping[str, list[int | None]]:
         """Parts that ended in this drill, with their exit codes."""
         return {part.name: list(part.ends) for part in self.parts if part.ends}
+
+    def create_missing_topics(self) -> None:
+        """As an operator would."""
+        wanted = {name: min(count, _PARTITIONS) for name, count in self.topics.all().items()}
+        create_topics(self.brokers.settings, wanted, 3)
+        self.brokers.await_all()
+
+    def await_recovered(self, seconds: float = 240) -> None:
+        """Block until the ledger trusts itself again."""
+        eventually(lambda: self.ledger_ask("select active from recovery") == [(False,)], seconds, "recovery mode ends")
 
     def await_end(self, *parts: Part, seconds: float = 60) -> None:
         """Block until one of these has ended by itself (a failpoint)."""

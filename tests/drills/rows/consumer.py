@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from http import HTTPStatus
+from pathlib import Path
 
-from confluent_kafka import Producer
+import httpx
 
-from tests.drills.catalogue import drill
+from tests.drills.catalogue import NotRun, drill
 from tests.drills.injectors import signals
+from tests.drills.rows.kafka import produce
 from tests.drills.rows.people import CLASS, one_person, post
 from tests.drills.world import World, lasting
 from tests.e2e.arena import dropped, enrolled, eventually
@@ -180,7 +184,7 @@ def c12(world: World) -> None:
     try:
         with world.traffic() as traffic:
             traffic.reach(0.2)
-            offset = _produce_garbage(world, partition=0, count=1)
+            offset = produce(world, 0, [b"not an event"])[0]
             time.sleep(lasting(12, 30))
             stored = dict(world.ledger_ask('select "partition", next from intake_offset where topic = %s', world.enrollments))
             committed = world.brokers.committed(world.topics.prefix).get((world.enrollments, 0), 0)
@@ -197,18 +201,80 @@ def c12(world: World) -> None:
     assert 1 <= world.dead_letters()[world.enrollments] <= 3
 
 
-def _produce_garbage(world: World, partition: int, count: int) -> int:
-    """Records that nobody can decode; the offset of the first."""
-    offsets: list[int] = []
-    producer = Producer(world.brokers.settings.client() | {"acks": "all", "log_level": 0})
-    for number in range(count):
-        producer.produce(
-            world.enrollments,
-            f"not an event {number}".encode(),
-            f"key {number}".encode(),
-            partition=partition,
-            on_delivery=lambda error, message: offsets.append(message.offset() or 0) if error is None else None,
-        )
-    producer.flush(30)
-    assert len(offsets) == count
-    return min(offsets)
+@drill("C13", "most records fail, as after a bad deploy", "250 undecodable records in a row in one partition amid traffic")
+def c13(world: World) -> None:
+    world.expected_dead_letters = True
+    count = 250
+    with world.traffic() as traffic:
+        traffic.reach(0.3)
+        produce(world, 1, [f"bad {number}".encode() for number in range(count)])
+        begun = time.monotonic()
+        eventually(lambda: any(_stopped_line(part.service.url) for part in world.consumers), 60, "the line stops and says why")
+        world.seen["stopped after s"] = round(time.monotonic() - begun, 1)
+        time.sleep(lasting(6, 60))
+        diverted = world.dead_letters()[world.enrollments]
+        world.seen["dead letters by then"] = diverted
+        assert diverted < count, "everything was diverted"
+        answer = world.arena.operate("POST", "/intake/resume", {})
+        assert answer.is_success, answer.text
+        traffic.await_sent(120)
+        traffic.await_converged(world.arena.settled, 180)
+        eventually(lambda: world.dead_letters()[world.enrollments] >= count, 60, "after a person said so, the rest is diverted")
+        world.seen["dead letters at the end"] = world.dead_letters()[world.enrollments]
+        assert world.arena.ledger("select from audit where action like 'intake.resume%'"), "I10: no audit row"
+
+
+def _stopped_line(url: str) -> bool:
+    answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
+    return answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE and "flood" in answer.text
+
+
+@drill(
+    "C14",
+    "two versions side by side",
+    "the previous release's consumer beside this one's; the migration killed in between",
+    own_world=True,
+)
+def c14(world: World) -> None:
+    previous = _previous_release(world)
+    # A ledger of the previous release: nothing of it may know this one.
+    for part in world.consumers:
+        part.stop()
+    world.ledger.execute("drop schema ledger cascade", "ledger")
+    group = {"GROUP_ID": f"{world.topics.prefix}-c14"}
+    old, new = world.consumers
+    environment = {"PYTHONPATH": str(previous), "PYTHONSAFEPATH": "1", **group}
+    old.start(**environment)
+    old.service.await_ready(90)
+    with world.traffic(seconds=25) as traffic:
+        traffic.reach(0.3)
+        killed = 0
+        for delay in (1.0, 1.3, 1.6, 2.0):
+            new.start(**group)
+            time.sleep(delay)
+            new.kill()
+            killed += 1
+        world.seen["killed while starting"] = killed
+        new.start(**group)
+        new.service.await_ready(90)
+        traffic.reach(0.7)
+        assert old.service.alive, "the old release died of the new schema"
+        traffic.await_sent(120)
+        traffic.await_converged(world.arena.settled, 180)
+        old.kill()
+    world.seen["previous"] = previous.name
+
+
+def _previous_release(world: World) -> Path:
+    """The sources of the newest tag, unpacked. Raises `NotRun` while nothing has been released."""
+    root = Path(__file__).parents[3]
+    tag = subprocess.run(
+        ["git", "describe", "--tags", "--abbrev=0"], cwd=root, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    if not tag:
+        raise NotRun("nothing has been released yet: there is no earlier version whose schema and events must fit")
+    folder = world.data / tag
+    folder.mkdir()
+    archive = subprocess.run(["git", "archive", tag, "schemas", "services"], cwd=root, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+    return folder

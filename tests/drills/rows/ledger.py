@@ -156,7 +156,7 @@ def l6(world: World) -> None:
         assert before > after
         _await_recovery(world)
         traffic.await_sent(120)
-    eventually(lambda: world.ledger_ask("select active from recovery") == [(False,)], 240, "recovery mode ends")
+    world.await_recovered()
 
 
 @drill(
@@ -189,7 +189,7 @@ def l7(world: World) -> None:
         assert before > after, "nothing was lost: the drill proves nothing"
         _await_recovery(world)
         traffic.await_sent(120)
-    eventually(lambda: world.ledger_ask("select active from recovery") == [(False,)], 240, "recovery mode ends")
+    world.await_recovered()
 
 
 def _await_recovery(world: World) -> None:
