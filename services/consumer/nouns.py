@@ -90,5 +90,8 @@ def satisfied(desired: SeatState, applied: AppliedState) -> bool:
     return desired == applied or (desired == "deleted" and applied == "absent")
 
 
+TERM = "split_part(seat.section, '/', 1) || '/' || split_part(seat.section, '/', 2)"
+"""The term key of a row called ``seat``, as an SQL expression: whoever writes much work gives it, for the rest a trigger does."""
+
 SATISFIED = "(seat.desired = seat.applied or (seat.desired = 'deleted' and seat.applied = 'absent'))"
 """`satisfied` as an SQL expression over a row called ``seat``."""

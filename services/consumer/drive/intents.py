@@ -129,10 +129,9 @@ class Look:
 
 def look(connection: Connection, target: str, blocked: Collection[str], limit: int) -> Look:
     """A bounded look at what is due: `limit` people whose turn it is, with all that is due of them."""
-    # Planned anew each time: with a generic plan the LIMIT costs several times more on a long table.
-    turns = connection.execute(
-        _TURNS, {"target": target, "blocked": text_array(blocked), "limit": limit}, prepare=False
-    ).fetchall()
+    # Prepared at once: nothing in these plans depends on how long the table is, and planning them would be most of a short look.
+    parameters: dict[str, object] = {"target": target, "blocked": text_array(blocked), "limit": limit}
+    turns = connection.execute(_TURNS, parameters, prepare=True).fetchall()
     taken: dict[Lane, tuple[int, bool]] = {}
     for priority, term, _, place, listed, most in turns:
         lane = Lane(priority, term)
@@ -142,8 +141,8 @@ def look(connection: Connection, target: str, blocked: Collection[str], limit: i
     if turns:
         people = text_array({person for _, _, person, *_ in turns})
         parameters = {"target": target, "people": people, "limit": limit * _COMPANIONS}
-        rows = connection.execute(_READY, parameters).fetchall()
-    soon = None if cut else connection.execute(_NEXT, {"target": target}, prepare=False).fetchone()
+        rows = connection.execute(_READY, parameters, prepare=True).fetchall()
+    soon = None if cut else connection.execute(_NEXT, {"target": target}, prepare=True).fetchone()
     return Look([Ready(*row) for row in rows], cut, soon[0] if soon else None)
 
 

@@ -13,6 +13,7 @@ from services.consumer.drive.caller import Caller
 from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Gate
 from services.consumer.drive.waiting import Missing
+from services.consumer.nouns import MissingKind
 from services.consumer.targets.port import Presence
 from services.kit.postgres import AWAY
 
@@ -48,9 +49,9 @@ class Prober:
     async def _mend(self) -> None:
         """Wake whom an interruption or a defect left asleep."""
         if self._may_have_left:
-            await self._keeping.run(lambda it: waiting.wake_left(it, self._target))
+            for kind, sis_id in await self._keeping.run(lambda it: waiting.asleep_in_vain(it, self._target)):
+                await self._wake_all(kind, sis_id)
             self._may_have_left = False
-            self._wake()
         if await self._keeping.run(lambda it: waiting.look_at_timers(it, self._target)):
             self._wake()
 
@@ -76,8 +77,17 @@ class Prober:
         found = await self._caller.probe(missing.kind, missing.sis_id)
         if isinstance(found, Presence) and found.exists:
             woken = await self._keeping.run(lambda it: waiting.resolve(it, self._target, missing.kind, missing.sis_id))
-            log.info("object_appeared", target=self._target, waiting_on=missing.kind, count=woken)
             self._wake()
+            woken += await self._wake_all(missing.kind, missing.sis_id)
+            log.info("object_appeared", target=self._target, waiting_on=missing.kind, count=woken)
         else:
             spread = random.random()  # noqa: S311
             await self._keeping.run(lambda it: waiting.ask_again(it, self._target, missing, spread))
+
+    async def _wake_all(self, kind: MissingKind, sis_id: str) -> int:
+        """In short transactions: there may be as many as a university has students."""
+        total = 0
+        while woken := await self._keeping.run(lambda it: waiting.wake(it, self._target, kind, sis_id)):
+            self._wake()
+            total += woken
+        return total

@@ -77,6 +77,8 @@ _WAKE = """
 with asleep as (
   select target, seat from work
    where target = %(target)s and state = 'waiting' and waits_kind = %(kind)s and waits_object = %(object)s
+     and exists (select from dependency
+                  where target = %(target)s and kind = %(kind)s and object = %(object)s and state = 'resolved')
    order by target, seat limit %(limit)s for update),
 woken as (
   update work set state = 'pending', next_at = clock_timestamp(), waits_kind = null, waits_object = null
@@ -164,32 +166,24 @@ def ask_again(connection: Connection, target: str, missing: Missing, random: flo
 
 
 def resolve(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
-    """The object is there: wake everybody who waits for it. How many that were. `wake_left` ends what a crash interrupts."""
+    """The object is there: wake who waits for it; how many that were. Call `wake` until it wakes nobody."""
     with connection.transaction():
         if connection.execute(_RESOLVE, [target, kind, sis_id]).rowcount == 0:
             return 0
-        woken = _wake(connection, target, kind, sis_id)
-    return woken + (_wake_all(connection, target, kind, sis_id) if woken == _AT_ONCE else 0)
+        return wake(connection, target, kind, sis_id)
 
 
-def wake_left(connection: Connection, target: str) -> None:
-    """Wake those whose object is there already; for the beginning, and after the ledger was away."""
-    for kind, sis_id in connection.execute(_ASLEEP_IN_VAIN, {"target": target}).fetchall():
-        _wake_all(connection, target, kind, sis_id)
+def wake(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
+    """Wake some of those who wait for an object that is there; how many."""
+    return connection.execute(_WAKE, {"target": target, "kind": kind, "object": sis_id, "limit": _AT_ONCE}).rowcount
+
+
+def asleep_in_vain(connection: Connection, target: str) -> list[tuple[MissingKind, str]]:
+    """Objects that are there and that somebody still waits for: a crash came between `resolve` and the last `wake`."""
+    return [(kind, sis_id) for kind, sis_id in connection.execute(_ASLEEP_IN_VAIN, {"target": target}).fetchall()]
 
 
 def look_at_timers(connection: Connection, target: str) -> int:
     """Seats whose timer ended and whose object nobody asks for try again; how many. The others' timers start over."""
     rows = connection.execute(_TIMERS, {"target": target, "limit": _AT_ONCE}).fetchall()
     return sum(lost for (lost,) in rows)
-
-
-def _wake_all(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
-    total = 0
-    while woken := _wake(connection, target, kind, sis_id):
-        total += woken
-    return total
-
-
-def _wake(connection: Connection, target: str, kind: MissingKind, sis_id: str) -> int:
-    return connection.execute(_WAKE, {"target": target, "kind": kind, "object": sis_id, "limit": _AT_ONCE}).rowcount

@@ -22,6 +22,7 @@ from services.consumer.nouns import (
     PRIORITY_DROP,
     PRIORITY_INSTRUCTOR,
     SATISFIED,
+    TERM,
     Effect,
     PersonRef,
     Seat,
@@ -365,7 +366,7 @@ def _write_work(connection: Connection, changes: Sequence[_Change], swap_settle_
 
 _WORK = f"""
 with fact as (
-  select told.*, seat.tenant, seat.person, seat.course, seat.suspect_until,
+  select told.*, seat.tenant, seat.person, seat.course, {TERM} as term, seat.suspect_until,
          {SATISFIED} as satisfied,
          seat.fence is not null or coalesce(work.read_first, false)
            or exists (select from intent
@@ -379,8 +380,8 @@ with fact as (
    where (work.target, work.seat) = (fact.target, fact.seat)
      and fact.satisfied and not fact.busy and fact.suspect_until is null
 )
-insert into work (target, seat, tenant, person, course, state, priority, next_at)
-select target, seat, tenant, person, course,
+insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
+select target, seat, tenant, person, course, term,
        case when satisfied and not busy then 'suspect' else 'pending' end,
        priority,
        case when satisfied and not busy then suspect_until else clock_timestamp() + delay * interval '1 second' end
@@ -391,7 +392,7 @@ on conflict (target, seat) do update
    set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
        attempts = 0, reason = null, waits_kind = null, waits_object = null
 returning target, seat
-"""  # noqa: S608  (the only part put in is our own constant)
+"""  # noqa: S608  (constants of ours)
 
 
 def _happening(change: _Change, cause: Cause, decision: int | None) -> Happening:

@@ -14,7 +14,7 @@ from services.consumer.drive.driver import Driver
 from services.consumer.drive.lease import Lease, acquire
 from services.consumer.ledger import database
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import Effect, MissingKind, Seat, SeatState
+from services.consumer.nouns import PRIORITY_DROP, Effect, MissingKind, Seat, SeatState
 from services.consumer.targets.port import (
     Done,
     Failure,
@@ -43,9 +43,17 @@ class Timing:
     stop_seconds: float = 7.0
 
 
-def seat_of(person: str, section: str = "S-1", course: str | None = "C-1", role: str = "StudentEnrollment") -> Seat:
+def seat_of(
+    person: str,
+    section: str = "S-1",
+    course: str | None = "C-1",
+    role: str = "StudentEnrollment",
+    *,
+    term: str = "1259",
+    target: str = TARGET,
+) -> Seat:
     """A seat of one invented person."""
-    return Seat(TARGET, "main", person, f"PSUNV/1259/{section}", course, section, person, role, role)
+    return Seat(target, "main", person, f"PSUNV/{term}/{section}", course, section, person, role, role)
 
 
 class SeatLedger:
@@ -94,6 +102,32 @@ class SeatLedger:
             ],
         )
         return seat.ref.seat
+
+    def backlog(
+        self, count: int, *, term: str = "1259", priority: int = 2, target: str = TARGET, waits_for: str | None = None
+    ) -> None:
+        """So many seats of as many people that are due, or wait for a section that the LMS lacks. Asked for again: more."""
+        start = self.one("select count(*) from seat")
+        values = {"first": start + 1, "last": start + count, "term": term, "priority": priority, "target": target}
+        values["waits_for"] = waits_for
+        values["desired"] = "deleted" if priority == PRIORITY_DROP else "active"
+        self.connection.execute(
+            """insert into seat (target, seat, tenant, person, section, lms_section, lms_user, role, base_role, desired, effect,
+                                 version, policy_version, accepted_at, applied)
+               select %(target)s, 'seat-' || i, 'main', 'person-' || i, 'PSUNV/' || %(term)s || '/S', %(term)s || '-S',
+                      'person-' || i, 'StudentEnrollment', 'StudentEnrollment', %(desired)s, 'add', 1, 1, clock_timestamp(),
+                      case when %(desired)s = 'active' then 'absent' else 'active' end
+                 from generate_series(%(first)s::int, %(last)s::int) as i""",
+            values,
+        )
+        self.connection.execute(
+            """insert into work (target, seat, tenant, person, term, state, priority, next_at, waits_kind, waits_object)
+               select %(target)s, 'seat-' || i, 'main', 'person-' || i, 'PSUNV/' || %(term)s,
+                      case when %(waits_for)s::text is null then 'pending' else 'waiting' end, %(priority)s, clock_timestamp(),
+                      case when %(waits_for)s::text is not null then 'section' end, %(waits_for)s::text
+                 from generate_series(%(first)s::int, %(last)s::int) as i""",
+            values,
+        )
 
     def one(self, query: str, *parameters: object) -> Any:
         """The first row: its value if it has one column, None without a row."""
@@ -254,9 +288,11 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def driving(url: str, lms: ScriptedLms, timing: Timing | None = None, told: Told | None = None) -> AsyncIterator[Driver]:
+async def driving(
+    url: str, lms: ScriptedLms, timing: Timing | None = None, told: Told | None = None, target: str = TARGET
+) -> AsyncIterator[Driver]:
     """A driver at work; stopped, and awaited, on leaving."""
-    driver = Driver(timing or Timing(), url, TARGET, lms, Metrics(), told or Told())
+    driver = Driver(timing or Timing(), url, target, lms, Metrics(), told or Told())
     running = asyncio.create_task(driver.run())
     try:
         yield driver

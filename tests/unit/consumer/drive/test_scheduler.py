@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.consumer.drive.scheduler import Ready, Scheduler, plan
+from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Lane, Ready, Scheduler, plan
 
 PEOPLE = ("ann", "bob", "cho")
 COURSES = ("algebra", "biology", None)
@@ -162,6 +162,68 @@ def test_for_any_backlog_an_add_precedes_the_removals_of_its_person_and_course(r
 
 @given(backlogs())
 def test_across_people_the_most_urgent_goes_first(rows: list[Ready]) -> None:
-    taken = offered(*rows).take(len(PEOPLE))
+    taken = offered(*rows).take(min(len(PEOPLE), LESS_URGENT_EVERY - 1))
     heads = [plan([row for row in rows if row.person == each.person])[0][1] for each in taken]
     assert heads == sorted(heads)
+
+
+def test_terms_of_one_priority_take_turns_however_long_the_backlog_of_one_is() -> None:
+    backlog = [ready(f"old-{number:03}", f"a{number}", term="spring", next_at=number) for number in range(100)]
+    scheduler = offered(*backlog, *(ready(f"new-{number}", f"b{number}", term="fall", next_at=999) for number in range(3)))
+
+    assert [row.term for row in scheduler.take(8)] == ["fall", "spring"] * 3 + ["spring", "spring"]
+
+
+def test_turns_go_on_where_they_were_after_another_look() -> None:
+    rows = [ready(f"{term}-{number}", f"{term}-{number}", term=term) for term in "abc" for number in range(20)]
+    scheduler, order = Scheduler(), []
+    for _ in range(4):
+        scheduler.offer(rows)
+        order += [row.term for row in scheduler.take(2)]
+    assert order == ["a", "b", "c", "a", "b", "c", "a", "b"]
+
+
+def test_every_fifth_call_goes_to_what_is_less_urgent_and_those_take_turns() -> None:
+    rows = [
+        ready(f"{priority}-{number:03}", f"{priority}-{number}", priority=priority)
+        for priority in (0, 2, 4)
+        for number in range(50)
+    ]
+    order = [row.priority for row in offered(*rows).take(50)]
+    assert [order[index] for index in range(4, 50, 5)] == [2, 4] * 5
+    assert order.count(0) == 40
+
+
+def test_a_priority_alone_is_not_held_back() -> None:
+    rows = [ready(f"s{number}", f"p{number}", priority=0) for number in range(50)]
+    assert len(offered(*rows).take(50)) == 50
+
+
+def test_another_look_is_wanted_when_a_lane_that_has_more_runs_out_and_not_before() -> None:
+    scheduler = Scheduler()
+    scheduler.offer([ready("s1", "ann"), ready("s2", "bob"), ready("s3", "cho", term="fall")], [Lane(2, "spring")])
+    scheduler.take(2)  # one of each term
+    assert not scheduler.wants_a_look
+    scheduler.take(1)
+    assert scheduler.wants_a_look
+    scheduler.offer([])
+    assert not scheduler.wants_a_look
+
+
+def test_a_lane_of_which_everything_is_under_way_wants_no_look() -> None:
+    """Otherwise the table would be looked at all the time while calls are slow."""
+    scheduler = offered(ready("s1"))
+    scheduler.take(1)
+    scheduler.offer([ready("s1")], [Lane(2, "spring")])
+    assert not scheduler.wants_a_look
+
+
+@given(st.lists(backlogs(), max_size=5))
+def test_what_is_kept_is_what_the_last_look_showed(looks: list[list[Ready]]) -> None:
+    scheduler = Scheduler()
+    for rows in looks:
+        scheduler.offer(rows, [Lane(row.priority, row.term) for row in rows])
+        assert scheduler.runnable <= len(PEOPLE)
+        assert len(scheduler._last_turns) <= len(rows)
+        for row in scheduler.take(1):
+            scheduler.finish(row, still_ready=True)
