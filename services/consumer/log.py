@@ -10,11 +10,22 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported without saying so
 
 from services.consumer.metrics import Metrics
 from services.kit.kafka import KafkaSettings, topic_ids
@@ -60,6 +71,10 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+Coordinates = tuple[Place, int]
+"""A record's partition and offset."""
 
 
 class Known(NamedTuple):
@@ -132,6 +147,14 @@ class EventLog:
             any(error.code() == KafkaError._AUTO_OFFSET_RESET for error in errors),
         )
 
+    def places(self, timeout_seconds: float = 5) -> list[Place]:
+        """Every partition of our topics, as far as they exist; raises `LogUnavailable`."""
+        try:
+            found = self._consumer.list_topics(timeout=timeout_seconds).topics
+        except KafkaException as error:
+            raise LogUnavailable(_name(error)) from error
+        return [Place(topic, number) for topic in self._topics if topic in found for number in found[topic].partitions]
+
     def known(self, places: Collection[Place], timeout_seconds: float = 5) -> dict[Place, Known]:
         """What Kafka has; raises `LogUnavailable`."""
         try:
@@ -168,13 +191,16 @@ class EventLog:
         else:
             self._unacknowledged += 1
 
-    def pause(self) -> None:
-        """Let nothing more arrive while polling goes on, which keeps the membership."""
-        self._consumer.pause(self._consumer.assignment())
+    def pause(self, places: Collection[Place] | None = None) -> None:
+        """Let nothing more arrive of these partitions (None: of any) while polling goes on, which keeps the membership."""
+        self._consumer.pause(self._ours(places))
 
-    def resume(self) -> None:
-        """The opposite of `pause`."""
-        self._consumer.resume(self._consumer.assignment())
+    def resume(self, but: Collection[Place] = ()) -> None:
+        """Let everything arrive again, except from these partitions."""
+        self._consumer.resume([one for one in self._consumer.assignment() if Place(one.topic, one.partition) not in but])
+
+    def _ours(self, places: Collection[Place] | None) -> list[TopicPartition]:
+        return [one for one in self._consumer.assignment() if places is None or Place(one.topic, one.partition) in places]
 
     def lag(self, positions: Mapping[Place, int]) -> dict[str, int]:
         """Records behind, by topic, as the client last heard."""
@@ -227,41 +253,171 @@ class EventLog:
             self._fatal = error.name()
 
 
+class Letter(NamedTuple):
+    """A record for the dead-letter topic."""
+
+    record: Record
+    reason: str
+    """Closed code."""
+    message: str
+    """What is wrong, without a value."""
+
+    @property
+    def at(self) -> Coordinates:
+        """Where the record is in the log."""
+        return self.record.place, self.record.offset
+
+
+class LogWatch:
+    """Looks now and then whether the topics are still the ones that are read, and as long as what was read of them.
+
+    The client notices neither by itself: a topic that was made anew and has grown past our position is read on as if nothing had
+    happened, and a position behind the end of a log that became shorter waits in silence. Nothing here blocks: the answers of one
+    look are collected by a later call.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._admin = AdminClient(settings.client(), logger=_sparse_logger())
+        self._asked: _Asked | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether a look is under way."""
+        return self._asked is not None
+
+    def forget(self) -> None:
+        """What was asked is out of date."""
+        self._asked = None
+
+    def ask(self, ids: Mapping[str, str], positions: Mapping[Place, int]) -> None:
+        """Begin a look: do the topics still have these `ids`, and their partitions what lies before these `positions`?"""
+        topics = sorted({place.topic for place in positions})
+        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        ends = {TopicPartition(*place): newest for place in positions}
+        self._asked = _Asked(
+            {topic: ids[topic] for topic in topics},
+            dict(positions),
+            self._admin.describe_topics(TopicCollection(topics), request_timeout=10) if topics else {},
+            self._admin.list_offsets(ends, request_timeout=10) if ends else {},
+        )
+
+    def found(self) -> Change | None:
+        """What is not as it was, once the answers are there; None also when Kafka did not answer."""
+        asked = self._asked
+        if asked is None or not all(answer.done() for answer in (*asked.topics.values(), *asked.ends.values())):
+            return None
+        self._asked = None
+        gone = [topic for topic, answer in asked.topics.items() if _code(answer) in _NO_SUCH_TOPIC]
+        if gone:
+            return Change("topic_missing", gone[0])
+        anew = [topic for topic, answer in asked.topics.items() if not answer.exception() and _id(answer) != asked.ids[topic]]
+        if anew:
+            return Change("topic_recreated", anew[0])
+        shorter = [
+            one.topic
+            for one, answer in asked.ends.items()
+            if not answer.exception() and answer.result().offset < asked.positions[Place(one.topic, one.partition)]
+        ]
+        return Change("log_shorter", shorter[0]) if shorter else None
+
+
+class Change(NamedTuple):
+    """What happened to a topic that we read."""
+
+    what: Literal["topic_missing", "topic_recreated", "log_shorter"]
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One look, and its answers to be."""
+
+    ids: dict[str, str]
+    positions: dict[Place, int]
+    topics: dict[str, Future[Any]]
+    ends: dict[TopicPartition, Future[Any]]
+
+
+_NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+
+
+def _code(answer: Future[Any]) -> int | None:
+    error = answer.exception()
+    return error.args[0].code() if isinstance(error, KafkaException) else None
+
+
+def _id(answer: Future[Any]) -> str:
+    return str(answer.result().topic_id)
+
+
 class DeadLetters:
     """Writes records that nobody can use to ``dlq.<topic>``, bytes untouched, with where they came from and why.
 
-    A record too large for Kafka to take again goes without its value, with length and digest in its place: one record must not
-    hold the intake, and the bytes stay where the letter points to, for as long as the topic keeps them.
+    Nobody waits long for it: what Kafka has not acknowledged yet is under way, and is asked for again. A record too large for
+    Kafka to take again goes without its value, with length and digest in its place: one record must not hold the intake, and the
+    bytes stay where the letter points to, for as long as the topic keeps them.
     """
 
     def __init__(self, settings: KafkaSettings, name_of: Callable[[str], str]) -> None:
         """`name_of` gives a topic's dead-letter topic."""
         self._producer = Producer(settings.producer(_DEAD_LETTER_MS), logger=_sparse_logger())
         self._name_of = name_of
+        self._under_way: set[Coordinates] = set()
+        self._written: set[Coordinates] = set()
+        self.refusal: str | None = None
+        """Why Kafka did not take the last one that it did not take."""
 
-    def put(self, letters: Sequence[tuple[Record, str, str]]) -> None:
-        """Write (record, reason code, message without content); returns when Kafka has acknowledged them all, else raises
-        `LogUnavailable`. Writing some of them twice is possible and harmless."""
-        failed: list[str] = []
+    def written(self, letters: Sequence[Letter], wait_seconds: float) -> set[Coordinates]:
+        """Have them written; which of them Kafka has acknowledged by now. Each is written once, or again when Kafka refused it
+        or did not answer: twice is possible, and harmless."""
+        wanted = {letter.at for letter in letters}
+        for letter in letters:
+            if letter.at not in self._written | self._under_way and not self._send(letter):
+                break
+        end = time.monotonic() + wait_seconds
+        self._producer.poll(0)
+        while wanted & self._under_way and (left := end - time.monotonic()) > 0:
+            self._producer.poll(min(left, 0.05))
+        return wanted & self._written
+
+    def stored(self, letters: Collection[Letter]) -> None:
+        """Their offsets are in the ledger: nobody asks again."""
+        self._written -= {letter.at for letter in letters}
+
+    def forget(self, places: Collection[Place]) -> None:
+        """These partitions are not ours any more. Should one come back, it may be another log with the same offsets."""
+        self._written = {at for at in self._written if at[0] not in places}
+        self._under_way = {at for at in self._under_way if at[0] not in places}
+
+    def _send(self, letter: Letter) -> bool:
+        record, at = letter.record, letter.at
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
-                failed.append(error.name())
+                self.refusal = error.name()
+            elif at in self._under_way:
+                self._written.add(at)
+            self._under_way.discard(at)
 
         try:
-            for record, reason, message in letters:
-                self._producer.produce(
-                    self._name_of(record.place.topic),
-                    key=record.key,
-                    value=record.value if _fits(record) else None,
-                    headers=[*(record.headers if _fits(record) else _digest(record)), *_context(record, reason, message)],
-                    on_delivery=delivered,
-                )
-            left = self._producer.flush(_DEAD_LETTER_MS / 1000 + 1)
-        except (BufferError, KafkaException) as error:
-            raise LogUnavailable("dead letters refused") from error
-        if failed or left:
-            raise LogUnavailable(f"dead letters not taken: {', '.join(sorted(set(failed))) or 'no answer'}")
+            self._producer.produce(
+                self._name_of(record.place.topic),
+                key=record.key,
+                value=record.value if _fits(record) else None,
+                headers=[
+                    *(record.headers if _fits(record) else _digest(record)),
+                    *_context(record, letter.reason, letter.message),
+                ],
+                on_delivery=delivered,
+            )
+        except BufferError:
+            self.refusal = "buffer full"
+            return False
+        except KafkaException as error:
+            self.refusal = _name(error)
+            return False
+        self._under_way.add(at)
+        return True
 
 
 def _fits(record: Record) -> bool:

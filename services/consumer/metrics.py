@@ -37,6 +37,22 @@ class Metrics:
         self.offset_conflicts = Counter(
             "sis_offset_conflicts_total", "Batches abandoned because the stored offset did not fit", registry=self.registry
         )
+        self.log_faults = Counter(
+            "sis_log_faults_total",
+            "What happened to the log, or to the ledger under it, by partition that it was noticed in",
+            ["reason"],  # starting.Loss, topic_missing
+            registry=self.registry,
+        )
+        self.stopped = Gauge(
+            "sis_intake_stopped", "1 while too many records cannot be used, and nothing is read", registry=self.registry
+        )
+        self.letters_waiting = Gauge(
+            "sis_dead_letter_partitions_waiting",
+            "Partitions that wait until Kafka takes a dead letter",
+            registry=self.registry,
+        )
+        self.parked = Gauge("sis_parked_records", "Records that wait for a newer reader", registry=self.registry)
+        self.parked_oldest = Gauge("sis_parked_oldest_seconds", "Since the longest of them waits", registry=self.registry)
         # Seats
         self.freshness = Histogram(
             "sis_event_to_applied_seconds",

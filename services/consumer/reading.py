@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import islice
 
 from schemas.codec import NewerEvent, UndecodableEvent, decode
 from schemas.topics import Topics
@@ -12,17 +12,7 @@ from services.consumer.ledger.entities import Arrival
 from services.consumer.ledger.offsets import LogPartition, Span
 from services.consumer.ledger.parked import Parked
 from services.consumer.ledger.storing import Batch, Undecodable
-from services.consumer.log import Place, Record
-
-
-class Letter(NamedTuple):
-    """A record for the dead-letter topic."""
-
-    record: Record
-    reason: str
-    """Closed code."""
-    message: str
-    """What is wrong, without a value."""
+from services.consumer.log import Coordinates, Letter, Place, Record
 
 
 @dataclass
@@ -35,8 +25,8 @@ class Reading:
     """Topic ids as they were at the last assignment."""
     held: list[Record] = field(default_factory=list)
     """Polled, not stored yet, in the order of their partitions."""
-    written: set[tuple[Place, int]] = field(default_factory=set)
-    """Which of them are in the dead-letter topic already: an attempt to store them again does not write them again."""
+    blocked: set[Place] = field(default_factory=set)
+    """Partitions whose next record waits for the dead-letter topic to take it; the others go on."""
 
     def hold(self, records: Sequence[Record]) -> None:
         """Keep what can be stored. A record of a partition without a position was read from the wrong place: it comes again."""
@@ -47,16 +37,16 @@ class Reading:
         for place in places:
             self.positions.pop(place, None)
         self.held = [record for record in self.held if record.place in self.positions]
-        self.written = {(place, offset) for place, offset in self.written if place in self.positions}
+        self.blocked &= set(self.positions)
 
-    def forget_all(self) -> None:
-        """Nothing is ours any more."""
-        self.forget(list(self.positions))
+    def next(self, limit: int) -> list[Record]:
+        """The first `limit` records in hand that may be stored now."""
+        return list(islice((record for record in self.held if record.place not in self.blocked), limit))
 
-    def stored(self, count: int) -> None:
-        """The first `count` records in hand are in the ledger."""
-        self.written -= {(record.place, record.offset) for record in self.held[:count]}
-        self.held = self.held[count:]
+    def stored(self, ends: Mapping[Place, int]) -> None:
+        """The ledger has everything below these offsets."""
+        self.positions |= ends
+        self.held = [record for record in self.held if record.offset >= ends.get(record.place, 0)]
 
     def place(self, place: Place) -> LogPartition:
         """The partition with its topic's id."""
@@ -88,6 +78,14 @@ def sort_out(records: Sequence[Record], reading: Reading, topics: Topics) -> tup
             letters.append(Letter(record, error.reason, str(error)))
     undecodable = [_undecodable(letter, reading) for letter in letters]
     return Batch(arrivals, parking, undecodable, reading.spans(records)), letters
+
+
+def before(records: Sequence[Record], first: Collection[Coordinates]) -> list[Record]:
+    """The records, of each partition only what comes before the first of these."""
+    bounds: dict[Place, int] = {}
+    for place, offset in first:
+        bounds[place] = min(offset, bounds.get(place, offset))
+    return [record for record in records if record.place not in bounds or record.offset < bounds[record.place]]
 
 
 def set_aside(record: Record, reading: Reading, reason: str, message: str) -> tuple[Batch, list[Letter]]:

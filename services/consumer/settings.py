@@ -55,6 +55,17 @@ class Settings(LedgerSettings):
     offset_check_seconds: float = Field(
         default=5, gt=0, description="how often an idle intake compares its offsets with the ledger"
     )
+    log_check_seconds: float = Field(
+        default=30, gt=0, description="how often the intake asks whether its topics are still the same ones, and as long"
+    )
+    dead_letter_limit: int = Field(
+        default=100,
+        ge=1,
+        description="the intake stops when more of a partition's last records than this, and more than DEAD_LETTER_SHARE of"
+        " them, cannot be used",
+    )
+    dead_letter_window: int = Field(default=1000, ge=1, description="so many records of a partition are looked back at for it")
+    dead_letter_share: float = Field(default=0.2, ge=0, lt=1, description="see DEAD_LETTER_LIMIT")
     stop_seconds: float = Field(default=15, gt=0, description="after SIGTERM the process ends within this time")
 
     host: str = Field(default="127.0.0.1", description="address to listen on")

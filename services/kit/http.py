@@ -47,8 +47,13 @@ def problem(status: HTTPStatus, title: str, **members: object) -> JSONResponse:
     return JSONResponse(content, status_code=status.value, media_type="application/problem+json")
 
 
-def operations_router(alive: Check, ready: Check, registry: CollectorRegistry) -> APIRouter:
-    """``/healthz`` (is this process working), ``/readyz`` (may it get traffic) and ``/metrics``."""
+def operations_router(
+    alive: Check, ready: Check, registry: CollectorRegistry, reasons: Callable[[], dict[str, str]] = dict
+) -> APIRouter:
+    """``/healthz`` (is this process working), ``/readyz`` (may it get traffic) and ``/metrics``.
+
+    `reasons` says in words what keeps the process from being ready, or from doing all it should; never with ids of people.
+    """
     router = APIRouter()
 
     @router.get("/healthz")
@@ -57,7 +62,7 @@ def operations_router(alive: Check, ready: Check, registry: CollectorRegistry) -
 
     @router.get("/readyz")
     def readyz() -> JSONResponse:
-        return _checked(ready())
+        return _checked(ready(), reasons())
 
     @router.get("/metrics")
     def metrics() -> Response:
@@ -66,9 +71,9 @@ def operations_router(alive: Check, ready: Check, registry: CollectorRegistry) -
     return router
 
 
-def _checked(conditions: dict[str, bool]) -> JSONResponse:
+def _checked(conditions: dict[str, bool], reasons: dict[str, str] | None = None) -> JSONResponse:
     status = HTTPStatus.OK if all(conditions.values()) else HTTPStatus.SERVICE_UNAVAILABLE
-    return JSONResponse(conditions, status_code=status.value)
+    return JSONResponse({**conditions, "reasons": reasons} if reasons else conditions, status_code=status.value)
 
 
 def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:

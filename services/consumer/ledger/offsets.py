@@ -47,6 +47,26 @@ def stored(connection: Connection, places: Collection[LogPartition]) -> dict[Log
     return {place: found[place.topic_id, place.partition] for place in places if (place.topic_id, place.partition) in found}
 
 
+def incarnations(connection: Connection, topics: Collection[str]) -> dict[str, set[str]]:
+    """The ids under which the ledger has read each of these topics."""
+    rows = connection.execute(
+        "select topic, topic_id from intake_offset where topic = any(%s::text[]) group by topic, topic_id", [text_array(topics)]
+    ).fetchall()
+    found: dict[str, set[str]] = {topic: set() for topic in topics}
+    for topic, topic_id in rows:
+        found[topic].add(topic_id)
+    return found
+
+
+def forget_others(connection: Connection, ids: Mapping[str, str]) -> None:
+    """Remove the offsets of earlier incarnations: of each topic only the one with this id exists any more."""
+    connection.execute(
+        """delete from intake_offset using unnest(%s::text[], %s::text[]) as now (topic, topic_id)
+            where intake_offset.topic = now.topic and intake_offset.topic_id <> now.topic_id""",
+        [text_array(ids), text_array(ids.values())],
+    )
+
+
 def begin(connection: Connection, starts: Mapping[LogPartition, int]) -> None:
     """Record where partitions without a stored offset begin: always the log's start. A row that exists stays as it is."""
     connection.execute(
@@ -113,6 +133,12 @@ def next_activity(connection: Connection) -> int:
 def last_activity(connection: Connection) -> int:
     """How many changes of the ledger there have been; 0 before the first."""
     return _number(connection, "select case when is_called then last_value else 0 end from activity")
+
+
+def count_from(connection: Connection, activity: int) -> None:
+    """Let the counter go on from here, if it is not further already. Not undone when a transaction is."""
+    if last_activity(connection) < activity:
+        connection.execute("select setval('activity', greatest(%s, last_value)) from activity", [activity])
 
 
 def _number(connection: Connection, statement: str) -> int:

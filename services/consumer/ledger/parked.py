@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from services.consumer.ledger.offsets import LogPartition
@@ -30,13 +31,54 @@ def park(connection: Connection, records: Iterable[Parked]) -> None:
         )
 
 
-def waiting(connection: Connection) -> list[Parked]:
-    """All of them, in the order of the log."""
+class Mark(NamedTuple):
+    """Where a pass over the parked records stands; None for the beginning."""
+
+    topic_id: str
+    partition: int
+    offset: int
+
+
+def waiting(connection: Connection, after: Mark | None, limit: int) -> list[Parked]:
+    """At most `limit` of them behind `after`, in the order of the log."""
     rows = connection.execute(
         """select topic_id, topic, "partition", "offset", key, value, reason from parked
-            order by topic_id, "partition", "offset" """
+            where (topic_id, "partition", "offset") > (%s, %s, %s)
+            order by topic_id, "partition", "offset" limit %s""",
+        [*(after or Mark("", -1, -1)), limit],
     ).fetchall()
     return [Parked(LogPartition(*row[:3]), *row[3:]) for row in rows]
+
+
+class Waiting(NamedTuple):
+    """A parked record without its content."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    at: datetime
+
+
+def listed(connection: Connection, after: Waiting | None, limit: int) -> list[Waiting]:
+    """What waits for a newer reader, oldest first."""
+    place = (after.at, after.topic, after.partition, after.offset) if after else (datetime.min.replace(tzinfo=UTC), "", -1, -1)
+    rows = connection.execute(
+        """select topic, "partition", "offset", reason, at from parked
+            where (at, topic, "partition", "offset") > (%s, %s, %s, %s)
+            order by at, topic, "partition", "offset" limit %s""",
+        [*place, limit],
+    ).fetchall()
+    return [Waiting(*row) for row in rows]
+
+
+def backlog(connection: Connection) -> tuple[int, float]:
+    """How many wait, and the age of the oldest in seconds."""
+    row = connection.execute(
+        "select count(*), coalesce(extract(epoch from clock_timestamp() - min(at)), 0)::float8 from parked"
+    ).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always returns its row)
+    return row[0], row[1]
 
 
 def release(connection: Connection, records: Iterable[Parked]) -> None:

@@ -6,11 +6,13 @@ every seat is unknown and suspect, nobody holds a lease, and the first write to 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
 
-from services.consumer.ledger import audit
+from schemas.returns import Scope
+from services.consumer.ledger import audit, digests, offsets
 from services.consumer.nouns import PRIORITY_REPAIR
 from services.kit.postgres import Connection, DatabaseIdentity, identity
 
@@ -28,17 +30,40 @@ class Recovery(NamedTuple):
     reason: str
     known: DatabaseIdentity
     """The database that the ledger last knew itself to be in."""
+    since: datetime
+    log_lost: bool
+    """The log under the ledger lost something: only the mirror knows what, so the two have to be compared."""
+
+
+class Witness:
+    """What this process has seen of the ledger for certain. From any thread.
+
+    A database that was restored from a copy of its files is the same one to itself, with the same timeline. Whoever was there
+    before knows better: the ledger's counter never goes back.
+    """
+
+    def __init__(self) -> None:
+        self.activity = 0
+
+    def saw(self, activity: int) -> None:
+        """The counter's value, in a transaction that is on disk: a crash may undo others."""
+        self.activity = max(self.activity, activity)
 
 
 def read(connection: Connection) -> Recovery | None:
     """None before the very first start."""
-    row = connection.execute("select active, reason, system_id, timeline from recovery").fetchone()
-    return Recovery(row[0], row[1], DatabaseIdentity(row[2], row[3])) if row else None
+    row = connection.execute("select active, reason, system_id, timeline, since, log_lost from recovery").fetchone()
+    return Recovery(row[0], row[1], DatabaseIdentity(row[2], row[3]), row[4], row[5]) if row else None
 
 
-def begin_session(connection: Connection, suspect_seconds: float) -> DatabaseIdentity:
-    """Which history this session writes. Enters recovery mode when the database is not the one the ledger knows itself in."""
+def begin_session(connection: Connection, suspect_seconds: float, witness: Witness | None = None) -> DatabaseIdentity:
+    """Which history this session writes; for every new connection that writes.
+
+    Enters recovery mode when the database is not the one the ledger knows itself in, or has counted less than `witness` saw. A
+    session cannot outlive its history: a promotion and a restore end every connection, and a standby takes none of ours.
+    """
     current = identity(connection)
+    seen = witness.activity if witness else 0
     with connection.transaction():
         connection.execute(
             """insert into recovery (active, reason, system_id, timeline) values (false, 'first start', %s, %s)
@@ -50,6 +75,10 @@ def begin_session(connection: Connection, suspect_seconds: float) -> DatabaseIde
         known = read(connection)
         if known is not None and known.known != current:
             enter(connection, "database", suspect_seconds)
+        elif offsets.last_activity(connection) < seen:
+            enter(connection, "activity", suspect_seconds)
+    # After the commit, because it takes effect at once: until then it is the evidence.
+    offsets.count_from(connection, seen)
     return current
 
 
@@ -59,24 +88,28 @@ def check_session(connection: Connection, began_with: DatabaseIdentity) -> None:
         raise HistoryChanged
 
 
-def enter(connection: Connection, reason: str, suspect_seconds: float) -> None:
+def enter(connection: Connection, reason: str, suspect_seconds: float, *, log_lost: bool = False) -> None:
     """Enter recovery mode for good, in one transaction; entering it again starts it over.
 
     1. No other process may decide or drive meanwhile: both tables are locked.
     2. The lease is void: a driver that works from the lost history can neither write an intent nor record an outcome.
     3. Every seat is unknown, and suspect: a call that the lost history made may still land.
     4. Every seat has work that begins with a read.
+    5. When the log is what lost something (`log_lost`), the publisher is asked to emit the current state of everything again.
     """
     current = identity(connection)
     with connection.transaction():
         connection.execute("set local statement_timeout = 0")
         connection.execute("lock table seat, work in exclusive mode")
         connection.execute(
-            """insert into recovery (active, reason, system_id, timeline) values (true, %s, %s, %s)
+            """insert into recovery as old (active, reason, system_id, timeline, log_lost) values (true, %s, %s, %s, %s)
                on conflict (only_row) do update set active = true, reason = excluded.reason, since = clock_timestamp(),
-                                                    system_id = excluded.system_id, timeline = excluded.timeline""",
-            [reason, *current],
+                                                    system_id = excluded.system_id, timeline = excluded.timeline,
+                                                    log_lost = excluded.log_lost or (old.active and old.log_lost)""",
+            [reason, *current, log_lost],
         )
+        if log_lost:
+            digests.request_republish(connection, Scope(all=True), reason)
         connection.execute("delete from lease")
         seats = connection.execute(
             """update seat set applied = 'unknown', mark = mark + 1,
@@ -104,14 +137,18 @@ def is_active(connection: Connection) -> bool:
 def end_if_done(connection: Connection) -> bool:
     """Leave recovery mode once every seat has been looked at in the LMS; true when this call ended it.
 
+    When the log lost something, also a complete round of the mirror's digests must have left no difference.
+
     A seat that waits for a missing object or needs a person has been looked at: the answer was what stopped it. Its next write is
     preceded by a read anyway, because it is still unknown.
     """
     with connection.transaction():
         ended = connection.execute(
-            """update recovery set active = false
+            """update recovery set active = false, log_lost = false
                 where active
-                  and not exists (select from work where read_first and state in ('pending', 'retrying', 'suspect', 'held'))"""
+                  and (not log_lost or %s)
+                  and not exists (select from work where read_first and state in ('pending', 'retrying', 'suspect', 'held'))""",
+            [digests.reconciled(connection)],
         ).rowcount
         if ended:
             audit.record(connection, "intake", "recovery.end", "done", {})

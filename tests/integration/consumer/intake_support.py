@@ -38,6 +38,7 @@ def settings(database_url: str, topics: Topics, **changes: object) -> Settings:
         "canvas_url": "http://127.0.0.1:1",
         "canvas_token_file": "/nowhere",
         "offset_check_seconds": 0.5,
+        "log_check_seconds": 0.5,
         "ledger_timeout_seconds": 5,
     }
     return Settings.model_validate(values | changes)

@@ -125,7 +125,9 @@ def test_a_database_that_is_not_the_one_we_knew_means_recovery_once(ledger: Ledg
 
     assert ledger.rows("select applied, mark, suspect_until is not null from seat") == [("unknown", 1, True)]
     assert ledger.rows("select action from audit") == [("recovery.enter",)]
-    assert recovery.read(ledger.connection) == recovery.Recovery(True, "database", current)
+    known_now = recovery.read(ledger.connection)
+    assert known_now is not None
+    assert (known_now.active, known_now.reason, known_now.known, known_now.log_lost) == (True, "database", current, False)
 
 
 def test_recovery_ends_when_every_seat_has_been_looked_at(ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.topics import Topics
 from services.consumer.ledger.offsets import LogPartition, Span
 from services.consumer.log import Place, Record
-from services.consumer.reading import Reading, sort_out
+from services.consumer.reading import Reading, before, sort_out
 
 TOPICS = Topics("t")
 ONE, TWO = Place(TOPICS.entity("enrollment"), 0), Place(TOPICS.entity("enrollment"), 1)
@@ -36,11 +36,28 @@ def test_a_record_of_a_partition_without_a_position_is_left_to_come_again() -> N
 def test_what_is_revoked_is_forgotten_with_everything_in_hand() -> None:
     mine = reading()
     mine.hold([record(ONE, 10), record(TWO, 20)])
-    mine.written = {(ONE, 10), (TWO, 20)}
+    mine.blocked = {ONE, TWO}
 
     mine.forget([ONE])
 
-    assert (mine.positions, mine.held, mine.written) == ({TWO: 20}, [record(TWO, 20)], {(TWO, 20)})
+    assert (mine.positions, mine.held, mine.blocked) == ({TWO: 20}, [record(TWO, 20)], {TWO})
+
+
+def test_a_blocked_partition_waits_and_the_others_go_on() -> None:
+    mine = reading()
+    mine.hold([record(ONE, 10), record(TWO, 20), record(ONE, 11), record(TWO, 21)])
+    mine.blocked = {ONE}
+
+    assert mine.next(10) == [record(TWO, 20), record(TWO, 21)]
+
+    mine.stored({TWO: 21})
+    assert (mine.positions, mine.next(10)) == ({ONE: 10, TWO: 21}, [record(TWO, 21)])
+
+
+def test_of_a_partition_whose_letter_is_missing_only_what_comes_before_is_stored() -> None:
+    records = [record(ONE, 10), record(TWO, 20), record(ONE, 11), record(ONE, 12), record(TWO, 21)]
+
+    assert before(records, {(ONE, 12), (ONE, 11)}) == [record(ONE, 10), record(TWO, 20), record(TWO, 21)]
 
 
 def test_what_nobody_can_decode_is_for_the_dead_letters_and_still_moves_the_offset() -> None:

@@ -40,6 +40,13 @@ def test_where_it_begins(stored: int | None, kafka: InKafka, start: Start) -> No
     assert judge(stored, kafka, HERE, ACTIVITY) == start
 
 
+def test_an_offset_of_another_topic_with_this_name_means_nothing() -> None:
+    new = InKafka(None, None, 0, 90)
+
+    assert judge(None, new, HERE, ACTIVITY, recreated=True) == Start(0, "recreated", record=True)
+    assert judge(None, new, HERE, ACTIVITY) == Start(0, None, record=True), "a first start, or a partition that was added"
+
+
 @given(st.integers(0, 50), st.none() | st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
 def test_it_never_begins_behind_a_record_that_the_ledger_has_not_seen(
     stored: int, committed: int | None, low: int, more: int
