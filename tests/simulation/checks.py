@@ -1,0 +1,274 @@
+"""What must hold: online at every write and every answer, after every step, and in the end.
+
+S-rules watch from outside (Canvas's write log, the log, committed rows); they never ask the product what it thinks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from schemas import codec
+from schemas.codec import NewerEvent, UndecodableEvent
+from schemas.events import AnyEvent, EnrollmentEvent
+from schemas.keys import EntityKey
+from services.consumer.ledger import assertions
+from services.consumer.ledger.policies import Policies
+from services.consumer.nouns import seat_key
+from services.publisher.mirror.nouns import row_key
+from services.sandbox.canvas.writelog import Attempt
+from tests.simulation.lms import SeatName, Sent
+from tests.simulation.log import Entry
+from tests.simulation.sis import Message
+from tests.simulation.world import CALL_SECONDS, LATE_SECONDS, World
+
+
+class Checks:
+    """The checker of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.policies = Policies("canvas", swap_settle_seconds=0.5)
+        self.confirmed: dict[SeatName, int] = {}
+        """Per seat: the smallest place in the SIS's order that explains what Canvas was told so far."""
+        self.newest: dict[EntityKey, int] = {}
+        """The highest version in the log."""
+        self.hashes: dict[tuple[EntityKey, int], str] = {}
+        self.late_landings = 0
+        self.writes: Counter[SeatName] = Counter()
+        self._seen_violations = 0
+        self._ledger_versions: dict[EntityKey, int] = {}
+        world.log.on_append = self.on_append
+        world.lms.on_write = self.on_write
+        world.lms.on_send = self.on_send
+        world.lms.know = lambda seat: self.confirmed.get(seat, 0)
+        world.on_accepted(self.on_accepted)
+
+    # --- online ---
+
+    def on_append(self, topic: str, _partition: int, _offset: int, entry: Entry) -> None:
+        """Nothing is in the log that the mirror has not committed (no ghosts), and no version says two things."""
+        world = self.world
+        kind = world.topics.kind(topic)
+        if kind is None:
+            return
+        try:
+            event: AnyEvent = codec.decode(kind, entry.value)
+        except (UndecodableEvent, NewerEvent):
+            return  # put there by a fault
+        key = event.entity_key
+        known = self.hashes.setdefault((key, event.version), event.content_hash)
+        if known != event.content_hash:
+            world.violated("version", f"version {event.version} of {key.kind} has two contents")
+        self.newest[key] = max(self.newest.get(key, 0), event.version)
+        if world.hurt_mirror:
+            return  # a mirror that was restored meanwhile cannot know what its former self had committed
+        found = world.databases.rows("select version from mirror.entity where (tenant, kind, key) = (%s, %s, %s)", *key)
+        if not found or found[0][0] < event.version:
+            world.violated("ghost", f"the log has version {event.version} of {key.kind} {key.key}, the mirror has {found}")
+
+    def on_accepted(self, message: Message) -> None:
+        """I1 and R2: what was answered with 2xx is in the mirror, and the log holds a version that contains it."""
+        for change in message.changes:
+            key = row_key(change)
+            found = self.world.databases.rows(
+                """select s.entity_kind, s.entity_key, s.applied_version, (s.positions->>%s)::bigint
+                     from mirror.source_row s where (s.tenant, s.record, s.key) = (%s, %s, %s)""",
+                f"{change.order.channel}\n{change.order.incarnation}",
+                *key,
+            )
+            if not found:
+                if not change.deleted:
+                    self.world.violated("I1", f"accepted, but not in the mirror: {change.record} {change.key}")
+                continue
+            kind, name, applied, position = found[0]
+            if change.order.position is not None and (position is None or position < change.order.position):
+                self.world.violated("I1", f"accepted, but the mirror is older: {change.record} {change.key}")
+            if change.order.position is None or position != change.order.position:
+                continue  # a newer change has taken its place, and is perhaps on its way
+            entity = EntityKey(change.tenant, kind, name)
+            if self.newest.get(entity, 0) < applied:
+                self.world.violated("I1", f"accepted, but not in the log: {kind} {name} version {applied}")
+
+    def on_send(self, sent: Sent) -> None:
+        """Every change on its way is covered by a committed intent that is still good for it."""
+        world = self.world
+        if sent.seat is None or world.scheduler.now - world.hurt_ledger_at < CALL_SECONDS + 1:
+            return
+        found = world.databases.rows(
+            """select extract(epoch from i.deadline)::float8, i.owner = l.owner and i.epoch = l.epoch
+                 from ledger.intent i left join ledger.lease l using (target)
+                where i.seat = %s and i.closed_at is null and i.call = 'write'""",
+            seat_key(sent.seat.section, sent.seat.user, sent.seat.role),
+        )
+        if not found:
+            world.violated("intent", f"a change was sent without an open intent: {sent.seat}")
+        elif all(deadline < self._ledger_clock() for deadline, _ in found):
+            world.violated("intent", f"a change was sent after its intent's deadline: {sent.seat}")
+        elif not any(held for _, held in found):
+            world.violated("lease", f"a change was sent by a driver without the lease: {sent.seat}")
+
+    def _ledger_clock(self) -> float:
+        from tests.simulation.database import EPOCH_SECONDS
+
+        return EPOCH_SECONDS + self.world.scheduler.now + self.world.databases.wall_offset["ledger"]
+
+    def on_write(self, attempt: Attempt, seat: SeatName, sent: Sent) -> None:
+        """I3 and I4: what Canvas is told is a subsequence of what the SIS said, in its order."""
+        world = self.world
+        world.trace.add(
+            world.scheduler.now, f"CANVAS {attempt.before} -> {attempt.after} {seat} by {sent.process.name}, sent {sent.at:.4f}"
+        )
+        self.writes[seat] += 1
+        if seat in world.sis.tangled:
+            return
+        states = world.sis.history.get(seat, ["deleted"])
+        state = str(attempt.after)
+        at_sending = _first(states, state, int(sent.known))
+        if at_sending is None:
+            world.violated("I3", f"{seat} became {state}, which is older than what was confirmed before it was sent; {states}")
+            return
+        place = _first(states, state, self.confirmed.get(seat, 0))
+        if place is None:
+            late = world.scheduler.now - sent.at
+            if late > LATE_SECONDS + CALL_SECONDS:
+                world.violated("I3", f"{seat} became {state} again, {late:.1f} s after it was sent")
+            self.late_landings += 1
+            return
+        self.confirmed[seat] = place
+
+    # --- after every step ---
+
+    def after_step(self) -> None:
+        """All that must hold whenever nobody is in the middle of something."""
+        world = self.world
+        for violation in world.lms.canvas.violations[self._seen_violations :]:
+            world.violated("I5", f"Canvas: {violation.rule}: {violation.detail}")
+        self._seen_violations = len(world.lms.canvas.violations)
+        with world.databases.as_ledger() as connection:
+            for text in assertions.violations(connection, self.policies):
+                world.violated("ledger", text)
+        self._versions_never_go_back()
+        self._offsets_pass_nothing()
+        for configuration in world.log.producer_configurations:
+            if configuration.get("enable.idempotence") is not True or configuration.get("acks") != "all":
+                world.violated("producer", "events are handed over without idempotence or without all acknowledgements")
+        world.log.producer_configurations.clear()
+
+    def _versions_never_go_back(self) -> None:
+        """I12, and the mirror's own rules."""
+        world = self.world
+        rows = world.databases.rows("select tenant, kind, key, version from ledger.entity")
+        current = {EntityKey(*row[:3]): row[3] for row in rows}
+        for key, version in self._ledger_versions.items():
+            if current.get(key, 0) < version:
+                world.violated("I12", f"the ledger's {key.kind} {key.key} went from {version} to {current.get(key)}")
+        self._ledger_versions = current
+        wrong = world.databases.rows("select kind, key from mirror.entity where published_version > version")
+        for kind, key in wrong:
+            world.violated("mirror", f"published is ahead of issued: {kind} {key}")
+
+    def _offsets_pass_nothing(self) -> None:
+        """I7: whatever lies before the ledger's offset is in the ledger, or newer than it; Kafka's commit never leads."""
+        world = self.world
+        stored = {
+            (identity, partition): offset
+            for identity, partition, offset in world.databases.rows(
+                'select topic_id, "partition", next from ledger.intake_offset'
+            )
+        }
+        aside = {
+            (topic, partition, offset)
+            for topic, partition, offset in world.databases.rows(
+                """select topic, "partition", "offset" from ledger.history where what in ('undecodable', 'parked')"""
+            )
+        }
+        versions = self._ledger_versions
+        for name, topic in world.log.topics.items():
+            kind = world.topics.kind(name)
+            if kind is None:
+                continue
+            for number, partition in enumerate(topic.partitions):
+                for offset in range(partition.low, min(stored.get((topic.identity, number), 0), partition.high)):
+                    entry = partition.entries[offset]
+                    try:
+                        event = codec.decode(kind, entry.value)
+                    except (UndecodableEvent, NewerEvent):
+                        if (name, number, offset) not in aside:
+                            world.violated("I7", f"the ledger is past an unreadable record: {name}/{number}@{offset}")
+                        continue
+                    if versions.get(event.entity_key, 0) < event.version:
+                        world.violated("I7", f"the ledger is past {name}/{number}@{offset} and has not got it")
+                committed = world.log.group("sim").committed.get((topic.identity, name, number))
+                restored = world.hurt_ledger_at > -1
+                if committed and not restored and committed[0] > stored.get((topic.identity, number), 0):
+                    world.violated("I7", f"Kafka's commit leads the ledger: {name}/{number}")
+
+    def ledger_was_restored(self) -> None:
+        """Its former self's versions do not bind it."""
+        self._ledger_versions = {}
+
+    # --- in the end ---
+
+    def unfinished(self) -> str | None:
+        """What is still under way; None when everything has come to rest."""
+        world = self.world
+        rows = world.databases.rows
+        waiting = [message.number for message in world.sis.messages if not message.delivered]
+        if waiting:
+            return f"messages not accepted: {waiting}"
+        if rows("select from mirror.outbox where dead_reason is null limit 1"):
+            return "outbox"
+        stored = {
+            (identity, number): offset
+            for identity, number, offset in rows('select topic_id, "partition", next from ledger.intake_offset')
+        }
+        for name, topic in world.log.topics.items():
+            if world.topics.kind(name) is None:
+                continue
+            for number, partition in enumerate(topic.partitions):
+                if stored.get((topic.identity, number), 0) < partition.high:
+                    return f"log {name}/{number}"
+        if rows("select from ledger.intent where closed_at is null limit 1"):
+            return "open intents"
+        work = rows("select state, reason, seat from ledger.work where state <> 'dead' order by seat")
+        if work:
+            return f"work: {work}"
+        if rows("select from ledger.recovery where active"):
+            return "recovery mode"
+        return None
+
+    def dead(self) -> list[tuple[str, str]]:
+        """Seats that need a person, with the reason."""
+        return [
+            (seat, reason)
+            for seat, reason in self.world.databases.rows("select seat, reason from ledger.work where state = 'dead'")
+        ]
+
+    def in_the_end(self) -> None:
+        """L-rules, after all faults have ended and everything has come to rest."""
+        world = self.world
+        dead = {seat for seat, _ in self.dead()}
+        truth, found = world.sis.truth(), world.lms.states()
+        for seat in sorted(truth.keys() | found.keys()):
+            wanted, is_now = truth.get(seat, "deleted"), found.get(seat, "absent")
+            if wanted == is_now or (wanted == "deleted" and is_now == "absent"):
+                continue
+            if seat_key(seat.section, seat.user, seat.role) not in dead:
+                world.violated("I2", f"{seat} should be {wanted} and is {is_now}")
+        if world.calm:
+            self._no_call_too_many()
+
+    def _no_call_too_many(self) -> None:
+        """I5: without faults, each write changed something."""
+        world = self.world
+        for attempt in world.lms.canvas.log.attempts:
+            if attempt.applied and not attempt.changed:
+                world.violated("I5", f"without any fault, a write that changed nothing: {attempt.endpoint} {attempt.before}")
+
+
+def _first(states: list[str], state: str, start: int) -> int | None:
+    return next((number for number in range(start, len(states)) if states[number] == state), None)
+
+
+__all__ = ["Any", "Checks", "EnrollmentEvent"]

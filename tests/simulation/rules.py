@@ -1,0 +1,426 @@
+"""What may happen in one step. An action is a function of the world and one number: a list of (name, number) is a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from tests.simulation.checks import Checks
+from tests.simulation.lms import FATES
+from tests.simulation.log import Entry
+from tests.simulation.world import CONSUMERS, LAG_SECONDS, PUBLISHERS, World, section_name
+
+Action = tuple[str, int]
+FAILPOINTS = {
+    "publisher": ("publisher.after_commit", "publisher.after_ack"),
+    "consumer": (
+        "consumer.after_ledger_commit",
+        "consumer.after_intent",
+        "consumer.after_call",
+        "consumer.after_outcome",
+        "consumer.after_poll",
+        "consumer.after_commit",
+    ),
+}
+_LOG_FAULTS = ("ack_lost", "refused", "late", "twice", "shuffled", "slow", "commit_lost", "dead_letters_refused")
+
+
+class Run:
+    """One world with its checker, and what the actions remember."""
+
+    def __init__(self, world: World, checks: Checks) -> None:
+        self.world = world
+        self.checks = checks
+        self.snapshots: dict[str, object] = {}
+
+    def step(self, action: Action) -> None:
+        """Do it, let time pass, and look."""
+        name, number = action
+        chance = random.Random(f"{name} {number}")  # noqa: S311
+        self.world.trace.add(self.world.scheduler.now, f"--- {name} {number}")
+        ACTIONS[name](self, chance)
+        self._deliver(chance, everything=chance.random() < 0.6)
+        self.world.run(chance.choice((0.02, 0.1, 0.3, 0.8, 2.0)))
+        self.checks.after_step()
+
+    def begin(self) -> None:
+        """The usual start: everybody runs, Canvas knows most people and sections."""
+        world = self.world
+        chance = random.Random(f"begin {world.seed}")  # noqa: S311
+        for person in world.sis.people:
+            if chance.random() < 0.85:
+                world.lms.add_user(person)
+        for section, course in world.sis.sections.items():
+            if chance.random() < 0.85:
+                world.lms.add_section(section_name(section), course)
+        for slot in (*PUBLISHERS, *CONSUMERS):
+            if slot.endswith("1") or chance.random() < 0.7:
+                world.start(slot)
+        for section in world.sis.sections:
+            world.sis.send(world.sis.set_class(section, "A"))
+        world.run(0.5)
+
+    def _deliver(self, chance: random.Random, *, everything: bool) -> None:
+        waiting = [message for message in self.world.sis.messages if not message.delivered]
+        chance.shuffle(waiting)
+        for message in waiting if everything else waiting[:1]:
+            for _ in range(2 if chance.random() < 0.1 else 1):
+                self.world.deliver(message, chance.choice(PUBLISHERS))
+
+    def heal(self) -> None:
+        """All faults end, everything that stands starts, Canvas gets what it lacked; then it has to come to rest, and right."""
+        world, chance = self.world, random.Random(f"heal {self.world.seed}")  # noqa: S311
+        world.trace.add(world.scheduler.now, "--- heal")
+        databases = world.databases
+        databases.lose_before = databases.lose_after = 0.0
+        databases.down_until = dict.fromkeys(databases.down_until, 0.0)
+        world.log.faults.clear()
+        world.log.down_until = 0.0
+        world.lms.fates.clear()
+        world.lms.down_until = 0.0
+        world.lms.canvas.settings.visibility_lag_seconds = 0.0
+        for person in world.sis.people:
+            world.lms.add_user(person)
+        for section, course in world.sis.sections.items():
+            world.lms.add_section(section_name(section), course)
+        for slot, process in world.processes.items():
+            process.paused_until = 0.0
+            process.failpoints.clear()
+            if not world.running(slot):
+                world.start(slot)
+        unfinished: str | None = "not begun"
+        for _ in range(400):
+            self._deliver(chance, everything=True)
+            world.run(1.0)
+            unfinished = self.checks.unfinished()
+            if unfinished is None or world.violations:
+                break
+        if unfinished is not None:
+            world.violated("L", f"no rest {world.scheduler.now:.0f} s into the run: {unfinished}")
+        self.checks.after_step()
+        self.checks.in_the_end()
+
+    def replay(self) -> None:
+        """I11: replaying the whole log on a settled system writes nothing to Canvas."""
+        world = self.world
+        before = len(world.lms.canvas.log.attempts)
+        world.trace.add(world.scheduler.now, "--- replay of everything")
+        number = 0
+        for name, topic in world.log.topics.items():
+            if world.topics.kind(name) is None:
+                continue
+            for partition, held in enumerate(topic.partitions):
+                if held.high > held.low:
+                    number += 1
+                    world.databases.admin.execute(
+                        """insert into ledger.replay (replay, topic, topic_id, "partition", first, last, next, dry_run, verify,
+                                                      state, actor)
+                           values (%s::uuid, %s, %s, %s, %s, %s, %s, false, false, 'running', 'simulation')""",
+                        [
+                            f"00000000-0000-4000-8000-{number:012d}",
+                            name,
+                            topic.identity,
+                            partition,
+                            held.low,
+                            held.high - 1,
+                            held.low,
+                        ],
+                    )
+        for _ in range(60):
+            world.run(2.0)
+            running = world.databases.rows("select from ledger.replay where state = 'running'")
+            if not running and self.checks.unfinished() is None:
+                break
+        else:
+            world.violated("I11", f"the replay did not come to rest: {self.checks.unfinished()}")
+        written = [attempt for attempt in world.lms.canvas.log.attempts[before:] if attempt.applied]
+        dead = len(self.checks.dead())
+        if written and not dead:
+            world.violated("I11", f"replaying a settled system made {len(written)} writes")
+        self.checks.after_step()
+        self.checks.in_the_end()
+
+
+# --- the school ---
+
+
+def change(run: Run, chance: random.Random) -> None:
+    """Somebody enrolls, drops, withdraws, audits, ..."""
+    sis = run.world.sis
+    person, section = chance.choice(sis.people), chance.choice(list(sis.sections))
+    status = chance.choice(("enrolled", "enrolled", "enrolled", "dropped", "dropped", "withdrawn", "waitlisted", "gone"))
+    career = "GRAD" if chance.random() < 0.04 else "UGRD"
+    sis.send(sis.set_student(person, section, status, career=career, auditor=chance.random() < 0.1))
+
+
+def swap(run: Run, chance: random.Random) -> None:
+    """One section for another, in one message."""
+    sis = run.world.sis
+    if len(sis.sections) > 1:
+        person, (one, other) = chance.choice(sis.people), chance.sample(list(sis.sections), 2)
+        sis.send([*sis.set_student(person, one, "dropped"), *sis.set_student(person, other, "enrolled")])
+
+
+def flap(run: Run, chance: random.Random) -> None:
+    """Add, drop, add, in a row: three messages that may come in any order."""
+    sis = run.world.sis
+    person, section = chance.choice(sis.people), chance.choice(list(sis.sections))
+    for status in chance.choice(
+        (("enrolled", "dropped"), ("enrolled", "dropped", "enrolled"), ("dropped", "enrolled", "dropped"))
+    ):
+        sis.now += 0.001
+        sis.send(sis.set_student(person, section, status))
+
+
+def classes(run: Run, chance: random.Random) -> None:
+    """A class is cancelled or comes back."""
+    sis = run.world.sis
+    sis.send(sis.set_class(chance.choice(list(sis.sections)), chance.choice("AX")))
+
+
+def instructor(run: Run, chance: random.Random) -> None:
+    """The row of a meeting pattern names another person, or goes."""
+    sis = run.world.sis
+    person = chance.choice([*sis.people, None])
+    sis.send(sis.set_instructor(chance.choice(list(sis.sections)), chance.choice("12"), person, chance.choice(("PI", "TA"))))
+
+
+def extract(run: Run, _chance: random.Random) -> None:
+    """A full extract."""
+    run.world.sis.extract()
+
+
+def resend(run: Run, chance: random.Random) -> None:
+    """An old message comes again, long after it was accepted."""
+    messages = run.world.sis.messages
+    if messages:
+        run.world.deliver(chance.choice(messages), chance.choice(PUBLISHERS))
+
+
+def objects(run: Run, chance: random.Random) -> None:
+    """Canvas gets a person or a section that it lacked."""
+    world = run.world
+    world.lms.add_user(chance.choice(world.sis.people))
+    section, course = chance.choice(list(world.sis.sections.items()))
+    world.lms.add_section(section_name(section), course)
+
+
+def wait(run: Run, chance: random.Random) -> None:
+    """Nothing happens for a while."""
+    run.world.run(chance.choice((1.0, 3.0, 6.0)))
+
+
+# --- faults ---
+
+
+def kill(run: Run, chance: random.Random) -> None:
+    slot = chance.choice((*PUBLISHERS, *CONSUMERS))
+    if run.world.running(slot):
+        run.world.bites("process killed")
+        run.world.kill(slot)
+        if chance.random() < 0.7:
+            run.world.run(chance.choice((0.0, 0.5, 3.0)))
+            run.world.start(slot)
+
+
+def kill_at_failpoint(run: Run, chance: random.Random) -> None:
+    slot = chance.choice((*PUBLISHERS, *CONSUMERS))
+    if run.world.running(slot):
+        name = chance.choice(FAILPOINTS[slot.split("-")[0]])
+        action = "kill" if chance.random() < 0.6 else f"pause {chance.choice((1, 5, 9))}"
+        run.world.processes[slot].failpoints[name] = (action, chance.choice((1, 1, 2, 3)))
+
+
+def start(run: Run, _chance: random.Random) -> None:
+    """Whatever does not run, runs."""
+    for slot in (*PUBLISHERS, *CONSUMERS):
+        if not run.world.running(slot):
+            run.world.start(slot)
+
+
+def stop(run: Run, chance: random.Random) -> None:
+    """A rolling restart: SIGTERM, and a new process."""
+    slot = chance.choice((*PUBLISHERS, *CONSUMERS))
+    run.world.bites("process stopped")
+    run.world.stop(slot)
+    run.world.run(chance.choice((0.2, 7.0)))
+    if not run.world.running(slot):
+        run.world.start(slot)
+
+
+def pause(run: Run, chance: random.Random) -> None:
+    slot = chance.choice((*PUBLISHERS, *CONSUMERS))
+    if run.world.running(slot):
+        run.world.bites("process paused")
+        run.world.pause(slot, chance.choice((0.5, 3.0, 6.0, 12.0)))
+
+
+def canvas_faults(run: Run, chance: random.Random) -> None:
+    """Canvas becomes unreliable in some ways, or well again."""
+    lms = run.world.lms
+    if chance.random() < 0.3:
+        lms.fates.clear()
+        return
+    for fate in chance.sample(FATES, chance.randint(1, 4)):
+        lms.fates[fate] = chance.choice((0.05, 0.15, 0.4))
+    total = sum(lms.fates.values())
+    if total > 0.8:
+        lms.fates.update({fate: share * 0.8 / total for fate, share in lms.fates.items()})
+
+
+def canvas_down(run: Run, chance: random.Random) -> None:
+    run.world.lms.down_until = run.world.scheduler.now + chance.choice((0.5, 2.0, 5.0))
+
+
+def canvas_lag(run: Run, chance: random.Random) -> None:
+    """Reads show what was."""
+    run.world.lms.canvas.settings.visibility_lag_seconds = chance.choice((0.0, 0.3, LAG_SECONDS * 0.9))
+    run.world.bites("canvas visibility lag")
+
+
+def log_faults(run: Run, chance: random.Random) -> None:
+    faults = run.world.log.faults
+    if chance.random() < 0.3:
+        faults.clear()
+        return
+    for fault in chance.sample(_LOG_FAULTS, chance.randint(1, 3)):
+        faults[fault] = chance.choice((0.05, 0.2, 0.5))
+
+
+def log_down(run: Run, chance: random.Random) -> None:
+    run.world.log.down_until = run.world.scheduler.now + chance.choice((0.5, 2.0, 5.0))
+
+
+def rebalance(run: Run, _chance: random.Random) -> None:
+    run.world.bites("rebalance")
+    run.world.log.group("sim").rebalance()
+
+
+def poison(run: Run, chance: random.Random) -> None:
+    """A record that nobody can read."""
+    world = run.world
+    world.bites("undecodable record")
+    value = chance.choice((b"not json", b"{}", None, b'{"tenant": 1}', b"\xff\xfe"))
+    world.log.append(
+        world.topics.entity(chance.choice(("enrollment", "section"))), Entry(bytes([chance.randrange(256)]), value, [])
+    )
+
+
+def database_crash(run: Run, chance: random.Random) -> None:
+    name = chance.choice(("mirror", "ledger"))
+    run.world.bites(f"{name} crashed")
+    run.world.databases.crash(name, chance.choice((0.1, 1.0, 4.0)))
+
+
+def database_faults(run: Run, chance: random.Random) -> None:
+    """Connections break now and then: before a statement, or with its outcome unknown."""
+    databases = run.world.databases
+    if chance.random() < 0.4:
+        databases.lose_before = databases.lose_after = 0.0
+        return
+    databases.lose_before, databases.lose_after = chance.choice(((0.01, 0.0), (0.0, 0.01), (0.02, 0.02)))
+
+
+def interleaving(run: Run, chance: random.Random) -> None:
+    """Transactions are interrupted by others, statement by statement."""
+    run.world.databases.interleave = chance.choice((0.0, 0.05, 0.2, 0.5))
+
+
+def backup(run: Run, chance: random.Random) -> None:
+    name = chance.choice(("mirror", "ledger"))
+    run.snapshots[name] = run.world.databases.snapshot(name)
+
+
+def restore(run: Run, chance: random.Random) -> None:
+    """A database comes back from a backup, or a standby that lacked the last commits is promoted."""
+    name = chance.choice(("mirror", "ledger"))
+    saved = run.snapshots.get(name)
+    if saved is None:
+        return
+    world = run.world
+    world.bites(f"{name} restored")
+    _cut_history(run, name)
+    world.databases.restore(name, saved)  # type: ignore[arg-type]
+    system, timeline = world.databases.identity[name]
+    world.databases.set_identity(name, system, timeline + 1)
+
+
+def empty_mirror(run: Run, _chance: random.Random) -> None:
+    """A new, empty database in the mirror's place."""
+    world = run.world
+    world.bites("mirror replaced by an empty one")
+    _cut_history(run, "mirror")
+    world.databases.crash("mirror", 0.5)
+    world.databases.wipe("mirror")
+    system, _ = world.databases.identity["mirror"]
+    world.databases.set_identity("mirror", system + 1, 1)
+
+
+def _cut_history(run: Run, name: str) -> None:
+    if name == "ledger":
+        run.world.hurt_ledger_at = run.world.scheduler.now
+        run.checks.ledger_was_restored()
+    else:
+        run.world.hurt_mirror = True
+
+
+def clock_jump(run: Run, chance: random.Random) -> None:
+    """A host's wall clock is set, by an hour or two days."""
+    world = run.world
+    world.bites("wall clock jumped")
+    slot = chance.choice((*PUBLISHERS, *CONSUMERS))
+    if slot in world.processes:
+        world.processes[slot].wall_offset += chance.choice((-3600.0, 600.0, 172_800.0))
+
+
+_RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
+    (change, 26, False),
+    (swap, 8, False),
+    (flap, 8, False),
+    (classes, 2, False),
+    (instructor, 2, False),
+    (extract, 2, False),
+    (resend, 4, False),
+    (objects, 2, False),
+    (wait, 5, False),
+    (kill, 5, True),
+    (kill_at_failpoint, 8, True),
+    (start, 4, False),
+    (stop, 3, True),
+    (pause, 4, True),
+    (canvas_faults, 8, True),
+    (canvas_down, 2, True),
+    (canvas_lag, 2, True),
+    (log_faults, 5, True),
+    (log_down, 2, True),
+    (rebalance, 3, True),
+    (poison, 2, True),
+    (database_crash, 2, True),
+    (database_faults, 3, True),
+    (interleaving, 3, True),
+    (backup, 3, False),
+    (restore, 2, True),
+    (empty_mirror, 1, True),
+    (clock_jump, 2, True),
+]
+ACTIONS: dict[str, Callable[[Run, random.Random], None]] = {function.__name__: function for function, _, _ in _RULES}
+_HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
+
+
+def choose(seed: int) -> list[Action]:
+    """The actions of a seed. Each seed leaves some kinds of faults out, so that the others get room; some have none at all."""
+    chance = random.Random(f"actions {seed}")  # noqa: S311
+    calm = chance.random() < 0.06
+    kept = chance.choice((0.25, 0.5, 1.0))
+    names, weights = [], []
+    for function, weight, harmful in _RULES:
+        if harmful and (calm or chance.random() > kept):
+            continue
+        names.append(function.__name__)
+        weights.append(weight)
+    return [(name, chance.randrange(1 << 16)) for name in chance.choices(names, weights, k=chance.randint(10, 28))]
+
+
+def is_calm(actions: list[Action]) -> bool:
+    """Whether no fault can happen: then not even a superfluous call may."""
+    return not any(name in _HARMFUL for name, _ in actions)

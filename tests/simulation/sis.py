@@ -1,0 +1,200 @@
+"""The student system: rows with a true order, what they mean for Canvas, and messages that have to be delivered.
+
+Written against the registrar's default policy and PeopleSoft's meaning of its columns, without using the product's code: it is
+the oracle.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from schemas import keys
+from schemas.events import OrderToken
+from services.publisher.changes import Change
+from tests.simulation.database import EPOCH_SECONDS
+from tests.simulation.lms import SeatName
+
+TENANT, INSTITUTION, TERM = "main", "PSUNV", "1259"
+STUDENT, AUDITOR, TEACHER, ASSISTANT = "StudentEnrollment", "Auditor", "TeacherEnrollment", "TaEnrollment"
+_RANK = ("enrolled", "withdrawn", "waitlisted", "dropped")
+_CHANNEL = "ib:PSFT_CS"
+
+
+@dataclass
+class Row:
+    """One row of a table of the SIS."""
+
+    record: str
+    key: dict[str, str]
+    columns: dict[str, str]
+    deleted: bool = False
+
+
+@dataclass
+class Message:
+    """Something that the SIS sends until it hears 2xx."""
+
+    number: int
+    changes: list[Change]
+    delivered: bool = False
+    under_way: int = 0
+    attempts: int = 0
+
+
+@dataclass
+class Sis:
+    """The whole school. Positions are its own clock in microseconds, strictly increasing."""
+
+    random: random.Random
+    people: list[str]
+    sections: dict[str, str]
+    """Section to course."""
+    now: float = 0.0
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+    history: dict[SeatName, list[str]] = field(default_factory=dict)
+    """Per seat every state that it should ever have had, in the order of the SIS."""
+    tangled: set[SeatName] = field(default_factory=set)
+    """Seats that hang on several rows: the order between rows is not promised, so only their end is checked."""
+    _position: int = 0
+
+    # --- what people do ---
+
+    def set_student(self, person: str, section: str, status: str, *, career: str = "UGRD", auditor: bool = False) -> list[Change]:
+        """`status`: enrolled, dropped, withdrawn, waitlisted, or gone (the row is deleted)."""
+        key = {"EMPLID": person, "ACAD_CAREER": career, "INSTITUTION": INSTITUTION, "STRM": TERM, "CLASS_NBR": section}
+        columns = {
+            "STDNT_ENRL_STATUS": {"dropped": "D", "waitlisted": "W"}.get(status, "E"),
+            "ENRL_STATUS_REASON": {"withdrawn": "WDRW"}.get(status, ""),
+            "AUDITOR": "Y" if auditor else "N",
+        }
+        row = Row("STDNT_ENRL", key, columns, deleted=status == "gone")
+        entity = keys.enrollment_key(TENANT, INSTITUTION, TERM, section, person, "learner")
+        if career != "UGRD":
+            self._tangle(section, person)
+        return [self._commit(row, entity)]
+
+    def set_class(self, section: str, status: str) -> list[Change]:
+        """`status`: A or X."""
+        row = Row("CLASS_TBL", self._class_key(section), {"INSTITUTION": INSTITUTION, "CLASS_NBR": section, "CLASS_STAT": status})
+        known = self.rows.get(("CLASS_TBL", keys.join(*_sorted(row.key))))
+        if known is not None and known.columns["CLASS_STAT"] != status:
+            self._tangle(section)
+        return [self._commit(row, keys.section_key(TENANT, INSTITUTION, TERM, section))]
+
+    def set_instructor(self, section: str, number: str, person: str | None, role: str = "PI") -> list[Change]:
+        """The row of one meeting pattern names another person, or is deleted (its key does not say of whom)."""
+        key = self._class_key(section) | {"CLASS_MTG_NBR": "1", "INSTR_ASSIGN_SEQ": number}
+        known = self.rows.get(("CLASS_INSTR", keys.join(*_sorted(key))))
+        if person is None and (known is None or known.deleted):
+            return []
+        for one in (person, known.columns.get("EMPLID") if known else None):
+            self._tangle(section, one)
+        if person is None:
+            return [self._commit(Row("CLASS_INSTR", key, dict(known.columns) if known else {}, deleted=True), None)]
+        columns = {"EMPLID": person, "INSTR_ROLE": role, "INSTITUTION": INSTITUTION, "CLASS_NBR": section}
+        return [
+            self._commit(
+                Row("CLASS_INSTR", key, columns), keys.enrollment_key(TENANT, INSTITUTION, TERM, section, person, "staff")
+            )
+        ]
+
+    def _class_key(self, section: str) -> dict[str, str]:
+        course = self.sections[section]
+        return {"CRSE_ID": course, "CRSE_OFFER_NBR": "1", "STRM": TERM, "SESSION_CODE": "1", "CLASS_SECTION": section}
+
+    def _commit(self, row: Row, entity: keys.EntityKey | None) -> Change:
+        name = (row.record, keys.join(*_sorted(row.key)))
+        known = self.rows.get(name)
+        if row.deleted and known is not None:
+            row.columns = known.columns
+        self.rows[name] = row
+        self._note()
+        return Change(TENANT, row.record, row.key, {} if row.deleted else dict(row.columns), entity, self._token(), row.deleted)
+
+    def _token(self) -> OrderToken:
+        self._position = max(self._position + 1, int(self.now * 1_000_000))
+        at = datetime.fromtimestamp(EPOCH_SECONDS, UTC) + timedelta(microseconds=self._position)
+        return OrderToken(channel=_CHANNEL, position=self._position, as_of_from=at, as_of_to=at)
+
+    def send(self, changes: list[Change]) -> None:
+        if changes:
+            self.messages.append(Message(len(self.messages), changes))
+
+    def extract(self) -> None:
+        """A full extract of the enrollments as they are now, in one message."""
+        at = datetime.fromtimestamp(EPOCH_SECONDS + self.now, UTC)
+        token = OrderToken(channel="snapshot:1", as_of_from=at - timedelta(minutes=15), as_of_to=at, snapshot=True)
+        found = []
+        for row in self.rows.values():
+            if row.record == "STDNT_ENRL" and not row.deleted:
+                entity = keys.enrollment_key(TENANT, INSTITUTION, TERM, row.key["CLASS_NBR"], row.key["EMPLID"], "learner")
+                found.append(Change(TENANT, row.record, row.key, dict(row.columns), entity, token))
+        self.send(found)
+
+    # --- what it means ---
+
+    def truth(self) -> dict[SeatName, str]:
+        """What every seat should be now; seats that were never to exist are not in it."""
+        wanted: dict[SeatName, str] = {}
+        students: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        cancelled = {
+            row.columns["CLASS_NBR"]
+            for row in self.rows.values()
+            if row.record == "CLASS_TBL" and row.columns["CLASS_STAT"] == "X"
+        }
+        for row in self.rows.values():
+            if row.record == "STDNT_ENRL":
+                status = "dropped" if row.deleted else _status(row.columns)
+                role = AUDITOR if row.columns.get("AUDITOR") == "Y" else STUDENT
+                place = (row.key["CLASS_NBR"], row.key["EMPLID"])
+                # A deleted row counts only when no other is left; then it means dropped.
+                students.setdefault(place, []).append((status if not row.deleted else "deleted", role))
+            elif row.record == "CLASS_INSTR" and not row.deleted:
+                role = ASSISTANT if row.columns["INSTR_ROLE"] == "TA" else TEACHER
+                section = row.columns["CLASS_NBR"]
+                name = SeatName(_section(section), row.columns["EMPLID"], role)
+                wanted[name] = "deleted" if section in cancelled else "active"
+        for (section, person), rows in students.items():
+            live = [row for row in rows if row[0] != "deleted"]
+            if not live:
+                continue
+            status, role = min(live, key=lambda row: (_RANK.index(row[0]), row[1] != STUDENT))
+            state = {"enrolled": "active", "withdrawn": "inactive", "dropped": "deleted"}.get(status)
+            if state is not None:
+                wanted[SeatName(_section(section), person, role)] = "deleted" if section in cancelled else state
+        return wanted
+
+    def _note(self) -> None:
+        wanted = self.truth()
+        for seat in wanted.keys() | self.history.keys():
+            state = wanted.get(seat, "deleted")
+            states = self.history.setdefault(seat, ["deleted"])
+            if states[-1] != state:
+                states.append(state)
+
+    def _tangle(self, section: str, person: str | None = None) -> None:
+        for one in [person] if person is not None else self.people:
+            self.tangled |= {SeatName(_section(section), one, role) for role in (STUDENT, AUDITOR, TEACHER, ASSISTANT)}
+
+
+def _section(number: str) -> str:
+    return f"{INSTITUTION}-{TERM}-{number}"
+
+
+section_name = _section
+
+
+def _sorted(key: dict[str, str]) -> list[str]:
+    return [value for _, value in sorted(key.items())]
+
+
+def _status(columns: dict[str, str]) -> str:
+    letter = columns["STDNT_ENRL_STATUS"]
+    if letter == "W":
+        return "waitlisted"
+    if letter == "D":
+        return "dropped"
+    return "withdrawn" if columns["ENRL_STATUS_REASON"] == "WDRW" else "enrolled"
