@@ -158,7 +158,14 @@ class Databases:
 
     def wipe(self, name: str) -> None:
         """Empty tables; truncated, so that rows lie where they would lie in a new database and a seed repeats."""
-        self.admin.execute(f"truncate {', '.join(self.tables[name])} restart identity cascade".encode())
+        rows = self.admin.execute(
+            """select c.oid::regclass::text from pg_class c
+                where c.relnamespace = %s::regnamespace and c.relkind = 'r' and c.relname <> 'migration'
+                  and pg_relation_size(c.oid) > 0 order by 1""",
+            [name],
+        ).fetchall()
+        if rows:
+            self.admin.execute(f"truncate {', '.join(table for (table,) in rows)} restart identity cascade".encode())
         if name == "ledger":
             self.admin.execute("select setval('ledger.activity', 1, false)")
 
@@ -215,22 +222,33 @@ class Databases:
         """The server's side of a connection that its owner has lost or closed."""
         if pgconn.status != pq.ConnStatus.OK:
             return
-        if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-            pgconn.finish()  # it waits for a lock; the server rolls it back
+        if pgconn.transaction_status == pq.TransactionStatus.ACTIVE or pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            self._end(pgconn)  # it may wait for a lock, and would go on doing so with what it holds itself
             return
         pgconn.exec_(b"rollback")
         pgconn.exec_(b"reset all; select pg_advisory_unlock_all()")
         self._free[connection.name].append((pgconn, connection._prepared))
 
+    def _end(self, pgconn: pq.abc.PGconn) -> None:
+        pid = pgconn.backend_pid
+        pgconn.finish()
+        self.admin.execute("select pg_terminate_backend(%s, 10000)", [pid])
+
     def perform(self, connection: SimConnection, gen: Generator[Any, Any, Any], real: Callable[[Any], Any]) -> Any:
         """One exchange with the server: time passes, others may run first, and something may go wrong."""
         scheduler = self.scheduler
         process = scheduler.process
-        if process is None or connection.pgconn is self._dead:
+        if connection.pgconn is self._dead:  # cursors and transactions keep the server side, which may be somebody else's by now
+            gen.close()
+            raise psycopg.OperationalError("simulated: connection lost")
+        if process is None:
             return real(gen)
         scheduler.advance(_STATEMENT_SECONDS)
         if self.interleave and scheduler.random.random() < self.interleave:
             scheduler.step_aside()
+            if connection.pgconn is self._dead:  # lost meanwhile; its server side may be somebody else's by now
+                gen.close()
+                raise psycopg.OperationalError("simulated: connection lost")
         if scheduler.now < self.down_until[connection.name]:
             self.bites(f"{connection.name} away")
             gen.close()

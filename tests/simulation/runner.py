@@ -42,8 +42,13 @@ class Simulator:
         self._databases = Databases(self._server)
         self._folder = tempfile.TemporaryDirectory(prefix="enrollstream-sim-files-")
         prepare(Path(self._folder.name))
+        gc.collect()
+        gc.freeze()  # what is here now stays, and need not be looked at after every seed
+        gc.disable()  # a collection at a moment that no seed decides could run a `finally` of the product
 
     def close(self) -> None:
+        gc.unfreeze()
+        gc.enable()
         self._server.close()
         self._folder.cleanup()
 
@@ -54,7 +59,6 @@ class Simulator:
         actions = choose(seed) if actions is None else actions
         trace = Trace(wanted=traced)
         steps = 0
-        gc.disable()  # a collection at a moment that no seed decides could run a `finally` of the product
         try:
             with (
                 planted.growing(plant, self._databases),
@@ -79,7 +83,6 @@ class Simulator:
                     world.violated("progress", str(error))
                 result = Result(seed, actions, world.violations, world.bitten, steps, world.scheduler.now, trace=trace)
         finally:
-            gc.enable()
             gc.collect()
         if traced:
             result.digest = hashlib.sha256("\n".join(trace.lines).encode()).hexdigest()[:16]

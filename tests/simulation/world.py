@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 from collections import Counter
@@ -17,7 +18,8 @@ from pydantic import SecretStr
 
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
-from services.consumer import intake
+from services.consumer import housekeeping, intake, replay
+from services.consumer.drive import driver, probing
 from services.consumer.ledger import history as ledger_history
 from services.consumer.ledger import policies
 from services.consumer.metrics import Metrics as ConsumerMetrics
@@ -269,6 +271,7 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
         (consumer_bootstrap, "Metrics", lambda: consumer_metrics),
         (ledger_history, "create_partitions", lambda *_: None),
     ]
+    adapters += [(module, name, value) for module, name, value in _SLOWER if hasattr(module, name)]
     with ExitStack() as stack:
         for module, name, replacement in adapters:
             stack.callback(setattr, module, name, getattr(module, name))
@@ -282,6 +285,17 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
 
 
 _POLICY = model.default_text()
+_PARSE = functools.cache(model.parse)
+_SLOWER: list[tuple[Any, str, Any]] = [
+    (model, "parse", _PARSE),
+    (probing, "_EVERY_SECONDS", 1.0),
+    (driver, "_TICK_SECONDS", 2.0),
+    (housekeeping, "_EVERY_SECONDS", 3.0),
+    (writer, "_SWEEP_INTERVAL_SECONDS", 1.5),
+    (writer, "_LONGEST_RETRY_SECONDS", 2.0),
+    (consumer_bootstrap, "Pace", functools.partial(replay.Pace, look=3.0)),
+]
+"""How often idle parts look around: what costs a seed much and finds nothing. Each look has another cause as well."""
 _METRICS: list[Any] = []
 
 
