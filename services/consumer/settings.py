@@ -49,6 +49,9 @@ class Settings(LedgerSettings):
     rate_limit_reserve: float = Field(
         default=100, ge=0, le=500, description="left of the LMS's request quota for other tools that use the same token"
     )
+    rate_limit_reserve_percent: float = Field(
+        default=0, ge=0, le=80, description="the same as a share of the quota; the larger of the two is left"
+    )
     max_replay_records: int = Field(default=1_000_000, ge=1, description="longest range of one replay")
 
     ledger_timeout_seconds: float = Field(default=10, gt=0, description="longest statement of the intake; then it tries again")

@@ -93,6 +93,8 @@ class Caller:
 
     async def _entered(self, order: Order) -> bool:
         """Wait for a slot no longer than the intent is good for: a pause of the token must not hold people back after it."""
+        if self._gate.enter_at_once():
+            return True
         try:
             async with asyncio.timeout(max(0.0, order.send_by - self._clock())):
                 await self._gate.enter()
@@ -113,12 +115,15 @@ class Caller:
         lost: Callable[[str], ServerFault | Unknown],
         operation: Callable[[], Awaitable[Result]],
     ) -> Result | ServerFault | Unknown:
-        """Run an operation in the slot that was entered, and leave it. `lost` makes the outcome when there is none."""
+        """Run an operation in the slot that was entered, and leave it. `lost` makes the outcome when there is none in time: an
+        answer that a stopped process finds when it goes on is as old as the stop was long."""
         started = self._clock()
         result: Result | ServerFault | Unknown | None = None
         try:
             async with asyncio.timeout(seconds):
                 result = await operation()
+            if self._clock() - started > seconds:
+                result = lost("late")
         except TimeoutError:
             result = lost("timeout")
         except Exception as error:

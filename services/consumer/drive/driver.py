@@ -82,7 +82,8 @@ class Driver:
         self._clock = time.monotonic
         self._window = send_window_seconds(settings)
         self._suspect_seconds = suspect_seconds(settings)
-        self._gate = Gate(settings.max_in_flight, Bucket(settings.rate_limit_reserve), self._clock, random.random)
+        bucket = Bucket(settings.rate_limit_reserve, reserve_percent=settings.rate_limit_reserve_percent)
+        self._gate = Gate(settings.max_in_flight, bucket, self._clock, random.random)
         self._caller = Caller(target, self._gate, self._observer, settings.call_timeout_seconds, self._clock)
         self._ahead = max(2, settings.max_in_flight // 4)
         """Intents written ahead of a free slot, so that the token never idles while one is being written."""

@@ -18,6 +18,8 @@ from services.consumer.targets.port import Usage
 Clock = Callable[[], float]
 """Monotonic seconds."""
 Random = Callable[[], float]
+_LEARN_AFTER_CALLS = 200
+"""So many calls without a refusal before one more may be in flight than the last refusal left."""
 _FAILING_SEATS = 5
 """So many different seats failing with no success in between means that the LMS is down, not that the seats are bad."""
 
@@ -33,14 +35,20 @@ class Rates(NamedTuple):
 class Bucket:
     """An estimate of what the token has left. Pure arithmetic; the time is passed in."""
 
-    def __init__(self, reserve: float, rates: Rates = Rates()) -> None:  # noqa: B008  (a tuple)
-        """`reserve` is left for other tools that use the same token."""
+    def __init__(self, reserve: float, rates: Rates = Rates(), *, reserve_percent: float = 0) -> None:  # noqa: B008  (a tuple)
+        """`reserve`, or `reserve_percent` of the largest bucket seen if that is more, is left for other tools that use the same
+        token."""
         self._rates = rates
-        self._reserve = reserve
+        self._least_reserve = reserve
+        self._reserve_share = reserve_percent / 100
         self._free: float | None = None
         """Left if none of our calls were in flight; None while the LMS never said."""
         self._at = 0.0
         self._most = rates.capacity
+
+    @property
+    def _reserve(self) -> float:
+        return max(self._least_reserve, self._reserve_share * self._most)
 
     def observe(self, remaining: float, others_in_flight: int, now: float) -> None:
         """Learn from the header of an answer."""
@@ -69,6 +77,9 @@ class Gate:
 
     def __init__(self, max_in_flight: int, bucket: Bucket, clock: Clock, random: Random) -> None:
         self._max = max_in_flight
+        self._ceiling = max_in_flight
+        """What refusals have taught: halved by one, raised again by long stretches without."""
+        self._unrefused = 0
         self._bucket = bucket
         self._clock = clock
         self._random = random
@@ -92,13 +103,18 @@ class Gate:
         if self.pause_left > 0:
             return 0
         slots = self._bucket.slots(self._clock())
-        most = self._max if slots is None else min(self._max, slots)
+        most = self._ceiling if slots is None else min(self._ceiling, slots)
         return min(most, 1) if self._trying else most
+
+    def enter_at_once(self) -> bool:
+        """Take a slot if nobody has to be waited for."""
+        free = not self._waiters and self._in_flight < self.capacity()
+        self._in_flight += free
+        return free
 
     async def enter(self) -> None:
         """Wait for a slot."""
-        if not self._waiters and self._in_flight < self.capacity():
-            self._in_flight += 1
+        if self.enter_at_once():
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -125,9 +141,18 @@ class Gate:
         self._failing.clear()
         self._setbacks = 0
         self._trying = False
+        self._unrefused += 1
+        if self._ceiling < self._max and self._unrefused >= _LEARN_AFTER_CALLS:
+            self._ceiling += 1
+            self._unrefused = 0
 
     def throttled(self) -> None:
-        """Refused: the whole token waits until the bucket has leaked enough for one call, with jitter."""
+        """Refused: the whole token waits until the bucket has leaked enough for one call, with jitter. An LMS that does not say
+        what is left gets half as many calls at once from now on; what was sent together with the refused call may be refused
+        as well, and teaches nothing more."""
+        if self.pause_left == 0 and self._bucket.slots(self._clock()) is None:
+            self._ceiling = max(1, self._ceiling // 2)
+        self._unrefused = 0
         wait = max(1.0, self._bucket.wait_for(1, self._clock()))
         self._setbacks += 1
         repeated = TOKEN.delay(self._setbacks, 0) if self._setbacks > 1 else 0.0
@@ -157,7 +182,7 @@ class Gate:
             if not waiter.done():
                 self._in_flight += 1
                 waiter.set_result(None)
-        limit = 1 if self._trying else self._max
+        limit = 1 if self._trying else self._ceiling
         if self._waiters and self._timer is None and self._in_flight < limit:
             wait = max(self.pause_left, self._bucket.wait_for(self._in_flight + 1, self._clock()), 0.001)
             self._timer = asyncio.get_running_loop().call_later(min(wait, 1.0), self._tick)

@@ -36,6 +36,7 @@ _OURS_TO_FIX = {  # the beginning of Canvas's message -> our code; everything el
 }
 _GAVE_UP = frozenset({408, 499, 502, 504, *range(520, 528)})
 """A proxy's words for "no answer in time"; 52x are those of a large content network."""
+_REFUSAL = b"Rate Limit Exceeded"
 _CONCLUDED = "Can't add an enrollment to a concluded course"
 
 
@@ -53,9 +54,9 @@ class NoAnswer:
     """No complete answer came."""
 
     code: str
-    """``timeout``, ``connection`` or ``unreachable``."""
+    """``timeout``, ``connection``, ``unreachable`` or ``late``."""
     sent: bool
-    """False only if the request certainly never left: no connection could be made."""
+    """False only if the request certainly never left: no connection could be made, or its time was over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,11 @@ def classify(answer: Answer | NoAnswer, *, changes: bool) -> Payload | NotFound 
     match answer.status:
         case 429:
             return Throttled()
+        case 403 if body is None and _REFUSAL in answer.body:
+            return Throttled()  # text; a permission error is JSON
         case 403 if body is None:
-            # Refusals are text; one from a proxy in between asks for less as well. A permission error is JSON.
-            return Throttled()
+            # A firewall's page, perhaps about this one request: were it a refusal, one such seat would stop the token for ever.
+            return WrongShape("forbidden_page")
         case status if changes and status in _GAVE_UP:
             return Unknown(f"http_{status}")  # a gateway gave up waiting; Canvas may still be at it
         case status if status >= 500:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -26,6 +27,13 @@ class Operation:
     def __init__(self, seconds: float) -> None:
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.usage = NO_USAGE
+        self._ends_at = time.monotonic() + seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether the deadline has passed, by a clock that also went on while the process was stopped: the loop's may be as old
+        as its current turn."""
+        return time.monotonic() > self._ends_at
 
 
 class CanvasClient:
@@ -92,13 +100,16 @@ class CanvasClient:
         self, request: httpx.Request, token: str, operation: Operation, *, changes: bool
     ) -> Payload | NotFound | Failure:
         request.headers["authorization"] = f"Bearer {token}"
-        answer = await self._answer(request, operation.deadline)
+        answer = await self._answer(request, operation)
         operation.usage += usage_of(answer)
         return classify(answer, changes=changes)
 
-    async def _answer(self, request: httpx.Request, deadline: float) -> Answer | NoAnswer:
+    async def _answer(self, request: httpx.Request, operation: Operation) -> Answer | NoAnswer:
+        if operation.over:
+            # The process was stopped since the operation began: whoever took over may have read the seat already.
+            return NoAnswer("late", sent=False)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(operation.deadline):
                 response = await self._http.send(request, stream=True)
                 try:
                     body = await _bounded_body(response)

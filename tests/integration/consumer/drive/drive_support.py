@@ -40,6 +40,7 @@ class Timing:
     replica_lag_seconds: float = 0.1
     max_in_flight: int = 10
     rate_limit_reserve: float = 0.0
+    rate_limit_reserve_percent: float = 0.0
     stop_seconds: float = 7.0
 
 

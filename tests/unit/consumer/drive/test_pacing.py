@@ -47,6 +47,19 @@ def test_the_reserve_is_left_to_other_tools() -> None:
     assert bucket.slots(0) == 9
 
 
+@pytest.mark.parametrize(("reserve", "percent", "slots"), [(0, 0, 11), (100, 10, 9), (0, 50, 5), (100, 50, 5)])
+def test_the_reserve_is_an_amount_or_a_share_of_the_bucket_whichever_is_more(reserve: float, percent: float, slots: int) -> None:
+    bucket = Bucket(reserve, reserve_percent=percent)
+    bucket.observe(600, 0, now=0)
+    assert bucket.slots(0) == slots
+
+
+def test_a_share_grows_with_a_bucket_that_turns_out_larger() -> None:
+    bucket = Bucket(0, reserve_percent=50)
+    bucket.observe(1200, 0, now=0)
+    assert bucket.slots(0) == 11
+
+
 def test_what_our_other_calls_hold_is_not_counted_twice() -> None:
     """The header was taken while four others of ours held 50 each."""
     bucket = Bucket(0)
@@ -121,6 +134,32 @@ async def test_repeated_refusals_without_a_header_wait_longer_each_time() -> Non
         waits.append(round(it.pause_left, 2))
         clock.now += 100
     assert waits == [1, 2, 4, 8]
+
+
+def test_an_lms_without_headers_gets_half_as_many_calls_after_a_refusal_and_slowly_more_again() -> None:
+    clock = Clock()
+    it = gate(clock, max_in_flight=40)
+    for _ in range(5):  # sent together, refused together
+        it.throttled()
+    clock.now += 100
+    it.succeeded()
+    assert it.capacity() == 20
+    for _ in range(199):
+        it.succeeded()
+    assert it.capacity() == 21
+    for _ in range(40 * 200):
+        it.succeeded()
+    assert it.capacity() == 40
+
+
+def test_where_headers_tell_what_is_left_a_refusal_teaches_nothing_more() -> None:
+    clock = Clock()
+    it = gate(clock)
+    it.observe(Usage(1, None, 600))
+    it.throttled()
+    clock.now += 100
+    it.succeeded()
+    assert it.capacity() == 11
 
 
 def test_one_failing_seat_never_pauses_the_token() -> None:

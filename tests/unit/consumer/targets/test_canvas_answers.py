@@ -46,6 +46,8 @@ TABLE: list[tuple[str, Answer | NoAnswer, Payload | NotFound | Failure]] = [
     ("somebody's 404", answer(404, {"detail": "no"}), WrongShape("foreign_404")),
     ("throttled 403", answer(403, b"403 Forbidden (Rate Limit Exceeded)\n", TEXT), Throttled()),
     ("throttled 429", answer(429, b"429 Too Many Requests (Rate Limit Exceeded)\n", TEXT), Throttled()),
+    ("a firewall's page", answer(403, b"<html>Request blocked", HTML), WrongShape("forbidden_page")),
+    ("a bare 403", answer(403, b"", TEXT), WrongShape("forbidden_page")),
     ("throttled in json", answer(429, {"errors": []}), Throttled()),
     ("not allowed", answer(403, NOT_ALLOWED), NoPermission(whole_token=False)),
     ("not allowed, older", answer(401, NOT_ALLOWED), NoPermission(whole_token=False)),
