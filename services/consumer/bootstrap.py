@@ -13,6 +13,7 @@ import psycopg
 import structlog
 
 from services.consumer.api.desk import Desk
+from services.consumer.digests import DigestReader
 from services.consumer.drive.driver import Driver
 from services.consumer.drive.settings import suspect_seconds
 from services.consumer.housekeeping import Housekeeping
@@ -80,6 +81,7 @@ class Consumer:
     intake: Intake
     replays: ReplayRunner
     housekeeping: Housekeeping
+    digests: DigestReader
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _prepared: bool = False
 
@@ -109,6 +111,7 @@ class Consumer:
             _Worker("intake", self.intake.run, self.intake.stop),
             _Worker("replays", self.replays.run, self.replays.stop),
             _Worker("housekeeping", self.housekeeping.run, self.housekeeping.stop),
+            _Worker("digests", self.digests.run, self.digests.stop),
         ]
         for worker in workers:
             worker.start()
@@ -201,4 +204,5 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         intake=Intake(settings, kafka, rules, metrics, wake),
         replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, Pace(suspect=suspect_seconds(settings))),
         housekeeping=Housekeeping(url, rules, metrics, wake),
+        digests=DigestReader(settings, kafka, metrics),
     )

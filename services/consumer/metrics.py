@@ -53,6 +53,25 @@ class Metrics:
         )
         self.parked = Gauge("sis_parked_records", "Records that wait for a newer reader", registry=self.registry)
         self.parked_oldest = Gauge("sis_parked_oldest_seconds", "Since the longest of them waits", registry=self.registry)
+        # Agreement with the mirror
+        self.digest_age = Gauge(
+            "sis_digest_age_seconds", "Since a complete round of the mirror's digests was compared", registry=self.registry
+        )
+        self.digest_differences = Counter(
+            "sis_digest_differences_total",
+            "Entities on which ledger and mirror differed, by how",
+            ["difference"],  # missing_here, behind, ahead, hash, missing_there
+            registry=self.registry,
+        )
+        self.digest_repaired = Counter(
+            "sis_digest_repaired_total",
+            "Differences that a later digest did not find any more",
+            ["difference"],
+            registry=self.registry,
+        )
+        self.digest_stubborn = Gauge(
+            "sis_digest_stubborn", "Differences that telling the publisher three times did not cure", registry=self.registry
+        )
         # Seats
         self.freshness = Histogram(
             "sis_event_to_applied_seconds",

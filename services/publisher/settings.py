@@ -47,6 +47,15 @@ class Settings(BaseSettings):
         default=2, gt=0, description="an event that Kafka has not acknowledged for so long is sent again"
     )
     republish_per_second: int = Field(default=500, ge=1, description="most events a second that a republish emits")
+    digest_interval_seconds: float = Field(
+        default=3600, gt=0, description="how often the ledgers are told what the mirror holds, so that either finds what it lost"
+    )
+    digest_settled_seconds: float = Field(
+        default=300, ge=0, description="versions that are older than this are all in the mirror, or lost; shorter for tests only"
+    )
+    returns_group_id: str = Field(
+        default="enrollstream-mirror", min_length=1, description="Kafka consumer group that reads what ledgers return"
+    )
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on")
