@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from services.consumer.api.replays import replay_router
+from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
 from services.consumer.bootstrap import Consumer
 from services.kit.http import operations_router
@@ -19,5 +20,6 @@ def create_app(consumer: Consumer) -> FastAPI:
         replay_router(consumer.desk, consumer.log, settings.topics, settings.max_replay_records, consumer.replays.wake)
     )
     app.include_router(trace_router(consumer.desk, settings.tenant))
+    app.include_router(seat_router(consumer.desk, settings.target, settings.release_timers))
     app.include_router(operations_router(consumer.alive, consumer.ready, consumer.metrics.registry))
     return app

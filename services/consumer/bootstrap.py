@@ -203,6 +203,6 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         driver=driver,
         intake=Intake(settings, kafka, rules, metrics, wake),
         replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, Pace(suspect=suspect_seconds(settings))),
-        housekeeping=Housekeeping(url, rules, metrics, wake),
+        housekeeping=Housekeeping(url, rules, metrics, wake, settings.release_timers),
         digests=DigestReader(settings, kafka, metrics),
     )

@@ -1,4 +1,5 @@
-"""What has to be looked at now and then: gauges, the end of recovery mode, history's months, an unfinished change of policy."""
+"""What has to be looked at now and then: gauges, sections and policies whose people are still to be decided, dead letters whose
+time has come, the end of recovery mode, history's months."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from datetime import UTC, datetime
 import psycopg
 import structlog
 
-from services.consumer.drive import upkeep
-from services.consumer.drive.observer import MetricsObserver
-from services.consumer.ledger import database, history, recovery, redeciding
+from services.consumer.gauges import SeatGauges
+from services.consumer.ledger import database, dead_letters, history, members, recovery, redeciding
+from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import WORK_CHANNEL, SeatRef
@@ -21,22 +22,34 @@ from services.kit.postgres import Connection
 log = structlog.get_logger()
 
 _EVERY_SECONDS = 2.0
+_RELEASE_EVERY_SECONDS = 30.0
+_RELEASED_AT_ONCE = 500
+"""Dead letters of one class: a course that concluded with thousands of seats must not flood the token when its day is over."""
 _RARELY_SECONDS = 3600.0
+_DECIDE_SECONDS = 1.0
+"""Spent on queued people in one round, before the rest gets its turn."""
 
 
 class Housekeeping:
     """A thread with a connection of its own. Every process does it; doing it twice at once changes nothing."""
 
     def __init__(
-        self, database_url: str, policies: Policies, metrics: Metrics, on_work: Callable[[Collection[SeatRef]], None]
+        self,
+        database_url: str,
+        policies: Policies,
+        metrics: Metrics,
+        on_work: Callable[[Collection[SeatRef]], None],
+        timers: Timers,
     ) -> None:
         self._url = database_url
         self._policies = policies
         self._metrics = metrics
         self._on_work = on_work
-        self._observer = MetricsObserver(metrics, policies.target)
+        self._timers = timers
+        self._gauges = SeatGauges(metrics, policies.target, timers)
         self._stopping = threading.Event()
-        self._rarely_at = 0.0
+        self._due: dict[str, float] = {}
+        """Monotonic time of the next turn of each part that has its own interval."""
 
     def stop(self) -> None:
         """End `run` soon. From any thread."""
@@ -54,25 +67,62 @@ class Housekeeping:
 
     def _work(self, connection: Connection) -> None:
         while not self._stopping.is_set():
-            self.once(connection)
-            self._stopping.wait(_EVERY_SECONDS)
+            more = self.once(connection)
+            self._stopping.wait(0 if more else _EVERY_SECONDS)
 
-    def once(self, connection: Connection) -> None:
-        """One round."""
-        self._observer.backlog(upkeep.backlog(connection, self._policies.target))
+    def once(self, connection: Connection) -> bool:
+        """One round; whether people are left to be decided, so that the next one should begin at once."""
+        more = self._decide_members(connection)
+        more |= self._redecide(connection)
         recovery.end_if_done(connection)
         self._metrics.recovery.set(recovery.is_active(connection))
-        for tenant in redeciding.unfinished(connection):
-            self._redecide(connection, tenant)
-        if time.monotonic() >= self._rarely_at:
+        self._gauges.observe(connection)
+        if self._is_due("release", _RELEASE_EVERY_SECONDS):
+            self._release(connection)
+        if self._is_due("months", _RARELY_SECONDS):
             history.create_partitions(connection, datetime.now(UTC).date())
-            self._rarely_at = time.monotonic() + _RARELY_SECONDS
+        return more
 
-    def _redecide(self, connection: Connection, tenant: str) -> None:
-        """Whoever applied the policy did not get to the end."""
-        for seats in redeciding.redecide(connection, self._policies, tenant):
-            if seats:
-                self._on_work(seats)
-                connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, self._policies.target])
-            if self._stopping.is_set():
-                return
+    def _is_due(self, part: str, every_seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(part, now):
+            return False
+        self._due[part] = now + every_seconds
+        return True
+
+    def _decide_members(self, connection: Connection) -> bool:
+        """People of large sections that changed; true when there are more."""
+        until = time.monotonic() + _DECIDE_SECONDS
+        more = True
+        while more and time.monotonic() < until and not self._stopping.is_set():
+            decided = members.decide_next(connection, self._policies)
+            more = decided is not None
+            if decided is not None:
+                for effect, count in decided.effects.items():
+                    self._metrics.decisions.labels(effect).inc(count)
+                self._tell(connection, decided.work)
+        self._gauges.sections(members.waiting(connection))
+        return more
+
+    def _redecide(self, connection: Connection) -> bool:
+        """Whoever applied a policy did not get to the end; true when there are more."""
+        until = time.monotonic() + _DECIDE_SECONDS
+        for tenant in redeciding.unfinished(connection):
+            for seats in redeciding.redecide(connection, self._policies, tenant):
+                self._tell(connection, seats)
+                if time.monotonic() >= until or self._stopping.is_set():
+                    return True
+        return False
+
+    def _release(self, connection: Connection) -> None:
+        released = dead_letters.release_due(connection, self._policies.target, self._timers, _RELEASED_AT_ONCE)
+        if released:
+            log.info("dead_letters_released", target=self._policies.target, count=len(released))
+            self._metrics.dead_released.labels(self._policies.target).inc(len(released))
+            self._tell(connection, released)
+
+    def _tell(self, connection: Connection, seats: Collection[SeatRef]) -> None:
+        """There is work for the driver, here or in another process."""
+        if seats:
+            self._on_work(seats)
+            connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, self._policies.target])

@@ -80,15 +80,49 @@ class Metrics:
             buckets=FRESHNESS_SECONDS,
             registry=self.registry,
         )
-        self.work = Gauge("sis_work_seats", "Unsettled seats", ["target", "state"], registry=self.registry)
+        self.seats = Gauge(
+            "sis_seats",
+            "Seats by state; those of intent_open and suspect are counted beside the state of their work",
+            ["target", "state"],  # settled, pending, retrying, waiting, held, dead; intent_open, suspect
+            registry=self.registry,
+        )
+        self.seats_oldest = Gauge(
+            "sis_seats_oldest_seconds", "Since the longest of them is in this state", ["target", "state"], registry=self.registry
+        )
         self.oldest = Gauge(
             "sis_oldest_unapplied_event_age_seconds",
             "Age of the oldest unsettled change",
             ["target", "state"],
             registry=self.registry,
         )
-        self.suspect = Gauge("sis_suspect_seats", "Seats with a call of unknown outcome", ["target"], registry=self.registry)
-        self.dead = Counter("sis_dead_letters_total", "Seats that need a person", ["reason"], registry=self.registry)
+        self.waiting = Gauge(
+            "sis_waiting_seats",
+            "Seats that wait for an object that the LMS lacks",
+            ["target", "kind"],  # user, section
+            registry=self.registry,
+        )
+        self.waiting_oldest = Gauge(
+            "sis_waiting_seats_oldest_seconds", "Since the longest of them waits", ["target", "kind"], registry=self.registry
+        )
+        self.dead_seats = Gauge(
+            "sis_dead_seats",
+            "Seats that the LMS refuses, by class: the outcome and its code from the target's closed list",
+            ["target", "class"],
+            registry=self.registry,
+        )
+        self.dead_left = Gauge(
+            "sis_dead_seats_left_to_people", "Those of them that no timer brings back", ["target"], registry=self.registry
+        )
+        self.dead = Counter("sis_dead_letters_total", "Seats that became dead letters", ["reason"], registry=self.registry)
+        self.dead_released = Counter(
+            "sis_dead_letters_released_total", "Dead letters that a timer brought back", ["target"], registry=self.registry
+        )
+        self.sections_to_decide = Gauge(
+            "sis_sections_to_decide", "Large sections that changed, their members not all decided yet", registry=self.registry
+        )
+        self.sections_to_decide_age = Gauge(
+            "sis_sections_to_decide_oldest_seconds", "Since the longest of them waits", registry=self.registry
+        )
         # Calls
         self.calls = Counter("lms_requests_total", "Calls to the LMS", ["target", "endpoint", "outcome"], registry=self.registry)
         self.call_seconds = Histogram(

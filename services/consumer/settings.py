@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 from schemas.topics import Topics
+from services.consumer.ledger.dead_letters import Timer, Timers
 
 
 class LedgerSettings(BaseSettings):
@@ -52,6 +53,17 @@ class Settings(LedgerSettings):
     rate_limit_reserve_percent: float = Field(
         default=0, ge=0, le=80, description="the same as a share of the quota; the larger of the two is left"
     )
+    release_concluded_seconds: float = Field(
+        default=86_400, gt=0, description="a seat that a concluded course refuses is tried again after this, as long as it takes"
+    )
+    release_refused_seconds: float = Field(
+        default=21_600, gt=0, description="a seat that the LMS refuses for another reason is tried again after this"
+    )
+    release_refused_times: int = Field(default=4, ge=0, description="so often for one decision; then it is left to a person")
+    release_mismatch_seconds: float = Field(
+        default=86_400, gt=0, description="a seat for which the LMS answers about somebody else is tried again after this"
+    )
+    release_mismatch_times: int = Field(default=2, ge=0, description="so often for one decision; then it is left to a person")
     max_replay_records: int = Field(default=1_000_000, ge=1, description="longest range of one replay")
 
     ledger_timeout_seconds: float = Field(default=10, gt=0, description="longest statement of the intake; then it tries again")
@@ -84,6 +96,17 @@ class Settings(LedgerSettings):
                 "CALL_TIMEOUT_SECONDS must be below LEASE_SECONDS - LEASE_RENEW_SECONDS: a call has to end while its lease holds"
             )
         return self
+
+    @property
+    def release_timers(self) -> Timers:
+        """When dead letters are tried again by themselves."""
+        refused = Timer(self.release_refused_seconds, self.release_refused_times)
+        of_outcome = {
+            "concluded": Timer(self.release_concluded_seconds, None),
+            "refused": refused,
+            "identity_mismatch": Timer(self.release_mismatch_seconds, self.release_mismatch_times),
+        }
+        return Timers(of_outcome, otherwise=refused)
 
     @property
     def topics(self) -> Topics:

@@ -58,7 +58,7 @@ _RETRY_SECONDS = 0.25
 """Between attempts to reach a ledger that is away."""
 _DEFECTS_BEFORE_DEAD = 3
 """A seat that keeps hitting a defect of ours needs a person; its person's other seats need not wait for that."""
-_COUNT_EVERY_SECONDS = 5.0
+_KEEP_UP_EVERY_SECONDS = 5.0
 _TIDY_EVERY_SECONDS = 300.0
 
 
@@ -357,11 +357,10 @@ class Driver:
         while True:
             with ledger_may_be_away(self._name, "upkeep"):
                 await self._settle_strays(lease)
-                self._observer.backlog(await self._keeping.run(lambda it: upkeep.backlog(it, self._name)))
                 if self._clock() >= tidy_at:
                     await self._keeping.run(lambda it: upkeep.tidy(it, self._name))
                     tidy_at = self._clock() + _TIDY_EVERY_SECONDS
-            await asyncio.sleep(_COUNT_EVERY_SECONDS)
+            await asyncio.sleep(_KEEP_UP_EVERY_SECONDS)
 
     async def _settle_strays(self, lease: Lease) -> None:
         """Our own intents that nobody works on. The database forbids any call to their people until this is done."""

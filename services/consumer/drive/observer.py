@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from services.consumer.metrics import Metrics
@@ -24,9 +23,6 @@ class Observer(Protocol):
 
     def lease(self, *, held: bool) -> None:
         """This process took or lost the target."""
-
-    def backlog(self, seats: Mapping[str, tuple[int, float]]) -> None:
-        """Unsettled seats: per state their number and the age of the oldest in seconds."""
 
 
 class MetricsObserver:
@@ -54,11 +50,3 @@ class MetricsObserver:
     def lease(self, *, held: bool) -> None:
         """1 while we drive."""
         self._metrics.lease_held.labels(self._target).set(held)
-
-    def backlog(self, seats: Mapping[str, tuple[int, float]]) -> None:
-        """Every state is set, so that an emptied one reads 0."""
-        for state in ("pending", "retrying", "waiting", "held", "dead", "suspect"):
-            count, age = seats.get(state, (0, 0.0))
-            self._metrics.work.labels(self._target, state).set(count)
-            self._metrics.oldest.labels(self._target, state).set(age)
-        self._metrics.suspect.labels(self._target).set(seats.get("suspect", (0, 0.0))[0])

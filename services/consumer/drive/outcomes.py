@@ -125,16 +125,16 @@ verdict as (
 gone as (
   delete from work using verdict where work.target = %(target)s and work.seat = verdict.seat and settled),
 kept as (
-  insert into work (target, seat, tenant, person, course, state, priority, next_at, attempts, reason, read_first,
+  insert into work (target, seat, tenant, person, course, state, priority, next_at, attempts, reason, code, read_first,
                     waits_kind, waits_object)
   select target, seat, tenant, person, course, work_state, turn, due, case when satisfied then 0 else attempts end,
-         case when not satisfied then outcome end, must_verify,
+         case when not satisfied then outcome end, case when not satisfied then detail ->> 'code' end, must_verify,
          case when work_state = 'waiting' then waits_kind end, case when work_state = 'waiting' then waits_object end
     from verdict where not settled and (same or satisfied)
       on conflict (target, seat) do update
      set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, attempts = excluded.attempts,
-         reason = excluded.reason, read_first = excluded.read_first, waits_kind = excluded.waits_kind,
-         waits_object = excluded.waits_object),
+         reason = excluded.reason, code = excluded.code, read_first = excluded.read_first,
+         waits_kind = excluded.waits_kind, waits_object = excluded.waits_object),
 restored as (
   insert into work (target, seat, tenant, person, course, state, priority, next_at)
   select target, seat, tenant, person, course, 'pending', turn, clock_timestamp()

@@ -1,13 +1,9 @@
-"""What a driver does now and then: counting, and throwing away what nobody needs."""
+"""What a driver does now and then: throwing away what nobody needs."""
 
 from __future__ import annotations
 
 from services.kit.postgres import Connection
 
-_BACKLOG = """
-select state, count(*), extract(epoch from clock_timestamp() - min(created_at))::float8
-  from work where target = %s group by state
-"""
 _OLD_INTENTS = """
 delete from intent where (target, intent) in (
   select target, intent from intent where target = %s and closed_at < clock_timestamp() - interval '1 day' limit 10000)
@@ -16,12 +12,6 @@ delete from intent where (target, intent) in (
 _OLD_DEPENDENCIES = """
 delete from dependency where target = %s and state = 'resolved' and resolved_at < clock_timestamp() - interval '1 hour'
 """
-
-
-def backlog(connection: Connection, target: str) -> dict[str, tuple[int, float]]:
-    """Unsettled seats by state: how many, and the age of the oldest in seconds."""
-    rows = connection.execute(_BACKLOG, [target]).fetchall()
-    return {state: (count, age) for state, count, age in rows}
 
 
 def tidy(connection: Connection, target: str) -> None:

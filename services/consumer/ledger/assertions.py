@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from services.consumer.ledger import enrollments
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import SATISFIED, PersonRef, SeatRef
 from services.consumer.policy.decide import decide, fold
-from services.kit.postgres import Connection
+from services.kit.postgres import Connection, text_array
 
 
 def violations(connection: Connection, policies: Policies) -> list[str]:
@@ -22,31 +24,58 @@ def violations(connection: Connection, policies: Policies) -> list[str]:
 
 
 def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> list[str]:
-    """`seat.desired` is what the entities decide; a seat that nothing entitles to is deleted."""
+    """`seat.desired` is what the entities decide, and so are the entitlements; a seat that nothing entitles to is deleted.
+
+    Members of a section that is still queued are left out: they are decided in a moment.
+    """
     active = policies.active(connection)
-    persons = [
-        PersonRef(tenant, person)
-        for tenant, person in connection.execute(
-            "select distinct tenant, person from entity where kind = 'enrollment' union select tenant, person from seat"
-        ).fetchall()
-    ]
-    wanted = {
-        ref: one.state
+    persons = [PersonRef(*row) for row in connection.execute(_DECIDED_PERSONS).fetchall()]
+    given = [
+        one
         for person, entities in enrollments.read(connection, persons).items()
         if person.tenant in active
-        for ref, one in fold(decide(entities, active[person.tenant].policy, policies.target)).items()
-    }
-    stored = {
-        SeatRef(target, seat): desired
-        for target, seat, desired in connection.execute(
-            "select target, seat, desired from seat where target = %s", [policies.target]
-        ).fetchall()
-    }
-    return [
-        f"seat.desired = decide(entities): is {stored.get(ref)}, should be {wanted.get(ref, 'deleted')}"
-        for ref in sorted(stored.keys() | wanted.keys())
-        if stored.get(ref) != wanted.get(ref, "deleted")
+        for one in decide(entities, active[person.tenant].policy, policies.target)
     ]
+    wanted = {ref: one.state for ref, one in fold(given).items()}
+    of_persons = [
+        text_array(one.tenant for one in persons),
+        text_array(one.person for one in persons),
+        policies.target,
+    ]
+    stored = {SeatRef(*ref): desired for *ref, desired in connection.execute(_STORED_SEATS, of_persons).fetchall()}
+    entitled = {(*entity, SeatRef(*ref), state) for *entity, (*ref, state) in _entitlements(connection, of_persons)}
+    return [
+        *(
+            f"seat.desired = decide(entities): is {stored.get(ref)}, should be {wanted.get(ref, 'deleted')}"
+            for ref in sorted(stored.keys() | wanted.keys())
+            if stored.get(ref) != wanted.get(ref, "deleted")
+        ),
+        *(
+            f"entitlement = decide(entity): {seat.seat} {state}"
+            for *_, seat, state in sorted(entitled ^ {(*one.entity, one.seat.ref, one.state) for one in given})
+        ),
+    ]
+
+
+def _entitlements(connection: Connection, of_persons: list[str]) -> list[tuple[Any, ...]]:
+    return [(*row[:3], row[3:]) for row in connection.execute(_STORED_ENTITLEMENTS, of_persons).fetchall()]
+
+
+_DECIDED_PERSONS = """
+select tenant, person from (
+  select tenant, person from entity where kind = 'enrollment' union select tenant, person from seat) as everybody
+ where (tenant, person) not in (
+   select entity.tenant, entity.person from section_to_decide join entity using (tenant, section)
+    where kind = 'enrollment')
+"""
+_STORED_SEATS = """
+select target, seat, desired
+  from seat join unnest(%s::text[], %s::text[]) as decided (tenant, person) using (tenant, person) where target = %s
+"""
+_STORED_ENTITLEMENTS = """
+select tenant, kind, key, target, seat, state
+  from entitlement join unnest(%s::text[], %s::text[]) as decided (tenant, person) using (tenant, person) where target = %s
+"""
 
 
 _NOTHING_LEFT = f"""{SATISFIED} and seat.suspect_until is null and seat.fence is null

@@ -33,8 +33,9 @@ from services.consumer.policy.decide import DesiredSeat, Entitlement, Stamp, dec
 from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
-Cause = Literal["intake", "replay", "policy", "release"]
-"""Who asked: the live stream, a replay, another policy, or parked records that this reader knows at last."""
+Cause = Literal["intake", "section", "replay", "policy", "release"]
+"""Who asked: the live stream, a large section that changed (its members come after its event), a replay, another policy, or
+parked records that this reader knows at last."""
 
 _CHUNK = 500
 """People decided with one round of statements; a section's own event may touch thousands."""
@@ -390,7 +391,7 @@ select target, seat, tenant, person, course, term,
  order by target, seat
 on conflict (target, seat) do update
    set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
-       attempts = 0, reason = null, waits_kind = null, waits_object = null
+       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null
 returning target, seat
 """  # noqa: S608  (constants of ours)
 

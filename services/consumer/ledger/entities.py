@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple
 from schemas import keys
 from schemas.events import AnyEvent, EnrollmentEvent, PersonEvent, SectionEvent
 from schemas.keys import EntityKey
-from services.consumer.ledger import history
+from services.consumer.ledger import history, members
 from services.consumer.ledger.history import Happening
+from services.consumer.ledger.members import SectionRef
 from services.consumer.nouns import PersonRef
 from services.kit.postgres import Connection, text_array
 
@@ -53,7 +54,8 @@ class Taken(NamedTuple):
     fates: list[tuple[Arrival, Fate]]
     """One for each record, in their order."""
     persons: set[PersonRef]
-    """Who has to be decided again, in the same transaction (`deciding.decide_persons`)."""
+    """Who has to be decided again, in the same transaction (`deciding.decide_persons`). The members of a large section that
+    changed are not among them: they are queued (`members`)."""
 
 
 class _Stored(NamedTuple):
@@ -64,8 +66,8 @@ class _Stored(NamedTuple):
 def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
     """Keep what is newer, in the caller's open transaction, and append one row of history for each record.
 
-    Locks, in the order that every transaction that decides keeps: sections, entities, then (in `decide_persons`) persons, seats
-    and work; each sorted.
+    Locks, in the order that every transaction that decides keeps: sections, entities, the queue of sections, then (in
+    `decide_persons`) persons, seats and work; each sorted.
     """
     if not arrivals:
         return Taken([], set())
@@ -75,7 +77,7 @@ def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
     fates = _fates(connection, arrivals, newest, taken)
     history.append(connection, (_happening(arrival, fate) for arrival, fate in fates))
     changed = [newest[key] for key in taken]
-    return Taken(fates, _persons(changed) | _members(connection, changed))
+    return Taken(fates, _persons(changed) | members.of_changed(connection, _sections(changed)))
 
 
 def _newest(arrivals: Iterable[Arrival]) -> dict[EntityKey, Arrival]:
@@ -195,15 +197,5 @@ def _persons(changed: Iterable[Arrival]) -> set[PersonRef]:
     return {PersonRef(one.event.tenant, one.person) for one in changed if isinstance(one.event, EnrollmentEvent)}
 
 
-def _members(connection: Connection, changed: Iterable[Arrival]) -> set[PersonRef]:
-    """Everybody with an enrollment in a section that changed."""
-    sections = {(one.event.tenant, one.section) for one in changed if isinstance(one.event, SectionEvent)}
-    if not sections:
-        return set()
-    rows = connection.execute(
-        """select distinct e.tenant, e.person from entity e
-             join unnest(%s::text[], %s::text[]) as section(tenant, section) using (tenant, section)
-            where e.kind = 'enrollment'""",
-        [text_array(column) for column in zip(*sections, strict=True)],
-    ).fetchall()
-    return {PersonRef(*row) for row in rows}
+def _sections(changed: Iterable[Arrival]) -> Iterable[SectionRef]:
+    return (SectionRef(one.event.tenant, one.section) for one in changed if isinstance(one.event, SectionEvent) and one.section)

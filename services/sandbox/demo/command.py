@@ -111,7 +111,8 @@ def _play_and_judge(arguments: argparse.Namespace, display: Display, folder: Pat
 
 
 def _settled(consumer: Service) -> bool:
-    return consumer.metric("sis_work_seats") == 0
+    unsettled = consumer.metric("sis_seats") - consumer.metric("sis_seats", state="settled")
+    return unsettled == 0 and consumer.metric("sis_sections_to_decide") == 0
 
 
 def _judge(morning: Morning, outcome: Outcome, publisher: Service, calls: list[dict[str, str]], broken: list[str]) -> Verdict:

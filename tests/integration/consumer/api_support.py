@@ -11,11 +11,12 @@ from fastapi import FastAPI
 from schemas.topics import Topics
 from services.consumer.api.desk import Desk
 from services.consumer.api.replays import replay_router
+from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
 from services.consumer.metrics import Metrics
 from services.consumer.replay_log import Bounds, LogUnavailable, Reader
 from services.kit.credentials import Callers
-from tests.integration.consumer.ledger_support import TENANT, Ledger
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger
 
 MAX_RECORDS = 1000
 OPS = "ops-secret"
@@ -52,6 +53,7 @@ class Api:
         app = FastAPI()
         app.include_router(replay_router(desk, self.log, self.topics, MAX_RECORDS, self._wake))
         app.include_router(trace_router(desk, TENANT))
+        app.include_router(seat_router(desk, "canvas", TIMERS))
         self.app = app
 
     def _wake(self) -> None:

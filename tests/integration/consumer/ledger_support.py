@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from schemas import codec
 from schemas.events import AnyEvent, EnrollmentEvent, EnrollmentRole, EnrollmentStatus, PersonEvent, SectionEvent
-from services.consumer.ledger import database, policies
+from services.consumer.ledger import database, members, policies
 from services.consumer.ledger.assertions import violations
+from services.consumer.ledger.dead_letters import Timer, Timers
 from services.consumer.ledger.deciding import Cause, decide_persons
 from services.consumer.ledger.entities import Arrival, Fate, take
 from services.consumer.ledger.policies import Policies
@@ -20,6 +21,7 @@ from services.kit.postgres import Connection
 
 TENANT = "main"
 START = datetime(2026, 9, 1, 8, tzinfo=UTC)
+TIMERS = Timers({"concluded": Timer(86_400, None), "refused": Timer(21_600, 2)}, otherwise=Timer(21_600, 1))
 
 
 def enrollment(
@@ -108,8 +110,23 @@ class Ledger:
             self.decide(connection, taken.persons)
         return taken.fates
 
+    def kill(self, ref: SeatRef, reason: str, code: str | None = None) -> None:
+        """What the driver does when the LMS refuses a seat."""
+        self.connection.execute(
+            "update work set state = 'dead', reason = %s, code = %s, attempts = 1 where (target, seat) = (%s, %s)",
+            [reason, code, *ref],
+        )
+
     def decide(self, connection: Connection, persons: set[PersonRef], cause: Cause = "intake") -> set[SeatRef]:
         return decide_persons(connection, persons, self.policies, cause=cause, effects=self.effects)
+
+    def decide_queued(self) -> int:
+        """Decide the members of large sections that changed, as the housekeeping does; how many transactions that took."""
+        rounds = 0
+        while (decided := members.decide_next(self.connection, self.policies)) is not None:
+            self.effects.update(decided.effects)
+            rounds += 1
+        return rounds
 
     def desired(self) -> dict[SeatRef, str]:
         return {SeatRef(*ref): state for *ref, state in self.rows("select target, seat, desired from seat")}

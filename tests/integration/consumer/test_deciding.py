@@ -12,6 +12,7 @@ from schemas.events import AnyEvent
 from services.consumer.ledger import database, policies, redeciding
 from services.consumer.ledger.assertions import violations
 from services.consumer.ledger.entities import take
+from services.consumer.ledger.members import AT_ONCE
 from services.consumer.policy.model import default_text
 from tests.integration.consumer.ledger_support import TENANT, Ledger, arrivals, enrollment, hashed, seat, section_event
 
@@ -184,16 +185,19 @@ def test_a_role_change_is_a_new_seat_and_the_removal_of_the_old(ledger: Ledger) 
     assert ledger.desired() == {seat(): "active", seat(role="Auditor"): "deleted"}
 
 
-def test_a_cancelled_section_removes_its_members_and_its_return_brings_them_back(ledger: Ledger) -> None:
-    ledger.take(*(enrollment(person=str(number)) for number in range(1100)), enrollment(person="0", section="2"))
+@pytest.mark.parametrize("members", [30, 1100])
+def test_a_cancelled_section_removes_its_members_and_its_return_brings_them_back(ledger: Ledger, members: int) -> None:
+    ledger.take(*(enrollment(person=str(number)) for number in range(members)), enrollment(person="0", section="2"))
     ledger.settle()
 
     ledger.take(section_event("cancelled", version=9))
+    assert (ledger.decide_queued() > 0) == (members > AT_ONCE)
 
-    assert list(ledger.desired().values()).count("deleted") == 1100
+    assert list(ledger.desired().values()).count("deleted") == members
     assert ledger.desired()[seat("0", "2")] == "active"
     assert ledger.rows("select distinct version from seat where desired = 'deleted'") == [(9,)]
     ledger.take(section_event("active", version=10))
+    ledger.decide_queued()
     assert set(ledger.desired().values()) == {"active"}
     assert ledger.work() == {}
 

@@ -11,7 +11,7 @@ from services.consumer.ledger import policies, recovery
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.policy.model import default_text
-from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment, seat
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, enrollment, seat
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_an_unfinished_change_of_policy_is_finished(ledger: Ledger) -> None:
     )
     woken: list[SeatRef] = []
 
-    Housekeeping(ledger.url, ledger.policies, Metrics(), woken.extend).once(ledger.connection)
+    Housekeeping(ledger.url, ledger.policies, Metrics(), woken.extend, TIMERS).once(ledger.connection)
 
     assert ledger.desired() == {seat(): "inactive"}
     assert woken == [seat()]
@@ -38,14 +38,14 @@ def test_an_unfinished_change_of_policy_is_finished(ledger: Ledger) -> None:
 
 def test_gauges_follow_the_ledger(ledger: Ledger) -> None:
     metrics = Metrics()
-    housekeeping = Housekeeping(ledger.url, ledger.policies, metrics, lambda _: None)
+    housekeeping = Housekeeping(ledger.url, ledger.policies, metrics, lambda _: None, TIMERS)
     ledger.take(enrollment(person="1"), enrollment(person="2"))
 
     def gauge(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
 
     housekeeping.once(ledger.connection)
-    assert gauge("sis_work_seats", target="canvas", state="pending") == 2
+    assert gauge("sis_seats", target="canvas", state="pending") == 2
     assert gauge("sis_ledger_recovery") == 0
 
     recovery.enter(ledger.connection, "test", 0)

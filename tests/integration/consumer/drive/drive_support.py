@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -282,9 +282,6 @@ class Told:
         self.dead.append(reason)
 
     def lease(self, *, held: bool) -> None:
-        pass
-
-    def backlog(self, seats: Mapping[str, tuple[int, float]]) -> None:
         pass
 
 

@@ -1,0 +1,169 @@
+"""``/seats/summary``, ``/dead-letters``: in what states the seats are, and which of them the LMS refuses, by class."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from schemas import keys
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, invalid, json_answer
+from services.consumer.ledger import dead_letters, states
+from services.consumer.ledger.dead_letters import DeadClass, DeadLetter, Place, Timers
+from services.consumer.ledger.states import Summary
+from services.kit.postgres import Connection
+
+_Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+
+
+class PlaceRequest(BaseModel):
+    """Where a page begins: `next_after` of the page before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: AwareDatetime
+    seat: _Name
+
+
+class DeadLettersRequest(BaseModel):
+    """A page of one class. It travels in the body because `after` names a person, and URLs are logged along the way."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dead_class: _Name = Field(alias="class")
+    target: _Name | None = None
+    """The consumer's own when absent."""
+    after: PlaceRequest | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
+    """The routes; `target` is the consumer's own."""
+    router = APIRouter(route_class=OperationsRoute, tags=["seats"])
+    caller = Depends(desk.caller)
+
+    @router.get("/seats/summary")
+    async def summary(request: Request, actor: str = caller) -> Response:
+        """All seats of a target by state, or those of an institution or one of its terms."""
+        try:
+            asked = _scope(request, target)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "seats.summary", refusal)
+        return await desk.perform(actor, "seats.summary", partial(_summary, asked=asked))
+
+    @router.get("/dead-letters")
+    async def classes(request: Request, actor: str = caller) -> Response:
+        """The classes of dead letters, with their number, their age, and when a timer brings them back."""
+        try:
+            asked = _text(request, "target") or target
+        except Refusal as refusal:
+            return await desk.refuse(actor, "dead_letters.list", refusal)
+        return await desk.perform(actor, "dead_letters.list", partial(_classes, target=asked, timers=timers))
+
+    @router.post("/dead-letters/search", openapi_extra=_request_body())
+    async def search(request: Request, actor: str = caller) -> Response:
+        """The dead letters of one class, those that died first first."""
+        try:
+            asked = await body(request, DeadLettersRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "dead_letters.read", refusal)
+        return await desk.perform(actor, "dead_letters.read", partial(_page, asked=asked, target=asked.target or target))
+
+    return router
+
+
+def _scope(request: Request, target: str) -> dict[str, str | None]:
+    institution, term = _text(request, "institution"), _text(request, "term")
+    if term is not None and institution is None:
+        raise invalid([{"parameter": "institution", "detail": "needed with a term: terms repeat across institutions"}])
+    return {"target": _text(request, "target") or target, "institution": institution, "term": term}
+
+
+def _text(request: Request, name: str) -> str | None:
+    text = request.query_params.get(name)
+    if text is not None and (not text or len(text) > 255 or "\0" in text):
+        raise invalid([{"parameter": name, "detail": "1 to 255 characters"}])
+    return text
+
+
+def _summary(connection: Connection, asked: dict[str, str | None]) -> Answer:
+    target = asked["target"]
+    assert target is not None  # noqa: S101  (filled in by `_scope`)
+    lines = states.summary(connection, target, asked["institution"], asked["term"])
+    content = asked | {
+        "seats": sum(line.seats for line in lines),
+        "states": [_line(line) for line in lines],
+        "suspect": _beside(sum(line.suspect for line in lines), [line.suspect_oldest_at for line in lines]),
+        "intent_open": _beside(sum(line.intent_open for line in lines), [line.intent_oldest_at for line in lines]),
+    }
+    return json_answer(content, asked)
+
+
+def _line(line: Summary) -> dict[str, Any]:
+    told = {
+        "state": line.state,
+        "waits_for": line.waits_for,
+        "class": line.dead_class,
+        "seats": line.seats,
+        "oldest_at": line.oldest_at,
+        "next_at": line.next_at,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _beside(seats: int, oldest: list[datetime | None]) -> dict[str, Any]:
+    return {"seats": seats, "oldest_at": min((at for at in oldest if at is not None), default=None)}
+
+
+def _classes(connection: Connection, target: str, timers: Timers) -> Answer:
+    found = dead_letters.classes(connection, target, timers)
+    content = {"target": target, "seats": sum(one.seats for one in found), "classes": [_class(one, timers) for one in found]}
+    return json_answer(content, {"target": target})
+
+
+def _class(one: DeadClass, timers: Timers) -> dict[str, Any]:
+    timer = timers.of(one.dead_class)
+    return {
+        "class": one.dead_class,
+        "seats": one.seats,
+        "oldest_at": one.oldest_at,
+        "newest_at": one.newest_at,
+        "tried_again_after_seconds": timer.seconds,
+        "tried_again_at_most": timer.times,
+        "next_at": one.next_at,
+        "left_to_people": one.left_to_people,
+    }
+
+
+def _page(connection: Connection, asked: DeadLettersRequest, target: str) -> Answer:
+    after = Place(asked.after.since, asked.after.seat) if asked.after else None
+    found = dead_letters.page(connection, target, asked.dead_class, after, asked.limit)
+    last = found[-1].place._asdict() if len(found) == asked.limit else None
+    content = {"target": target, "class": asked.dead_class, "dead_letters": [_letter(one) for one in found], "next_after": last}
+    return json_answer(content, {"target": target, "class": asked.dead_class, "seats": len(found)})
+
+
+def _letter(one: DeadLetter) -> dict[str, Any]:
+    institution, term, section = keys.split(one.section)
+    return {
+        "tenant": one.tenant,
+        "person": one.person,
+        "section": {"institution": institution, "term": term, "section": section},
+        "lms_section": one.lms_section,
+        "lms_user": one.lms_user,
+        "role": one.role,
+        "desired": one.desired,
+        "applied": one.applied,
+        "version": one.version,
+        "dead_since": one.since,
+        "unsettled_since": one.unsettled_since,
+        "releases": one.releases,
+    }
+
+
+def _request_body() -> dict[str, Any]:
+    schema = DeadLettersRequest.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,100 @@
+"""The states of a target's seats as metrics. Labels are states, kinds and reason classes, never an id."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from services.consumer.ledger import dead_letters, states
+from services.consumer.ledger.dead_letters import DeadClass, Timers
+from services.consumer.ledger.members import Waiting
+from services.consumer.ledger.states import MISSING_KINDS, WORK_STATES, Census, Group, Marked
+from services.consumer.metrics import Metrics
+from services.kit.postgres import Connection
+
+T = TypeVar("T")
+_MOST_CLASSES = 50
+"""Classes of dead letters that get a label of their own; a target's list of codes is shorter."""
+
+
+class _Sparingly:
+    """Lets a measurement take no more than one percent of the time, however large the ledger is."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+
+    def __call__(self, measure: Callable[[], T]) -> T | None:
+        """What `measure` returns; None when it is too early for it."""
+        began_at = time.monotonic()
+        if began_at < self._next_at:
+            return None
+        try:
+            return measure()
+        finally:
+            ended_at = time.monotonic()
+            self._next_at = ended_at + 100 * (ended_at - began_at)
+
+
+class SeatGauges:
+    """Sets every label each time, so that what has become empty reads 0."""
+
+    def __init__(self, metrics: Metrics, target: str, timers: Timers) -> None:
+        self._metrics = metrics
+        self._target = target
+        self._timers = timers
+        self._all_seats = 0
+        self._count_all, self._count_unsettled = _Sparingly(), _Sparingly()
+        self._classes: set[str] = set()
+
+    def observe(self, connection: Connection) -> None:
+        """Look at the ledger, unless that is too early: what costs a second is done every two minutes."""
+        self._count_all(lambda: self._all(connection))
+        self._count_unsettled(lambda: self._unsettled(connection))
+
+    def _all(self, connection: Connection) -> None:
+        self._all_seats = states.count_seats(connection, self._target)
+
+    def _unsettled(self, connection: Connection) -> None:
+        census = states.census(connection, self._target)
+        self._states(census)
+        self._waiting(census)
+        self._dead(dead_letters.classes(connection, self._target, self._timers))
+
+    def sections(self, waiting: Waiting) -> None:
+        """Large sections whose members are still to be decided."""
+        self._metrics.sections_to_decide.set(waiting.sections)
+        self._metrics.sections_to_decide_age.set(max(0.0, waiting.oldest_seconds))
+
+    def _states(self, census: Census) -> None:
+        for state in WORK_STATES:
+            groups = census.of_state(state)
+            if state != "suspect":
+                self._state(state, _marked(groups))
+            oldest = max((group.unsettled_seconds for group in groups), default=0.0)
+            self._metrics.oldest.labels(self._target, state).set(max(0.0, oldest))
+        self._state("suspect", census.suspect)
+        self._state("intent_open", census.intent_open)
+        settled = self._all_seats - census.unsettled
+        self._metrics.seats.labels(self._target, "settled").set(max(0, settled))
+
+    def _state(self, state: str, seats: Marked) -> None:
+        self._metrics.seats.labels(self._target, state).set(seats.seats)
+        self._metrics.seats_oldest.labels(self._target, state).set(max(0.0, seats.oldest_seconds))
+
+    def _waiting(self, census: Census) -> None:
+        for kind in MISSING_KINDS:
+            seats = _marked([group for group in census.of_state("waiting") if group.waits_for == kind])
+            self._metrics.waiting.labels(self._target, kind).set(seats.seats)
+            self._metrics.waiting_oldest.labels(self._target, kind).set(max(0.0, seats.oldest_seconds))
+
+    def _dead(self, classes: list[DeadClass]) -> None:
+        found = {one.dead_class: one.seats for one in classes[:_MOST_CLASSES]}
+        for name in self._classes | found.keys():
+            self._metrics.dead_seats.labels(self._target, name).set(found.get(name, 0))
+        self._classes |= found.keys()
+        self._metrics.dead_left.labels(self._target).set(sum(one.left_to_people for one in classes))
+
+
+def _marked(groups: list[Group]) -> Marked:
+    return Marked(sum(group.seats for group in groups), max((group.state_seconds for group in groups), default=0.0))
