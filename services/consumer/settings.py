@@ -81,6 +81,12 @@ class Settings(LedgerSettings):
     )
     dead_letter_window: int = Field(default=1000, ge=1, description="so many records of a partition are looked back at for it")
     dead_letter_share: float = Field(default=0.2, ge=0, lt=1, description="see DEAD_LETTER_LIMIT")
+    digest_repairs_per_second: int = Field(
+        default=200, ge=1, description="most entities a second that the publisher is told of because a digest differs"
+    )
+    digest_tell_again_seconds: float = Field(
+        default=300, gt=0, description="a difference that is still there is told again, in a later round, after this"
+    )
     stop_seconds: float = Field(default=15, gt=0, description="after SIGTERM the process ends within this time")
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
