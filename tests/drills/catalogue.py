@@ -85,7 +85,7 @@ def selected(words: Iterable[str], *, smoke: bool) -> list[Drill]:
 
 
 def order(identity: str) -> tuple[int, int, str]:
-    """As the matrix has them: publisher, Kafka, consumer, ledger, Canvas, time."""
+    """As the matrix has them: publisher, Kafka, consumer, ledger, mirror, Canvas, time."""
     found = re.fullmatch(r"([A-Z]+)(\d+)(.*)", identity)
     assert found is not None, identity
-    return "PKCLVT".index(found[1]), int(found[2]), found[3]
+    return "PKCLMVT".index(found[1]), int(found[2]), found[3]

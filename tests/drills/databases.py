@@ -112,6 +112,19 @@ class Server:
         shutil.copytree(folder, self.folder)
         self._own(self.folder)
 
+    def dump(self, database: str, file: Path) -> None:
+        """A logical dump of one database."""
+        file.unlink(missing_ok=True)
+        file.touch()
+        self._own(file)
+        self._run("pg_dump", "-d", self.url(database), "-F", "c", "-f", str(file))
+
+    def load(self, database: str, file: Path) -> None:
+        """Drop the database, whoever is connected, and make it anew from a dump."""
+        self.execute(f'drop database "{database}" with (force)')
+        self.execute(f'create database "{database}"')
+        self._run("pg_restore", "-d", self.url(database), str(file))
+
     def standby(self, name: str, folder: Path, through: int | None = None) -> Server:
         """A streaming copy of this server, not started yet; `through` is the port of a link to it."""
         self._prepare(folder)

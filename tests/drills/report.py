@@ -67,7 +67,7 @@ def record(results: Sequence[Result]) -> None:
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
     table, after = rest.split(END)
-    rows = {found[1]: line for line in table.splitlines() if (found := re.match(r"\| ([PKCLVT]\d+\w*) \|", line))}
+    rows = {found[1]: line for line in table.splitlines() if (found := re.match(r"\| ([PKCLMVT]\d+\w*) \|", line))}
     rows |= {result.drill.id: result.row() for result in results}
     lines = [rows[identity] for identity in sorted(rows, key=order)]
     draft = PAGE.with_name(f".{PAGE.name}.{os.getpid()}")

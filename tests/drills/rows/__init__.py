@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-_TABLES = ("publisher", "kafka", "consumer", "ledger", "canvas", "clock")
+_TABLES = ("publisher", "kafka", "consumer", "ledger", "mirror", "canvas", "clock")
 
 
 def load() -> None:

@@ -48,7 +48,7 @@ def v1(world: World) -> None:
         traffic.await_sent(120)
 
 
-@drill("V2", "throttled", "a bucket of 100 that leaks 20/s; and refusals as 429 and as 403 with a text body", smoke=True)
+@drill("V2", "throttled", "a bucket of 100 that leaks 20/s; and refusals as 429 and as 403 with a text body")
 def v2(world: World) -> None:
     with world.traffic() as traffic:
         traffic.reach(0.2)
@@ -106,7 +106,7 @@ def v4(world: World) -> None:
         traffic.await_sent(120)
 
 
-@drill("V5", "applies, then resets the connection", "reset after applying, a third of all creates and deletes", smoke=True)
+@drill("V5", "applies, then resets the connection", "reset after applying, a third of all creates and deletes")
 def v5(world: World) -> None:
     faults = _faults(world, {"kind": "reset", "endpoints": _WRITES, "apply": True, "probability": 0.33, "count": 30})
     with world.traffic() as traffic:

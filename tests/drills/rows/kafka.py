@@ -17,7 +17,10 @@ from tests.e2e.arena import eventually
 
 
 @drill(
-    "K1", "leader killed under acks=all, two in sync", "SIGKILL of the leader of an enrollment partition amid traffic", smoke=True
+    "K1",
+    "leader killed under acks=all, two in sync",
+    "SIGKILL of the leader of an enrollment partition amid traffic",
+    smoke=True,
 )
 def k1(world: World) -> None:
     with world.traffic() as traffic:
@@ -153,7 +156,7 @@ def _reason(world: World) -> str:
     return str(reason)
 
 
-@drill("K10", "undecodable, null, 5 MiB", "such records produced raw into an enrollment partition amid traffic", smoke=True)
+@drill("K10", "undecodable, null, 5 MiB", "such records produced raw into an enrollment partition amid traffic")
 def k10(world: World) -> None:
     world.expected_dead_letters = True
     poison = [b"\xff\x00 not an event", None, b"x" * (5 * 1024 * 1024)]

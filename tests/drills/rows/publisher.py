@@ -75,7 +75,6 @@ def p3(world: World) -> None:
     "P5",
     "two gateways deliver out of order",
     "messages alternate between two publishers, each sender at its own pace",
-    smoke=True,
 )
 def p5(world: World) -> None:
     def duplicates() -> float:
@@ -128,7 +127,6 @@ def _resident(world: World) -> list[int]:
     "rolling restart under load",
     "SIGTERM to each publisher in turn, again and again, amid traffic",
     uses=["signals"],
-    smoke=True,
 )
 def p10(world: World) -> None:
     codes: list[int | None] = []

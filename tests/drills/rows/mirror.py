@@ -1,0 +1,76 @@
+"""The mirror's database: what the publisher does when it comes back with less than the log has seen."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from tests.drills.catalogue import drill
+from tests.drills.world import World
+
+
+def _version(world: World) -> int:
+    ((highest,),) = world.arena.mirror("select coalesce(max(version), 0) from entity")
+    return int(highest)
+
+
+@drill(
+    "M1",
+    "the mirror restored from an older dump",
+    "pg_dump; on with the traffic; the database dropped and the dump loaded into a new one on the same server",
+)
+def m1(world: World) -> None:
+    dump = world.data / "mirror.dump"
+    with world.traffic(seconds=16, timeout_seconds=20) as traffic:
+        traffic.reach(0.4)
+        world.mirror.dump("mirror", dump)
+        traffic.reach(0.8)
+        time.sleep(2)
+        before = _version(world)
+        world.mirror.load("mirror", dump)
+        assert _version(world) < before, "nothing was lost: the drill proves nothing"
+        world.seen["seconds of changes lost"] = round((before - _version(world)) / 1e6, 1)
+        traffic.await_sent(180)
+
+
+@drill(
+    "M2",
+    "the mirror's fail-over loses the last commits",
+    "streaming standby; its link cut; on with the traffic; SIGKILL of the primary; promotion (a new timeline)",
+    uses=["proxy"],
+)
+def m2(world: World) -> None:
+    replication = world.network.link("mirror-replication", ("127.0.0.1", world.mirror.port))
+    standby = world.mirror.standby("mirror-standby", world.data / "mirror-standby", through=replication.port)
+    standby.start()
+    world.on_exit(standby.stop)
+    with world.traffic(seconds=16, timeout_seconds=20) as traffic:
+        traffic.reach(0.5)
+        with replication.cut():
+            traffic.reach(0.8)
+            time.sleep(1)
+            before = _version(world)
+            world.mirror.kill()
+        replication.toxins.refusing = True
+        standby.promote()
+        old, world.mirror = world.mirror, standby
+        world.on_exit(old.stop)
+        for number in range(3):
+            world.network.links[f"mirror.{number}"].aim(("127.0.0.1", standby.port))
+        assert _version(world) < before, "nothing was lost: the drill proves nothing"
+        world.seen["seconds of changes lost"] = round((before - _version(world)) / 1e6, 1)
+        traffic.await_sent(180)
+
+
+@drill("M3", "an empty new mirror", "the mirror's schema dropped amid traffic")
+def m3(world: World) -> None:
+    with world.traffic(seconds=16, timeout_seconds=20) as traffic:
+        traffic.reach(0.6)
+        with psycopg.connect(world.mirror.url("mirror"), autocommit=True) as connection:
+            connection.execute("drop schema mirror cascade")
+        # A schema that is gone is nothing that a publisher mends while it runs: it is given an empty database and started.
+        for part in world.publishers:
+            part.restart()
+        traffic.await_sent(180)
+    world.seen["entities at the end"] = world.arena.mirror("select count(*) from entity")[0][0]
