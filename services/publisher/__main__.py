@@ -7,6 +7,7 @@ import signal
 import sys
 from types import FrameType
 
+import structlog
 from pydantic import ValidationError
 
 from services.kit import logs
@@ -17,11 +18,13 @@ from services.publisher.app import create_app
 from services.publisher.bootstrap import publisher
 from services.publisher.settings import Settings
 
+log = structlog.get_logger()
 _SETTINGS = (Settings, KafkaSettings)
+_NOT_STARTED = 3
 
 
 def main() -> int:
-    """Read the settings, then serve; 0 after an orderly stop, 2 for settings that cannot be used."""
+    """Read the settings, then serve; 0 after an orderly stop, 2 for settings that cannot be used, 3 when it could not start."""
     parser = argparse.ArgumentParser(
         prog="python -m services.publisher",
         description="Takes changes of the student information system in and publishes them to Kafka.",
@@ -38,8 +41,11 @@ def main() -> int:
     # uvicorn stops in order on either signal and then raises it again, for whoever handled it before: that is us.
     signal.signal(signal.SIGTERM, _stopped)
     signal.signal(signal.SIGINT, _stopped)
-    server(create_app(publisher(settings, kafka)), settings.host, settings.port).run()
-    return 0
+    if settings.quarantine_key_file is None:
+        log.warning("quarantine_without_key")  # bytes that do not parse cannot be looked at later: only their digest is kept
+    uvicorn = server(create_app(publisher(settings, kafka)), settings.host, settings.port)
+    uvicorn.run()
+    return 0 if uvicorn.started else _NOT_STARTED
 
 
 def _stopped(_signal: int, _frame: FrameType | None) -> None:

@@ -27,7 +27,7 @@ def create_app(publisher: Publisher) -> FastAPI:
 
     # No generated API pages: they would be open to anybody who reaches the port.
     app = FastAPI(title="Enrollstream publisher", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    parts = (publisher.sources, publisher.metrics, publisher.intake)
+    parts = (publisher.sources, publisher.metrics, publisher.intake, publisher.budget)
     app.include_router(peoplesoft_router(publisher.mirror, publisher.quarantine, *parts))
     app.include_router(events_router(publisher.mirror, *parts))
     app.include_router(republish_router(publisher.mirror, publisher.operators))

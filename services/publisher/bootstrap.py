@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from services.kit.credentials import Callers
 from services.kit.kafka import KafkaSettings
 from services.publisher.dialect_file import read_dialect
+from services.publisher.intake.budget import Budget
 from services.publisher.intake.ports import IntakeSettings
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.fold import fold, meaning
@@ -25,6 +26,7 @@ class Publisher:
     sources: Callers
     operators: Callers | None
     intake: IntakeSettings
+    budget: Budget
     metrics: Metrics
 
     async def start(self) -> None:
@@ -59,5 +61,6 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
             body_timeout_seconds=settings.body_timeout_seconds,
             dialect=read_dialect(settings.peoplesoft_dialect_file),
         ),
+        budget=Budget(settings.max_requests, settings.max_bodies_bytes, metrics),
         metrics=metrics,
     )

@@ -24,6 +24,16 @@ class Metrics:
         self.request_seconds = Histogram(
             "sis_intake_seconds", "From the first byte to the answer", ["source"], buckets=SECONDS, registry=self.registry
         )
+        self.unavailable = Counter(
+            "sis_intake_unavailable_total",
+            "Deliveries that were told to come again, by reason",
+            ["source", "reason"],  # kafka, database, overload, recovering, stopping, deadline
+            registry=self.registry,
+        )
+        self.requests_in_hand = Gauge("sis_intake_requests_in_hand", "Deliveries not answered yet", registry=self.registry)
+        self.body_bytes_in_hand = Gauge(
+            "sis_intake_body_bytes_in_hand", "Bytes of the bodies of deliveries not answered yet", registry=self.registry
+        )
         self.last_message = Gauge(
             "sis_source_last_message_timestamp_seconds", "When a source last delivered", ["source"], registry=self.registry
         )

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 KEEP_DAYS = 14
 _PURGE_EVERY_SECONDS = 24 * 3600
+_PURGE_AGAIN_SECONDS = 60
 _STATEMENT_TIMEOUT_MS = 3000
 
 _INSERT = """
@@ -134,15 +135,20 @@ class Quarantine:
             raise CredentialFileError(f"{self._key.path} must hold one Fernet key (32 bytes, url-safe base64)") from error
 
     def _delete_old(self, connection: Connection) -> int:
-        return connection.execute(_PURGE, [self._tenant, KEEP_DAYS]).rowcount
+        try:
+            return connection.execute(_PURGE, [self._tenant, KEEP_DAYS]).rowcount
+        except psycopg.errors.UndefinedTable:  # the very first start: the mirror makes its tables while it opens
+            return 0
 
     async def _purge_daily(self) -> None:
         while True:
+            pause = _PURGE_EVERY_SECONDS
             try:
                 log.info("quarantine_purged", count=await self.purge())
             except Unavailable as error:
-                log.warning("quarantine_not_purged", reason=error.reason)
-            await asyncio.sleep(_PURGE_EVERY_SECONDS)
+                log.warning("quarantine_not_purged", reason=error.reason, retry_in_s=_PURGE_AGAIN_SECONDS)
+                pause = _PURGE_AGAIN_SECONDS
+            await asyncio.sleep(pause)
 
 
 def redacted(columns: dict[str, str]) -> dict[str, str]:

@@ -43,6 +43,15 @@ class Settings(BaseSettings):
     max_waiting_rows: int = Field(
         default=20_000, ge=1, description="source rows that may wait for a transaction; beyond, the answer is 503"
     )
+    max_requests: int = Field(default=1_000, ge=1, description="deliveries in hand at once; beyond, the answer is 503")
+    max_bodies_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1024,
+        description="bytes of all bodies in hand at once; beyond, the answer is 503; at least MAX_BODY_BYTES",
+    )
+    max_unpublished_events: int = Field(
+        default=20_000, ge=1, description="events that may wait for Kafka; beyond, the answer is 503 until it has taken them"
+    )
     outbox_sweep_after_seconds: float = Field(
         default=2, gt=0, description="an event that Kafka has not acknowledged for so long is sent again"
     )
@@ -78,6 +87,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "DELIVERY_TIMEOUT_SECONDS must be below ANSWER_WITHIN_SECONDS: the source has to hear that Kafka gave up"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError("MAX_BODIES_BYTES must be at least MAX_BODY_BYTES: otherwise the longest body is never taken")
         return self
 
     @property

@@ -32,6 +32,7 @@ async def answer(
         outcome, response = await handle()
     except Unavailable as error:
         log.info("intake_unavailable", reason=error.reason, channel=source)
+        metrics.unavailable.labels(source, error.reason).inc()
         outcome, response = "unavailable", try_again()
     except BodyTooSlow:
         outcome, response = "too_slow", try_again()

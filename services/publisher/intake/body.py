@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -29,8 +30,19 @@ class Body:
     """SHA-256, hexadecimal, of everything that was read."""
 
 
-async def read_body(request: Request, limit_bytes: int, timeout_seconds: float) -> Body:
-    """The body; raises `BodyTooSlow`. One that is over the limit is never held in memory, and counts as such however slow."""
+def declared_bytes(request: Request, limit_bytes: int) -> int:
+    """How much of the body will be held, as far as its header says."""
+    declared = request.headers.get("content-length", "")
+    return min(int(declared), limit_bytes) if declared.isdigit() else 0
+
+
+async def read_body(
+    request: Request, limit_bytes: int, timeout_seconds: float, hold: Callable[[int], None] = lambda _size: None
+) -> Body:
+    """The body; raises `BodyTooSlow`. One that is over the limit is never held in memory, and counts as such however slow.
+
+    `hold` is told how much is about to be held, and may raise.
+    """
     chunks: list[bytes] = []
     size, digest = 0, hashlib.sha256()
     try:
@@ -39,6 +51,7 @@ async def read_body(request: Request, limit_bytes: int, timeout_seconds: float) 
                 size += len(chunk)
                 digest.update(chunk)
                 if size <= limit_bytes:
+                    hold(size)
                     chunks.append(chunk)
                 elif size > limit_bytes * _DRAIN_FACTOR:
                     break

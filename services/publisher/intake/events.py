@@ -17,7 +17,8 @@ from fastapi.responses import JSONResponse
 
 from services.kit.http import problem
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
-from services.publisher.intake.body import read_body
+from services.publisher.intake.body import Body, declared_bytes, read_body
+from services.publisher.intake.budget import Budget
 from services.publisher.intake.ports import Callers, IntakeSettings, Mirror
 from services.publisher.metrics import Metrics
 from services.publisher.translate.canonical import CanonicalContext, Problems, translate
@@ -35,11 +36,12 @@ def events_router(
     callers: Callers,
     metrics: Metrics,
     settings: IntakeSettings,
+    budget: Budget,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
     router = APIRouter()
-    intake = _Intake(accept, callers, metrics, settings, clock)
+    intake = _Intake(accept, callers, metrics, settings, budget, clock)
 
     @router.post("/intake/events")
     async def events(request: Request) -> JSONResponse:
@@ -57,12 +59,14 @@ class _Intake:
         callers: Callers,
         metrics: Metrics,
         settings: IntakeSettings,
+        budget: Budget,
         clock: Callable[[], datetime],
     ) -> None:
         self._mirror = mirror
         self._callers = callers
         self._metrics = metrics
         self._settings = settings
+        self._budget = budget
         self._clock = clock
 
     async def answer(self, request: Request) -> JSONResponse:
@@ -73,7 +77,12 @@ class _Intake:
         caller = self._callers.identify(request.headers.get("authorization"))
         if caller is None:
             return "rejected_auth", _unauthorized()
-        body = await read_body(request, self._settings.max_body_bytes, self._settings.body_timeout_seconds)
+        limit = self._settings.max_body_bytes
+        with self._budget.share(declared_bytes(request, limit)) as share:
+            body = await read_body(request, limit, self._settings.body_timeout_seconds, share.hold)
+            return await self._take(caller, body)
+
+    async def _take(self, caller: str, body: Body) -> tuple[str, JSONResponse]:
         if body.data is None:
             limit = self._settings.max_body_bytes
             return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes")

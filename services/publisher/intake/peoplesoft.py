@@ -20,7 +20,8 @@ from fastapi import APIRouter, Request, Response
 
 from services.publisher.changes import Reject
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
-from services.publisher.intake.body import Body, read_body
+from services.publisher.intake.body import Body, declared_bytes, read_body
+from services.publisher.intake.budget import Budget
 from services.publisher.intake.ports import Callers, IntakeSettings, Mirror, Poison, QuarantineStore
 from services.publisher.metrics import Metrics
 from services.publisher.translate.peoplesoft import Message, PeopleSoftContext, translate
@@ -38,11 +39,12 @@ def peoplesoft_router(
     callers: Callers,
     metrics: Metrics,
     settings: IntakeSettings,
+    budget: Budget,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
     router = APIRouter()
-    intake = _Intake(accept, quarantine, callers, metrics, settings, clock)
+    intake = _Intake(accept, quarantine, callers, metrics, settings, budget, clock)
 
     @router.post("/intake/peoplesoft", response_class=Response)
     async def peoplesoft(request: Request) -> Response:
@@ -61,6 +63,7 @@ class _Intake:
         callers: Callers,
         metrics: Metrics,
         settings: IntakeSettings,
+        budget: Budget,
         clock: Callable[[], datetime],
     ) -> None:
         self._mirror = mirror
@@ -68,6 +71,7 @@ class _Intake:
         self._callers = callers
         self._metrics = metrics
         self._settings = settings
+        self._budget = budget
         self._clock = clock
         self._large = asyncio.Semaphore(1)
 
@@ -79,12 +83,17 @@ class _Intake:
         # 1. Who calls, before anything of the body is read.
         if self._callers.identify(request.headers.get("authorization")) is None:
             return "rejected_auth", _unauthorized()
-        # 2. What they say.
-        body = await read_body(request, self._settings.max_body_bytes, self._settings.body_timeout_seconds)
+        # 2. What they say, if there is room for it.
+        limit = self._settings.max_body_bytes
+        with self._budget.share(declared_bytes(request, limit)) as share:
+            body = await read_body(request, limit, self._settings.body_timeout_seconds, share.hold)
+            return await self._take(body, dict(request.headers))
+
+    async def _take(self, body: Body, headers: dict[str, str]) -> tuple[str, Response]:
         received_at = self._clock()
         if body.data is None:
             return await self._too_large(body)
-        message = await self._translate(body.data, dict(request.headers), received_at)
+        message = await self._translate(body.data, headers, received_at)
         if message.ping:
             return "ping", _success("pong")
         self._metrics.last_message.labels(SOURCE).set(received_at.timestamp())

@@ -1,12 +1,17 @@
 """``POST /republish``: the mirror emits current state again, for a ledger that missed something.
 
-200 when all of it is published, 202 when the rest goes on in the background (a publisher that ends forgets it: ask again).
+200 when all of it is published, 202 when the rest goes on in the background, in whichever publisher is alive;
+``GET /republish/{id}`` tells how far it has come.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Protocol
+from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -17,7 +22,7 @@ from services.kit.http import problem
 from services.publisher.changes import Unavailable
 from services.publisher.intake.body import BodyTooSlow, read_body
 from services.publisher.intake.ports import Callers
-from services.publisher.mirror.republish import Scope
+from services.publisher.mirror.republish import Republish, Scope
 
 log = structlog.get_logger()
 _MAX_BODY_BYTES = 16 * 1024
@@ -26,10 +31,18 @@ _RETRY_AFTER_SECONDS = "5"
 
 
 class Republisher(Protocol):
-    """Emits current state again."""
+    """Emits current state again. Every call raises `Unavailable`."""
 
-    async def republish(self, scope: Scope) -> tuple[int, bool]:
-        """How many events, and whether all of them are out; raises `Unavailable`."""
+    async def republish(self, scope: Scope) -> Republish:
+        """Durable when it returns, and done when it is small."""
+        ...
+
+    async def find_republish(self, republish_id: UUID) -> Republish | None:
+        """How far one has come."""
+        ...
+
+    async def republishes(self) -> Sequence[Republish]:
+        """The latest ones."""
         ...
 
 
@@ -40,28 +53,32 @@ class _Command(BaseModel):
 
 
 def republish_router(republisher: Republisher, callers: Callers | None) -> APIRouter:
-    """The route; without `callers` it refuses everybody."""
+    """The routes; without `callers` they refuse everybody."""
     router = APIRouter()
 
     @router.post("/republish", response_class=JSONResponse)
     async def republish(request: Request) -> Response:
-        actor = callers.identify(request.headers.get("authorization")) if callers else None
-        if actor is None:
-            response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        return await _republish(request, republisher)
+        return await _answer(request, callers, partial(_ask, request, republisher))
+
+    @router.get("/republish", response_class=JSONResponse)
+    async def republishes(request: Request) -> Response:
+        return await _answer(request, callers, partial(_list, republisher))
+
+    @router.get("/republish/{republish_id}", response_class=JSONResponse)
+    async def state(request: Request, republish_id: str) -> Response:
+        return await _answer(request, callers, partial(_show, republisher, republish_id))
 
     return router
 
 
-async def _republish(request: Request, republisher: Republisher) -> JSONResponse:
+async def _answer(request: Request, callers: Callers | None, handle: Callable[[], Awaitable[JSONResponse]]) -> JSONResponse:
+    """What `handle` says to an operator, or why not."""
+    if callers is None or callers.identify(request.headers.get("authorization")) is None:
+        response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
     try:
-        body = await read_body(request, _MAX_BODY_BYTES, _BODY_SECONDS)
-        if body.data is None:
-            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {_MAX_BODY_BYTES} bytes")
-        command = _Command.model_validate_json(body.data)
-        count, done = await republisher.republish(command.scope)
+        return await handle()
     except BodyTooSlow:
         return problem(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time")
     except ValidationError as error:
@@ -70,9 +87,40 @@ async def _republish(request: Request, republisher: Republisher) -> JSONResponse
         errors = [{"pointer": "/" + "/".join(map(str, item["loc"])), "detail": item["msg"]} for item in problems]
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was republished", errors=errors)
     except Unavailable as error:
-        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not republished; ask again", reason=error.reason)
+        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not known to be republished; ask again", reason=error.reason)
         response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
         return response
-    log.info("republish_asked", count=count, outcome="done" if done else "going_on")
-    status = HTTPStatus.OK if done else HTTPStatus.ACCEPTED
-    return JSONResponse({"count": count, "done": done}, status_code=status.value)
+
+
+async def _ask(request: Request, republisher: Republisher) -> JSONResponse:
+    body = await read_body(request, _MAX_BODY_BYTES, _BODY_SECONDS)
+    if body.data is None:
+        return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {_MAX_BODY_BYTES} bytes")
+    asked = await republisher.republish(_Command.model_validate_json(body.data).scope)
+    log.info("republish_asked", count=asked.count, outcome="done" if asked.done else "going_on")
+    status = HTTPStatus.OK if asked.done else HTTPStatus.ACCEPTED
+    return JSONResponse(_shown(asked), status.value, {"Location": f"/republish/{asked.id}"})
+
+
+async def _show(republisher: Republisher, republish_id: str) -> JSONResponse:
+    with suppress(ValueError):
+        found = await republisher.find_republish(UUID(republish_id))
+        if found is not None:
+            return JSONResponse(_shown(found))
+    return problem(HTTPStatus.NOT_FOUND, "No such republish")
+
+
+async def _list(republisher: Republisher) -> JSONResponse:
+    return JSONResponse([_shown(each) for each in await republisher.republishes()])
+
+
+def _shown(one: Republish) -> dict[str, object]:
+    return {
+        "id": str(one.id),
+        "scope": one.scope.model_dump(exclude_none=True, exclude_defaults=True),
+        "count": one.count,
+        "emitted": one.emitted,
+        "done": one.done,
+        "asked_at": one.asked_at.isoformat(),
+        "ended_at": one.ended_at.isoformat() if one.ended_at else None,
+    }

@@ -6,6 +6,7 @@ drop wait.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import psycopg
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 SMALL_ROWS = 100
 """A request of at most so many rows is small."""
 _GROUP_ROWS = 2_000
+_UNWELL_SECONDS = 5.0
+"""A database that could not store something (a full disk, say) is sent no traffic for so long; then it is tried again."""
 
 
 class Groups:
@@ -45,11 +48,17 @@ class Groups:
     ) -> None:
         self._store = store
         self._floor = floor
+        self._failed_at: float | None = None
         self._on_commit = on_commit
         self._on_closed = on_closed
         self._metrics = metrics
         self._small = Owner("mirror-small", connect, self._run, _GROUP_ROWS, max_waiting_rows)
         self._large = Owner("mirror-large", connect, self._run, _GROUP_ROWS, max_waiting_rows)
+
+    @property
+    def healthy(self) -> bool:
+        """The database has stored what it was given, as far as was tried lately."""
+        return self._failed_at is None or time.monotonic() - self._failed_at > _UNWELL_SECONDS
 
     def start(self) -> None:
         """Start both threads."""
@@ -91,6 +100,7 @@ class Groups:
         except Unavailable:
             raise
         except psycopg.OperationalError:
+            self._failed_at = time.monotonic()
             if connection.broken:
                 raise
             return Unavailable("database")  # locked too long, disk full, ...: the next attempt may fare better
@@ -109,6 +119,7 @@ class Groups:
         except (MirrorClosed, psycopg.errors.UndefinedTable) as error:
             self._on_closed()
             raise Unavailable("recovering") from error
+        self._failed_at = None
         for entity in committed.unfoldable:
             log.error("entity_unfoldable", kind=entity.key.kind, error_type=entity.unfoldable)
         if committed.outbox:

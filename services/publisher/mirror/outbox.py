@@ -26,13 +26,21 @@ _SWEEP_ROWS = 500
 class Outbox:
     """Publishes committed events; lives in the loop."""
 
-    def __init__(self, event_log: EventLog, bookkeeping: Books, metrics: Metrics) -> None:
+    def __init__(self, event_log: EventLog, bookkeeping: Books, metrics: Metrics, max_unpublished: int) -> None:
+        self._max_unpublished = max_unpublished
+        self._waiting = 0
+        """Events without an acknowledgement in the database, by the last sweep."""
         self._log = event_log
         self._books = bookkeeping
         self._metrics = metrics
         self._under_way: dict[OutboxKey, asyncio.Future[str | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._positions: dict[str, int] = {}
+
+    @property
+    def full(self) -> bool:
+        """More events wait for Kafka than may, here in memory or in the database."""
+        return max(len(self._under_way), self._waiting) >= self._max_unpublished
 
     def publish(self, rows: Sequence[OutboxRow]) -> None:
         """Send committed events; returns at once. `failure` tells how it went."""
@@ -59,6 +67,7 @@ class Outbox:
         self._metrics.outbox_oldest.set(backlog.oldest_seconds)
         self._metrics.outbox_dead.set(backlog.dead)
         self._metrics.outbox_waiting.set(backlog.waiting)
+        self._waiting = backlog.waiting
         self._metrics.unfoldable.set(backlog.unfoldable)
         rows = [row for row in backlog.rows if row.key not in self._under_way]
         if not rows:

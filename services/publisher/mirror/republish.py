@@ -1,9 +1,17 @@
-"""Emit current state again: each entity of a scope gets a new version with the hash it has."""
+"""Republishes: which entities are emitted again, and how far that has come.
+
+One is a row that any process works on, a page at a time, so that it survives the process that was asked. The one that has waited
+longest is next: a small one does not wait for a large one. A page that is emitted twice, after a crash, is harmless.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.keys import EntityKey
@@ -11,6 +19,10 @@ from services.kit.postgres import Connection
 
 CHUNK = 100
 """Entities per transaction: each is locked for as long as the transaction takes."""
+_CLAIM_SECONDS = 15
+"""A process that has not finished a page for so long is taken for dead."""
+_KEEP_DAYS = 30
+_LISTED = 50
 
 
 class Scope(BaseModel):
@@ -40,9 +52,10 @@ class Scope(BaseModel):
 class Selection:
     """Pages through the entities of a scope in key order."""
 
-    def __init__(self, scope: Scope, tenant: str) -> None:
+    def __init__(self, scope: Scope) -> None:
+        """The scope names its tenant."""
         named = {"institution": scope.institution, "term": scope.term, "section": scope.section, "person": scope.person}
-        self._values = {"tenant": scope.tenant or tenant} | {name: value for name, value in named.items() if value is not None}
+        self._values = {"tenant": scope.tenant} | {name: value for name, value in named.items() if value is not None}
         self._where = " and ".join(["version > 0", *(f"{name} = %({name})s" for name in self._values)])
 
     def count(self, connection: Connection) -> int:
@@ -60,3 +73,107 @@ class Selection:
             self._values | place,
         )
         return [EntityKey(*row) for row in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Republish:
+    """One republish, as far as it has come."""
+
+    id: uuid.UUID
+    scope: Scope
+    count: int
+    """Entities in the scope when it was asked for."""
+    emitted: int
+    asked_at: datetime
+    ended_at: datetime | None
+    after: EntityKey | None = None
+    """The last entity that was emitted."""
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to emit."""
+        return self.ended_at is not None
+
+
+_COLUMNS = "id, scope, total, done, asked_at, ended_at, after_kind, after_key"
+_CLAIM = f"worker = %(worker)s, worker_until = clock_timestamp() + make_interval(secs => {_CLAIM_SECONDS})"
+
+
+def ask(connection: Connection, scope: Scope, tenant: str, worker: uuid.UUID) -> Republish:
+    """Note what is wanted; durable when it returns, and the asking process is the first to work on it."""
+    meant = scope.model_copy(update={"tenant": scope.tenant or tenant})
+    values = {
+        "id": uuid.uuid4(),
+        "scope": meant.model_dump_json(exclude_none=True),
+        "total": Selection(meant).count(connection),
+        "worker": worker,
+    }
+    with connection.transaction():
+        connection.execute("set local synchronous_commit = on")
+        connection.execute("delete from republish where ended_at < clock_timestamp() - make_interval(days => %s)", [_KEEP_DAYS])
+        row = connection.execute(
+            f"""insert into republish (id, scope, total, worker, worker_until)
+                values (%(id)s, %(scope)s::jsonb, %(total)s, %(worker)s,
+                        clock_timestamp() + make_interval(secs => {_CLAIM_SECONDS}))
+                returning {_COLUMNS}""",  # noqa: S608  (constants of this module)
+            values,
+        ).fetchone()
+    assert row is not None  # noqa: S101
+    return _republish(row)
+
+
+def claim(connection: Connection, worker: uuid.UUID) -> Republish | None:
+    """The one whose turn it is, kept from other processes for a while; None when there is nothing to do."""
+    row = connection.execute(
+        f"""update republish set {_CLAIM}, worked_at = clock_timestamp()
+             where id = (select id from republish
+                          where ended_at is null and (worker is null or worker = %(worker)s or worker_until < clock_timestamp())
+                          order by worked_at limit 1 for update skip locked)
+            returning {_COLUMNS}""",  # noqa: S608
+        {"worker": worker},
+    ).fetchone()
+    return _republish(row) if row else None
+
+
+def advance(connection: Connection, asked: Republish, page: list[EntityKey], worker: uuid.UUID) -> None:
+    """Note that a page was emitted; a short page is the last one. Says nothing where another process has taken over."""
+    last = page[-1] if page else None
+    connection.execute(
+        f"""update republish
+               set {_CLAIM}, done = done + %(count)s, after_kind = coalesce(%(kind)s, after_kind),
+                   after_key = coalesce(%(key)s, after_key), ended_at = case when %(last)s then clock_timestamp() end
+             where id = %(id)s and worker = %(worker)s and ended_at is null""",  # noqa: S608
+        {
+            "id": asked.id,
+            "worker": worker,
+            "count": len(page),
+            "kind": last and last.kind,
+            "key": last and last.key,
+            "last": len(page) < CHUNK,
+        },
+    )
+
+
+def release(connection: Connection, worker: uuid.UUID) -> None:
+    """Let other processes go on at once."""
+    connection.execute("update republish set worker = null where worker = %s and ended_at is null", [worker])
+
+
+def find(connection: Connection, republish_id: uuid.UUID) -> Republish | None:
+    """How far one has come."""
+    row = connection.execute(f"select {_COLUMNS} from republish where id = %s", [republish_id]).fetchone()  # noqa: S608
+    return _republish(row) if row else None
+
+
+def newest(connection: Connection) -> list[Republish]:
+    """The latest ones."""
+    rows = connection.execute(
+        f"select {_COLUMNS} from republish order by asked_at desc limit {_LISTED}"  # noqa: S608
+    )
+    return [_republish(row) for row in rows]
+
+
+def _republish(row: tuple[Any, ...]) -> Republish:
+    scope = Scope.model_validate_json(orjson.dumps(row[1]))
+    after = EntityKey(scope.tenant or "", row[6], row[7]) if row[6] else None
+    return Republish(row[0], scope, row[2], row[3], row[4], row[5], after)

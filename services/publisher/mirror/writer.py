@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
+from uuid import UUID
 
 import structlog
 
-from schemas.keys import EntityKey
 from services.kit.kafka import KafkaSettings, create_topics
 from services.kit.postgres import Connection
 from services.publisher.changes import Change, Receipt, Unavailable
@@ -23,12 +22,14 @@ from services.publisher.metrics import Metrics
 from services.publisher.mirror import database
 from services.publisher.mirror.books import Books
 from services.publisher.mirror.database import Sighting
+from services.publisher.mirror.emitting import Emitter
 from services.publisher.mirror.group import Groups
 from services.publisher.mirror.history import History
 from services.publisher.mirror.nouns import Fold, Meaning, OutboxRow, Request, Result
 from services.publisher.mirror.outbox import Outbox
 from services.publisher.mirror.recovery import Recovery
-from services.publisher.mirror.republish import CHUNK, Scope, Selection
+from services.publisher.mirror.republish import Republish, Scope
+from services.publisher.mirror.republishing import Republishing
 from services.publisher.mirror.store import Store
 from services.publisher.settings import Settings
 
@@ -61,10 +62,12 @@ class MirrorWriter:
         self._store = Store(fold, self._topics, meaning)
         self._log = KafkaLog(kafka, int(settings.delivery_timeout_seconds * 1000), self._topics.markers)
         self._books = Books(self._connect)
-        self._outbox = Outbox(self._log, self._books, metrics)
+        self._outbox = Outbox(self._log, self._books, metrics, settings.max_unpublished_events)
         self._groups = Groups(
             self._store, self._connect, self._published_later, self._closed, self._floor, metrics, settings.max_waiting_rows
         )
+        self._emitter = Emitter(self._groups, self._books, self._outbox, clock)
+        self._republishing = Republishing(self._books, self._emitter, self.opened, settings.tenant, settings.republish_per_second)
         self._sighting: Sighting | None = None
         """What this process found the mirror to be; connections to anything else are refused. None until it has looked."""
         self._open = asyncio.Event()
@@ -85,6 +88,7 @@ class MirrorWriter:
         self._groups.start()
         self._reopen()
         self._spawn(self._sweep())
+        self._spawn(self._republishing.run())
 
     async def opened(self) -> None:
         """Wait until changes are taken."""
@@ -102,11 +106,17 @@ class MirrorWriter:
         await self._outbox.finish(1)
         with suppress(Unavailable):
             await self._outbox.keep_positions()
+            await self._republishing.release()
         await self._books.stop(1)
 
     def ready(self) -> dict[str, bool]:
         """Why this process may or may not get traffic."""
-        return {"open": self._open.is_set() and not self._stopping, "database": self._books.healthy, "kafka": self._log.ready()}
+        return {
+            "open": self._open.is_set() and not self._stopping,
+            "database": self._books.healthy and self._groups.healthy,
+            "kafka": self._log.ready(),
+            "outbox": not self._outbox.full,
+        }
 
     def alive(self) -> dict[str, bool]:
         """Whether a new process would not do better."""
@@ -116,6 +126,8 @@ class MirrorWriter:
 
     async def accept(self, changes: Sequence[Change], source: str) -> Receipt:
         """Return when every change is committed here and published (rule R2); raise `Unavailable` otherwise.
+
+        While more events wait for Kafka than allowed nothing is taken in, so that no queue grows without bound.
 
         `source` is a metric label. Sending the same changes again is always right.
         """
@@ -141,6 +153,8 @@ class MirrorWriter:
             raise Unavailable("stopping")
         if not self._open.is_set():
             raise Unavailable("recovering")
+        if self._outbox.full:
+            raise Unavailable("overload")
 
     async def _take(self, request: Request) -> Result:
         result = await self._fold(request)
@@ -169,32 +183,19 @@ class MirrorWriter:
 
     # --- republishing ---------------------------------------------------------------------------------------------------
 
-    async def republish(self, scope: Scope) -> tuple[int, bool]:
-        """Emit current state again, at most so many events a second: (how many, whether it is done). Raises `Unavailable`.
-
-        What takes longer than a second goes on in the background; a process that ends forgets the rest, so ask again.
-        """
+    async def republish(self, scope: Scope) -> Republish:
+        """Emit current state again, at most so many events a second; what takes longer than about a second goes on afterwards,
+        also in another process. Raises `Unavailable`."""
         self._refuse_unless_open()
-        selection = Selection(scope, self._settings.tenant)
-        count = await self._books.query(selection.count)
-        work = self._republish(selection)
-        if count <= self._settings.republish_per_second:
-            await work
-            return count, True
-        self._spawn(_logged(work, "republish_failed"))
-        return count, False
+        return await self._republishing.ask(scope, self._settings.answer_within_seconds)
 
-    async def _republish(self, selection: Selection) -> None:
-        last: EntityKey | None = None
-        count = 0
-        begun = self._loop.time()
-        while keys := await self._books.query(partial(selection.page, after=last)):
-            result = await self._groups.fold(Request((), "republish", self._clock(), frozenset(keys)))
-            await self._outbox.failure(result.events)
-            last, count = keys[-1], count + len(keys)
-            if len(keys) == CHUNK:
-                await asyncio.sleep(max(0.0, begun + count / self._settings.republish_per_second - self._loop.time()))
-        log.info("republished", count=count)
+    async def find_republish(self, republish_id: UUID) -> Republish | None:
+        """How far one has come. Raises `Unavailable`."""
+        return await self._republishing.find(republish_id)
+
+    async def republishes(self) -> Sequence[Republish]:
+        """The latest ones. Raises `Unavailable`."""
+        return await self._republishing.newest()
 
     # --- opening --------------------------------------------------------------------------------------------------------
 
@@ -255,8 +256,7 @@ class MirrorWriter:
             await asyncio.to_thread(recovery.prepare)
             self._sighting = await asyncio.to_thread(recovery.sighting)
             while keys := await asyncio.to_thread(recovery.to_emit):
-                result = await self._groups.fold(Request((), "recovery", self._clock(), frozenset(keys)))
-                await self._outbox.failure(result.events)
+                await self._emitter.emit(keys, "recovery")
             marker = await asyncio.to_thread(recovery.marker)
             if marker is not None and not isinstance(await self._log.send_alone(marker), Delivered):
                 raise Unavailable("kafka")
@@ -275,6 +275,8 @@ class MirrorWriter:
                 done = await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
                 pause = shortest if done else min(pause * 2, _LONGEST_RETRY_SECONDS)
                 await self._outbox.keep_positions()
+                if done and self._outbox.full:
+                    continue  # Kafka is back and takes what has piled up
             except Unavailable:
                 pass  # whoever said so has logged it; the next turn tries again
             except Exception as error:  # without a sweeper a failed publish would mean 503 until the next restart
@@ -286,13 +288,6 @@ class MirrorWriter:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _logged(work: Awaitable[None], event: str) -> None:
-    try:
-        await work
-    except Unavailable as error:
-        log.error(event, reason=error.reason)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import httpx
 from fastapi import FastAPI
 
+from services.publisher.intake.budget import Budget
 from services.publisher.intake.events import events_router
 from services.publisher.intake.peoplesoft import peoplesoft_router
 from services.publisher.intake.ports import IntakeSettings
@@ -32,17 +33,23 @@ class Intake:
         )
     )
 
+    max_requests: int = 100
+    max_bytes: int = 100 * LIMIT
+
     def app(self) -> FastAPI:
         callers = FakeCallers({"Basic known": "campus"})
+        parts = (callers, self.metrics, self.settings, Budget(self.max_requests, self.max_bytes, self.metrics))
         app = FastAPI()
-        app.include_router(
-            peoplesoft_router(self.mirror, self.quarantine, callers, self.metrics, self.settings, lambda: datetime.now(UTC))
-        )
-        app.include_router(events_router(self.mirror, callers, self.metrics, self.settings))
+        app.include_router(peoplesoft_router(self.mirror, self.quarantine, *parts, lambda: datetime.now(UTC)))
+        app.include_router(events_router(self.mirror, *parts))
         return app
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app()), base_url="http://publisher", headers=AUTHORIZED)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        """A metric now."""
+        return self.metrics.registry.get_sample_value(name, labels)
 
     def requests(self, source: str, outcome: str) -> float:
         """How many deliveries were answered so."""

@@ -22,6 +22,11 @@ def test_kafka_has_to_give_up_before_the_request_is_answered() -> None:
         settings(answer_within_seconds=5, delivery_timeout_seconds=5)
 
 
+def test_the_longest_body_has_to_fit_into_the_room_for_all_bodies() -> None:
+    with pytest.raises(ValidationError, match="MAX_BODIES_BYTES must be at least MAX_BODY_BYTES"):
+        settings(max_bodies_bytes=4096, max_body_bytes=8192)
+
+
 def test_a_time_zone_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValidationError, match="America/New_York"):
         settings(site_timezone="Middle/Earth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -103,6 +104,25 @@ async def test_without_its_database_it_lives_and_is_not_ready(bench: Bench) -> N
         publisher.send_signal(signal.SIGTERM)
         await asyncio.wait_for(publisher.communicate(), 20)
     assert publisher.returncode == 0
+
+
+@pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+async def test_a_start_that_fails_ends_with_an_error(bench: Bench) -> None:
+    key = bench.folder / "key"
+    key.write_text("no Fernet key\n")
+    async with process(bench, QUARANTINE_KEY_FILE=str(key)) as (publisher, _):
+        await asyncio.wait_for(publisher.wait(), 20)
+        assert publisher.returncode == 3
+
+
+@pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+async def test_a_first_start_complains_of_nothing_but_the_missing_key(bench: Bench) -> None:
+    async with process(bench) as (publisher, client):
+        await eventually(lambda: answers(client, "/readyz"))
+        publisher.send_signal(signal.SIGTERM)
+        output = (await asyncio.wait_for(publisher.communicate(), 20))[1].decode()
+    complaints = [line["event"] for line in map(json.loads, output.splitlines()) if line["level"] in {"warning", "error"}]
+    assert complaints == ["quarantine_without_key"]
 
 
 async def test_help_lists_every_setting_and_a_missing_one_is_named() -> None:
