@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from schemas.topics import ENTITY_KINDS, Topics
 from services.consumer.ledger.offsets import LogPartition
 from services.consumer.log import LogUnavailable
-from services.kit.kafka import KafkaSettings, topic_ids
+from services.kit.kafka import KafkaSettings, log_ends, topic_ids
 
 _TIMEOUT_SECONDS = 5
 _SEND_MS = 8_000
@@ -42,7 +42,12 @@ class DigestLog:
 
     def topic_id(self) -> str:
         """Kafka's own id of the topic of digests."""
-        return self._ids([self._topics.digests])[self._topics.digests]
+        try:
+            return topic_ids(self._settings, [self._topics.digests], _TIMEOUT_SECONDS)[self._topics.digests]
+        except KafkaException as error:
+            raise LogUnavailable(_name(error)) from error
+        except KeyError:
+            raise LogUnavailable("topic id unknown") from None
 
     def begin(self, position: int | None) -> int:
         """Read from `position`, or from the end when there is none or it is not in the log any more; returns which."""
@@ -61,14 +66,11 @@ class DigestLog:
 
     def ends(self) -> dict[LogPartition, int]:
         """Where each partition of events ends now."""
-        names = [self._topics.entity(kind) for kind in ENTITY_KINDS]
-        ids = self._ids(names)
         try:
-            known = self._consumer.list_topics(timeout=_TIMEOUT_SECONDS).topics
+            found = log_ends(self._settings, [self._topics.entity(kind) for kind in ENTITY_KINDS], _TIMEOUT_SECONDS)
         except KafkaException as error:
             raise LogUnavailable(_name(error)) from error
-        places = [TopicPartition(name, partition) for name in names for partition in known[name].partitions]
-        return {LogPartition(ids[one.topic], one.topic, one.partition): self._watermarks(one)[1] for one in places}
+        return {LogPartition(end.topic_id, end.topic, end.partition): end.offset for end in found}
 
     def send(self, values: Sequence[bytes]) -> None:
         """Put returns into their topic; comes back when Kafka has them all. Twice is harmless."""
@@ -91,15 +93,6 @@ class DigestLog:
         """Let go of both clients."""
         self._consumer.close()
         self._producer.purge()
-
-    def _ids(self, names: list[str]) -> dict[str, str]:
-        try:
-            found = topic_ids(self._settings, names, _TIMEOUT_SECONDS)
-        except KafkaException as error:
-            raise LogUnavailable(_name(error)) from error
-        if len(found) < len(names):
-            raise LogUnavailable("topic ids unknown")
-        return found
 
     def _watermarks(self, place: TopicPartition) -> tuple[int, int]:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import structlog
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported without saying so
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # exported without saying so
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
@@ -98,6 +100,28 @@ def topic_ids(settings: KafkaSettings, topics: list[str], timeout_seconds: float
         except KafkaException as error:
             log.warning("topic_not_described", topic=topic, code=error.args[0].code())
     return found
+
+
+class LogEnd(NamedTuple):
+    """Where one partition of one incarnation of a topic ends."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    offset: int
+    """The next one to be written."""
+
+
+def log_ends(settings: KafkaSettings, topics: list[str], timeout_seconds: float = 10) -> list[LogEnd]:
+    """The ends of all partitions, in two requests; raises `KafkaException`, also when a topic is missing."""
+    admin = AdminClient(settings.client())
+    answers = admin.describe_topics(TopicCollection(topics), request_timeout=timeout_seconds)
+    described = [answer.result() for answer in answers.values()]
+    ids = {one.name: str(one.topic_id) for one in described}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    wanted = {TopicPartition(one.name, partition.id): latest for one in described for partition in one.partitions}
+    found = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_seconds)
+    return [LogEnd(place.topic, ids[place.topic], place.partition, end.result().offset) for place, end in found.items()]
 
 
 def create_topics(settings: KafkaSettings, topics: dict[str, int], replication: int = 1, timeout_seconds: float = 30) -> None:

@@ -17,12 +17,12 @@ import structlog
 
 from schemas import digests
 from schemas.digests import Bound, Digest, DigestEnd, DigestPage, Entry
-from schemas.topics import Topics
+from schemas.topics import ENTITY_KINDS, Topics
+from services.kit.kafka import KafkaSettings, log_ends
 from services.kit.postgres import Connection, text_array
 from services.publisher.changes import Unavailable
 from services.publisher.log import Delivered, EventLog, Record
 from services.publisher.metrics import Metrics
-from services.publisher.mirror.history import History
 from services.publisher.mirror.owner import Owner
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Digests:
         self,
         connect: Callable[[], Connection],
         event_log: EventLog,
-        history: History,
+        kafka: KafkaSettings,
         topics: Topics,
         metrics: Metrics,
         *,
@@ -64,7 +64,7 @@ class Digests:
         """`connect` refuses while the mirror is not open. Every version that is older than `settled_seconds` is committed."""
         self._owner: Owner[Callable[[Connection], Any], Any] = Owner("mirror-digests", connect, _run, 1, 100)
         self._log = event_log
-        self._history = history
+        self._kafka = kafka
         self._topics = topics
         self._metrics = metrics
         self._every_seconds = every_seconds
@@ -74,6 +74,10 @@ class Digests:
     def start(self) -> None:
         """Start the thread; `run` does the work."""
         self._owner.start()
+
+    def drop_connection(self) -> None:
+        """Read nothing more on the connection that there is."""
+        self._owner.drop_connection()
 
     async def stop(self, timeout_seconds: float) -> None:
         """End the thread."""
@@ -120,12 +124,12 @@ class Digests:
     async def _round(self) -> None:
         """1. who waits; 2. where the log ends; 3. the pages; 4. the end. In this order the end's promises hold."""
         requests = (await self._query(partial(_due, every_seconds=self._every_seconds))).requests
-        bounds = await asyncio.to_thread(self._history.bounds)
-        log_ends = {str(place): bound.high for place, bound in bounds.items()}
+        ends = await asyncio.to_thread(log_ends, self._kafka, [self._topics.entity(kind) for kind in ENTITY_KINDS])
+        known = {f"{end.topic}/{end.partition}": end.offset for end in ends}
         name, number, after, entries = uuid4(), 0, _FIRST, 0
         while True:
             page = await self._query(
-                partial(_page, name=name, number=number, after=after, log_ends=log_ends, settled=self._settled_microseconds)
+                partial(_page, name=name, number=number, after=after, log_ends=known, settled=self._settled_microseconds)
             )
             await self._send(page)
             number, entries = number + 1, entries + len(page.entries)
