@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from services.kit.http import operations_router
 from services.publisher.bootstrap import Publisher
+from services.publisher.intake.digests import digests_router
 from services.publisher.intake.events import events_router
 from services.publisher.intake.peoplesoft import peoplesoft_router
 from services.publisher.intake.republish import republish_router
@@ -31,5 +32,6 @@ def create_app(publisher: Publisher) -> FastAPI:
     app.include_router(peoplesoft_router(publisher.mirror, publisher.quarantine, *parts))
     app.include_router(events_router(publisher.mirror, *parts))
     app.include_router(republish_router(publisher.mirror, publisher.operators))
+    app.include_router(digests_router(publisher.mirror, publisher.operators))
     app.include_router(operations_router(publisher.mirror.alive, publisher.mirror.ready, publisher.metrics.registry))
     return app

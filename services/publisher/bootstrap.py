@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from services.kit.credentials import Callers
@@ -14,6 +15,8 @@ from services.publisher.metrics import Metrics
 from services.publisher.mirror.fold import fold, meaning
 from services.publisher.mirror.writer import MirrorWriter
 from services.publisher.quarantine import Quarantine
+from services.publisher.returns import Returns
+from services.publisher.returns_log import ReturnsLog
 from services.publisher.settings import Settings
 
 
@@ -22,6 +25,7 @@ class Publisher:
     """The parts of one publisher process: a value with `start` and `stop`."""
 
     mirror: MirrorWriter
+    returns: Returns
     quarantine: Quarantine
     sources: Callers
     operators: Callers | None
@@ -33,9 +37,11 @@ class Publisher:
         """Waits for nothing outside: the process is alive at once and ready when the mirror is open."""
         await self.mirror.start()
         await self.quarantine.start()
+        await self.returns.start()
 
     async def stop(self) -> None:
         """Finish what was taken."""
+        await self.returns.stop()
         await self.mirror.stop()
         await self.quarantine.stop()
 
@@ -44,8 +50,15 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
     """Build it; nothing is contacted yet."""
     metrics = Metrics()
     operators = settings.operations_credentials_file
+    mirror = MirrorWriter(settings, kafka, fold, metrics, meaning=meaning)
     return Publisher(
-        mirror=MirrorWriter(settings, kafka, fold, metrics, meaning=meaning),
+        mirror=mirror,
+        returns=Returns(
+            mirror,
+            partial(ReturnsLog, kafka, settings.topics, settings.returns_group_id),
+            metrics,
+            settings.republish_per_second,
+        ),
         quarantine=Quarantine(
             settings.database_url.get_secret_value(),
             settings.tenant,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -24,6 +26,8 @@ from services.publisher.mirror.republish import Scope
 from services.publisher.returns_log import Returned, ReturnsLog
 
 log = structlog.get_logger()
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
 _POLL_SECONDS = 0.5
 _BATCH = 20
 _STAY_SECONDS = 10.0
@@ -60,6 +64,8 @@ class Returns:
         self._metrics = metrics
         self._per_second = per_second
         self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "returns")
+        """All that the client does, in its order: a poll that was abandoned ends before the client is closed."""
 
     async def start(self) -> None:
         """Waits for nothing."""
@@ -70,34 +76,35 @@ class Returns:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._thread.shutdown(wait=False)
 
     async def _run(self) -> None:
         while True:
             await self._mirror.opened()
-            source = await asyncio.to_thread(self._open_log)
+            source = await self._in_thread(self._open_log)
             try:
                 await self._read(source)
             except Exception as error:  # Kafka's client; without this task the mirror would be deaf
                 log.error("returns_failed", exc_info=error)
             finally:
                 # Also when cancelled. Leaving the group takes a moment.
-                await asyncio.shield(asyncio.to_thread(source.close))
+                await self._in_thread(source.close)
             await asyncio.sleep(_LONGEST_RETRY_SECONDS)
 
     async def _read(self, source: ReturnsLog) -> None:
         while True:
-            records = await asyncio.to_thread(source.poll, _BATCH, _POLL_SECONDS)
+            records = await self._in_thread(source.poll, _BATCH, _POLL_SECONDS)
             if not records:
                 continue
             count = await self._until_done(records, source)
-            await asyncio.to_thread(source.commit, records)
+            await self._in_thread(source.commit, records)
             await self._rest(count / self._per_second, source)
 
     async def _rest(self, seconds: float, source: ReturnsLog) -> None:
         """Wait without losing the membership."""
         while seconds > 0:
             await asyncio.sleep(min(seconds, _STAY_SECONDS))
-            await asyncio.to_thread(source.stay)
+            await self._in_thread(source.stay)
             seconds -= _STAY_SECONDS
 
     async def _until_done(self, records: Sequence[Returned], source: ReturnsLog) -> int:
@@ -110,7 +117,7 @@ class Returns:
             except Unavailable as error:
                 log.warning("returns_wait", reason=error.reason, retry_in_s=pause)
             await asyncio.sleep(pause)
-            await asyncio.to_thread(source.stay)
+            await self._in_thread(source.stay)
             pause = min(pause * 2, _LONGEST_RETRY_SECONDS)
 
     async def _obey(self, messages: Sequence[Return]) -> int:
@@ -157,6 +164,9 @@ class Returns:
             log.error("return_unreadable", partition=record.partition, offset=record.offset, reason=str(error))
             self._count("refused", 1)
             return None
+
+    async def _in_thread(self, call: Callable[Arguments, Value], *arguments: Arguments.args, **named: Arguments.kwargs) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *arguments, **named))
 
     def _count(self, what: str, count: int) -> None:
         self._metrics.returns.labels(what).inc(count)

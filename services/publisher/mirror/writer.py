@@ -7,21 +7,25 @@ opens the mirror. This module puts them into order and bounds the time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
+from schemas.events import AnyEvent
+from schemas.returns import KeyAt
 from services.kit.kafka import KafkaSettings, create_topics
 from services.kit.postgres import Connection
 from services.publisher.changes import Change, Receipt, Unavailable
 from services.publisher.log import Delivered, KafkaLog
 from services.publisher.metrics import Metrics
 from services.publisher.mirror import database
+from services.publisher.mirror.agreement import Agreement
 from services.publisher.mirror.books import Books
 from services.publisher.mirror.database import Sighting
+from services.publisher.mirror.digests import Digests
 from services.publisher.mirror.emitting import Emitter
 from services.publisher.mirror.group import Groups
 from services.publisher.mirror.history import History
@@ -67,9 +71,19 @@ class MirrorWriter:
             self._store, self._connect, self._published_later, self._closed, self._floor, metrics, settings.max_waiting_rows
         )
         self._emitter = Emitter(self._groups, self._books, self._outbox, clock)
+        self._agreement = Agreement(self._groups, self._books, self._outbox, self._emitter, clock)
         self._republishing = Republishing(self._books, self._emitter, self.opened, settings.tenant, settings.republish_per_second)
         self._sighting: Sighting | None = None
         """What this process found the mirror to be; connections to anything else are refused. None until it has looked."""
+        self._digests = Digests(
+            self._connect,
+            self._log,
+            kafka,
+            self._topics,
+            metrics,
+            every_seconds=settings.digest_interval_seconds,
+            settled_seconds=settings.digest_settled_seconds,
+        )
         self._open = asyncio.Event()
         self._stopping = False
         self._requests = 0
@@ -86,8 +100,10 @@ class MirrorWriter:
         await self._log.start()
         self._books.start()
         self._groups.start()
+        self._digests.start()
         self._reopen()
         self._spawn(self._sweep())
+        self._spawn(self._emit_digests())
         self._spawn(self._republishing.run())
 
     async def opened(self) -> None:
@@ -101,6 +117,7 @@ class MirrorWriter:
             async with asyncio.timeout(self._settings.answer_within_seconds):
                 await self._idle.wait()
         await _cancel([*self._tasks, *([self._opening] if self._opening else [])])
+        await self._digests.stop(1)
         await self._groups.stop(_FLUSH_SECONDS)
         await self._log.stop(_FLUSH_SECONDS)
         await self._outbox.finish(1)
@@ -197,6 +214,27 @@ class MirrorWriter:
         """The latest ones. Raises `Unavailable`."""
         return await self._republishing.newest()
 
+    # --- agreeing with the ledgers --------------------------------------------------------------------------------------
+
+    async def republish_keys(self, keys: Collection[KeyAt]) -> int:
+        """Emit single entities again, except those that have a newer version than is named; how many. Raises `Unavailable`."""
+        self._refuse_unless_open()
+        return await self._agreement.republish_keys(keys)
+
+    async def take_back(self, events: Sequence[AnyEvent]) -> int:
+        """Rule R1: what a ledger has and this mirror has lost; how many new versions that made. Raises `Unavailable`."""
+        self._refuse_unless_open()
+        return await self._agreement.take_back(events)
+
+    async def ask_for_digests(self, reason: str, request: UUID | None = None) -> UUID:
+        """Have a round of digests emitted that begins after this, whichever process does it. Raises `Unavailable`."""
+        self._refuse_unless_open()
+        return await self._digests.ask(reason, request)
+
+    async def _emit_digests(self) -> None:
+        await self._open.wait()
+        await self._digests.run()
+
     # --- opening --------------------------------------------------------------------------------------------------------
 
     def _connect(self) -> Connection:
@@ -228,6 +266,7 @@ class MirrorWriter:
         self._sighting = None
         self._groups.drop_connections()
         self._books.drop_connection()
+        self._digests.drop_connection()
         self._metrics.recovering.set(1)
         self._opening = self._loop.create_task(self._keep_opening())
 
@@ -258,8 +297,10 @@ class MirrorWriter:
             while keys := await asyncio.to_thread(recovery.to_emit):
                 await self._emitter.emit(keys, "recovery")
             marker = await asyncio.to_thread(recovery.marker)
-            if marker is not None and not isinstance(await self._log.send_alone(marker), Delivered):
-                raise Unavailable("kafka")
+            if marker is not None:
+                await self._digests.ask("recovery")
+                if not isinstance(await self._log.send_alone(marker), Delivered):
+                    raise Unavailable("kafka")
             await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)
         finally:
             await asyncio.to_thread(recovery.close)
