@@ -27,8 +27,8 @@ class Sighting(NamedTuple):
     """A mirror as one process found it when it opened it."""
 
     mirror: MirrorIdentity
-    server_start: str
-    """A disk that was put back to an earlier moment has the same identity, but its server has been started since."""
+    incarnation: str
+    """What was put back to an earlier moment, from a disk or a dump, has the same identity; this tells it apart."""
 
 
 def migrate(url: str) -> None:
@@ -61,12 +61,15 @@ def mirror_identity(connection: Connection) -> MirrorIdentity | None:
 def sighting(connection: Connection) -> Sighting | None:
     """What is found now; None as in `mirror_identity`."""
     found = mirror_identity(connection)
-    return Sighting(found, server_start(connection)) if found else None
+    return Sighting(found, incarnation(connection)) if found else None
 
 
-def server_start(connection: Connection) -> str:
-    """When the server was started, as text."""
-    row = connection.execute("select pg_postmaster_start_time()::text").fetchone()
+def incarnation(connection: Connection) -> str:
+    """Changes when the server is started, when a database is put in the place of another one, and when a dump is loaded."""
+    row = connection.execute(
+        """select concat_ws(' ', pg_postmaster_start_time(), oid, 'mirror'::regclass::oid)
+             from pg_database where datname = current_database()"""
+    ).fetchone()
     assert row is not None  # noqa: S101
     return str(row[0])
 

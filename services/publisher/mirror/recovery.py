@@ -72,7 +72,7 @@ class Recovery:
 
     def sighting(self) -> Sighting:
         """After `prepare`: what the database says of itself."""
-        return Sighting(self._identity, database.server_start(self._connection))
+        return Sighting(self._identity, database.incarnation(self._connection))
 
     def prepare(self) -> None:
         """Steps 1 to 3; less when nothing was lost or nothing was there. Raises `AnotherOpens`."""

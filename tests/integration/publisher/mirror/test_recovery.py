@@ -206,11 +206,11 @@ async def test_a_crash_of_the_database_repeats_no_version(server_of_its_own: Emb
         assert {log.statuses(learner(person))[-1] for person in accepted} == {"waitlisted"}
 
 
-@pytest.mark.parametrize("promoted", [False, True])
+@pytest.mark.parametrize("way", ["disk", "promotion", "dump"])
 async def test_a_database_put_back_to_an_earlier_moment_under_running_processes_loses_nothing(
-    server_of_its_own: EmbeddedPostgres, tmp_path: Path, promoted: bool
+    server_of_its_own: EmbeddedPostgres, tmp_path: Path, way: str
 ) -> None:
-    """A disk snapshot keeps identity, timeline and floor; a standby that was promoted with the last commits lost does not."""
+    """A disk snapshot and a dump keep identity, timeline and floor; a promotion with the last commits lost does not."""
     server, names = server_of_its_own, Topics("back")
     with EmbeddedBroker({name: min(partitions, 3) for name, partitions in names.all().items()}) as broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, fetch_wait_max_ms=20, linger_ms=5)
@@ -218,11 +218,11 @@ async def test_a_database_put_back_to_an_earlier_moment_under_running_processes_
         log = LogReader(kafka, names)
         async with bench.writer() as writer, bench.writer() as other:
             await writer.accept([change("1", "enrolled", 1), change("2", "enrolled", 1)], "peoplesoft")
-            earlier = await asyncio.to_thread(_copy, server)
+            earlier = await asyncio.to_thread(_copy_database if way == "dump" else _copy, server)
             await eventually(partial(_taken, writer, change("1", "dropped", 2)))
             await eventually(partial(_taken, other, change("3", "enrolled", 2)))
             newest = max(event.version for event in log.events())
-            await asyncio.to_thread(_put_back, server, earlier, promoted)
+            await asyncio.to_thread(_put_back, server, earlier, way)
             await eventually(partial(_taken, writer, change("4", "enrolled", 3)))
             await eventually(partial(_taken, other, change("3", "enrolled", 2)))
             await eventually(partial(_taken, other, change("1", "enrolled", 1)))
@@ -248,12 +248,26 @@ def _copy(server: EmbeddedPostgres) -> Path:
     return copy
 
 
-def _put_back(server: EmbeddedPostgres, earlier: Path, promoted: bool) -> None:
-    """The copy takes the server's place; promoted: on a new timeline, as after a failover."""
+def _copy_database(server: EmbeddedPostgres) -> None:
+    """A copy beside the database, as a dump that is loaded again."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("alter database mirror with allow_connections false")
+        connection.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = 'mirror'")
+        connection.execute("create database earlier template mirror")
+        connection.execute("alter database mirror with allow_connections true")
+
+
+def _put_back(server: EmbeddedPostgres, earlier: Path | None, way: str) -> None:
+    """The copy takes the server's place, or the database's; after a promotion on a new timeline."""
+    if earlier is None:
+        server.drop_database("mirror")
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute("alter database earlier rename to mirror")
+        return
     server.kill()
     subprocess.run(["rm", "-rf", server.folder], check=True)
     subprocess.run(["mv", earlier, server.folder], check=True)
-    if promoted:
+    if way == "promotion":
         subprocess.run(["cp", "-a", server.folder / "PG_VERSION", server.folder / "recovery.signal"], check=True)
         with (server.folder / "postgresql.auto.conf").open("a") as settings:
             settings.write("restore_command = '/bin/false'\n")
