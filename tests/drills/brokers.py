@@ -7,9 +7,10 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported without saying so
@@ -28,6 +29,8 @@ from services.kit.kafka import KafkaSettings
 from services.sandbox.demo.processes import free_port
 from tests.drills.injectors.proxy import Network
 from tests.drills.programs import Program
+
+T = TypeVar("T")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "kafka"
 CLIENTS = ("PUBLISHER", "CONSUMER1", "CONSUMER2")
@@ -147,16 +150,16 @@ class Brokers:
 
     def coordinator(self, group: str) -> int:
         """Who coordinates a group."""
-        described = self.admin.describe_consumer_groups([group], request_timeout=10)[group].result(15)
-        return int(described.coordinator.id)
-
-    def members(self, group: str) -> int:
-        """How many belong to a group now."""
-        return len(self.admin.describe_consumer_groups([group], request_timeout=10)[group].result(15).members)
+        return int(
+            self._patiently(
+                lambda: self.admin.describe_consumer_groups([group], request_timeout=10)[group].result(15)
+            ).coordinator.id
+        )
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """What a group has committed."""
-        answer = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(15)
+        asked = [ConsumerGroupTopicPartitions(group)]
+        answer = self._patiently(lambda: self.admin.list_consumer_group_offsets(asked)[group].result(15))
         return {(one.topic, one.partition): one.offset for one in answer.topic_partitions if one.offset >= 0}
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -202,6 +205,17 @@ class Brokers:
         change = UserScramCredentialUpsertion(SASL_USER, info, password.encode())
         for answer in self.admin.alter_user_scram_credentials([change]).values():
             answer.result(20)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """A group's coordinator moves now and then, and the client may wait for the one that is gone."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return ask()
+            except (KafkaException, TimeoutError):
+                if time.monotonic() > deadline:
+                    raise
+                self._admin = None
 
     # -- files -------------------------------------------------------------------------------------------------------------
 

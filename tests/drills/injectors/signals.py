@@ -48,9 +48,9 @@ def is_paused(pid: int) -> bool:
         return False
 
 
-def limit_memory(pid: int, more_bytes: int) -> None:
-    """Let the process map only so much more than it has (``RLIMIT_AS``)."""
-    limit = psutil.Process(pid).memory_info().vms + more_bytes
+def limit_memory(pid: int, share: float) -> None:
+    """Let the process map at most this share of what it has mapped (``RLIMIT_AS``); below 1 it gets no page more."""
+    limit = int(psutil.Process(pid).memory_info().vms * share)
     resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
 
 
@@ -88,11 +88,11 @@ def prove_pause() -> None:
 
 
 def prove_memory() -> None:
-    """A process under the limit cannot take 256 MiB."""
+    """A process under the limit cannot take 256 MiB more."""
     child = subprocess.Popen(
         [sys.executable, "-c", _GREEDY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    limit_memory(child.pid, 64 * 1024 * 1024)
+    limit_memory(child.pid, 0.5)
     output, error = child.communicate("\n", timeout=20)
     assert "took it" not in output
     assert "MemoryError" in error
