@@ -7,18 +7,21 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported without saying so
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     OffsetSpec,
+    ResourcePatternType,
     ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
@@ -190,21 +193,29 @@ class Brokers:
         answers = self.admin.describe_topics(TopicCollection(list(topics)), request_timeout=10)
         return {topic: str(answer.result(15).topic_id) for topic, answer in answers.items()}
 
-    def configure(self, topic: str, **entries: str | None) -> None:
-        """Set (or with None unset) settings of a topic; underscores stand for dots."""
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        for name, value in entries.items():
-            kind = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
-            resource.add_incremental_config(ConfigEntry(name.replace("_", "."), value or "", incremental_operation=kind))
-        for answer in self.admin.incremental_alter_configs([resource]).values():
-            answer.result(20)
-
     def set_password(self, password: str) -> None:
         """Rotate what the brokers take from the consumer; connections that are open stay open."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         change = UserScramCredentialUpsertion(SASL_USER, info, password.encode())
         for answer in self.admin.alter_user_scram_credentials([change]).values():
             answer.result(20)
+
+    @contextmanager
+    def unwritable(self, topic: str) -> Iterator[None]:
+        """The consumer behind the listener with a password may not write to a topic inside; everybody else may."""
+        rights = [
+            _acl(topic, f"User:{SASL_USER}", AclOperation.WRITE, AclPermissionType.DENY),
+            _acl(topic, "User:*", AclOperation.ALL, AclPermissionType.ALLOW),
+        ]
+        for answer in self.admin.create_acls(rights).values():
+            answer.result(20)
+        try:
+            yield
+        finally:
+            kinds = (AclOperation.ANY, AclPermissionType.ANY)
+            everything = AclBindingFilter(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, None, None, *kinds)  # type: ignore[arg-type]  # None is any
+            for answer in self.admin.delete_acls([everything]).values():
+                answer.result(20)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """A group's coordinator moves now and then, and the client may wait for the one that is gone."""
@@ -253,3 +264,7 @@ class Brokers:
         command = [*tool, "-cp", f"{self._jars}/*", "kafka.tools.StorageTool", *arguments]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _acl(topic: str, principal: str, operation: AclOperation, permission: AclPermissionType) -> AclBinding:
+    return AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, principal, "*", operation, permission)

@@ -63,7 +63,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 _TICKER = "import time\nwhile True:\n    print('tick', flush=True)\n    time.sleep(0.02)"
-_GREEDY = "input()\nhoard = bytearray(256 * 1024 * 1024)\nprint('took it', flush=True)"
+_GREEDY = "print('ready', flush=True)\ninput()\nhoard = bytearray(256 * 1024 * 1024)\nprint('took it', flush=True)"
 
 
 def prove_pause() -> None:
@@ -92,6 +92,8 @@ def prove_memory() -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", _GREEDY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
     limit_memory(child.pid, 0.5)
     output, error = child.communicate("\n", timeout=20)
     assert "took it" not in output
