@@ -150,6 +150,8 @@ class Checks:
                 world.violated("ledger", text)
         self._versions_never_go_back()
         self._offsets_pass_nothing()
+        self._every_dead_letter_is_written()
+        self._every_operation_is_audited()
         for configuration in world.log.producer_configurations:
             if configuration.get("enable.idempotence") is not True or configuration.get("acks") != "all":
                 world.violated("producer", "events are handed over without idempotence or without all acknowledgements")
@@ -203,6 +205,32 @@ class Checks:
                 restored = world.hurt_ledger_at > -1
                 if committed and not restored and committed[0] > stored.get((topic.identity, number), 0):
                     world.violated("I7", f"Kafka's commit leads the ledger: {name}/{number}")
+
+    def _every_dead_letter_is_written(self) -> None:
+        """I8: what the ledger has set aside lies in the dead-letter topic, with its bytes and its coordinates."""
+        world = self.world
+        letters: dict[tuple[str, int, int], bytes | None] = {}
+        for name in world.log.topics:
+            if name.startswith("dlq."):
+                for entry in world.log.topics[name].partitions[0].entries:
+                    headers = dict(entry.headers)
+                    where = [headers[f"__connect.errors.{part}"].decode() for part in ("topic", "partition", "offset")]
+                    letters[where[0], int(where[1]), int(where[2])] = entry.value
+        rows = world.databases.rows("""select topic, "partition", "offset" from ledger.history where what = 'undecodable'""")
+        for topic, partition, offset in rows:
+            if (topic, partition, offset) not in letters:
+                world.violated("I8", f"set aside, and in no dead letter: {topic}/{partition}@{offset}")
+            elif letters[topic, partition, offset] != world.log.topics[topic].partitions[partition].entries[offset].value:
+                world.violated("I8", f"the dead letter has other bytes: {topic}/{partition}@{offset}")
+
+    def _every_operation_is_audited(self) -> None:
+        """I10: each replay that an operator asked for has exactly one row in the audit."""
+        rows = self.world.databases.rows(
+            """select (select count(*) from ledger.replay where actor = 'operator'),
+                      (select count(*) from ledger.audit where action = 'replay.create' and outcome = 'done')"""
+        )
+        if rows[0][0] != rows[0][1]:
+            self.world.violated("I10", f"{rows[0][0]} replays, {rows[0][1]} audit rows")
 
     def ledger_was_restored(self) -> None:
         """Its former self's versions do not bind it."""

@@ -149,7 +149,6 @@ class Databases:
             connection.give_back()
         self.connections.clear()
         self._written: int | None = None
-        self.rewritten.clear()
         for name in NAMES:
             self.set_identity(name, 7_000_000_000 + len(name), 1)
         self._on_time(0.0)

@@ -96,6 +96,16 @@ class Lms:
             found = world.courses_by_sis.get(course) or world.add_course(course, course)
             world.add_section(found, sis_id, sis_id)
 
+    def crosslist(self, section: str, course: str) -> bool:
+        """Move a section into another course; whether it moved."""
+        world = self.canvas.world
+        found = world.sections_by_sis.get(section)
+        target = world.courses_by_sis.get(course) or world.add_course(course, course)
+        if found is None or found.course is target:
+            return False
+        world.move_section(found, target)
+        return True
+
     def states(self) -> dict[SeatName, str]:
         """What Canvas holds now."""
         found = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from services.consumer.ledger.replays import Order
 from tests.simulation.checks import Checks
 from tests.simulation.lms import FATES
 from tests.simulation.log import Entry
@@ -115,7 +116,8 @@ class Run:
                     world.databases.admin.execute(
                         """insert into ledger.replay (replay, topic, topic_id, "partition", first, last, next, dry_run, verify,
                                                       state, actor)
-                           values (%s::uuid, %s, %s, %s, %s, %s, %s, false, false, 'running', 'simulation')""",
+                           values (%s::uuid, %s, %s, %s, %s, %s, %s, false, false, 'running', 'simulation')
+                           on conflict do nothing""",
                         [
                             f"00000000-0000-4000-8000-{number:012d}",
                             name,
@@ -203,6 +205,32 @@ def objects(run: Run, chance: random.Random) -> None:
     world.lms.add_user(chance.choice(world.sis.people))
     section, course = chance.choice(list(world.sis.sections.items()))
     world.lms.add_section(section_name(section), course)
+
+
+def crosslist(run: Run, chance: random.Random) -> None:
+    """Somebody moves a section of Canvas into another course."""
+    world = run.world
+    section, _ = chance.choice(list(world.sis.sections.items()))
+    if world.lms.crosslist(section_name(section), chance.choice(["C1", "C2", "C9"])):
+        world.bites("canvas section cross-listed")
+
+
+def operate(run: Run, chance: random.Random) -> None:
+    """An operator replays a range of the log."""
+    world = run.world
+    slot = chance.choice(CONSUMERS)
+    places = [
+        (name, number, partition)
+        for name, topic in world.log.topics.items()
+        if world.topics.kind(name) == "enrollment"
+        for number, partition in enumerate(topic.partitions)
+        if partition.high > partition.low
+    ]
+    if places and world.running(slot) and slot in world.programs:
+        name, number, partition = chance.choice(places)
+        first = chance.randrange(partition.low, partition.high)
+        last = chance.randrange(first, partition.high)
+        world.operate(slot, Order(name, world.log.topics[name].identity, number, first, last, False, chance.random() < 0.3))
 
 
 def wait(run: Run, chance: random.Random) -> None:
@@ -382,6 +410,8 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (extract, 2, False),
     (resend, 4, False),
     (objects, 2, False),
+    (operate, 2, True),
+    (crosslist, 1, True),
     (wait, 5, False),
     (kill, 5, True),
     (kill_at_failpoint, 8, True),
@@ -407,17 +437,21 @@ ACTIONS: dict[str, Callable[[Run, random.Random], None]] = {function.__name__: f
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
 
 
-def choose(seed: int) -> list[Action]:
-    """The actions of a seed. Each seed leaves some kinds of faults out, so that the others get room; some have none at all."""
+def choose(seed: int, more: Sequence[tuple[str, int]] = ()) -> list[Action]:
+    """The actions of a seed. Each seed leaves some kinds of faults out, so that the others get room; some have none at all.
+
+    `more`: further weight for some of them, which are never left out.
+    """
     chance = random.Random(f"actions {seed}")  # noqa: S311
     calm = chance.random() < 0.06
     kept = chance.choice((0.25, 0.5, 1.0))
     names, weights = [], []
     for function, weight, harmful in _RULES:
-        if harmful and (calm or chance.random() > kept):
+        extra = dict(more).get(function.__name__, 0)
+        if harmful and not extra and (calm or chance.random() > kept):
             continue
         names.append(function.__name__)
-        weights.append(weight)
+        weights.append(weight + extra)
     return [(name, chance.randrange(1 << 16)) for name in chance.choices(names, weights, k=chance.randint(10, 28))]
 
 

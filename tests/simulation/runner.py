@@ -52,11 +52,15 @@ class Simulator:
         self._server.close()
         self._folder.cleanup()
 
+    def rewritten(self) -> set[str]:
+        """Statements that a planted bug has changed so far."""
+        return set(self._databases.rewritten)
+
     def run(
         self, seed: int, actions: Sequence[Action] | None = None, *, traced: bool = False, plant: planted.Plant | None = None
     ) -> Result:
         """One seed from begin to heal; never raises for what the product does."""
-        actions = choose(seed) if actions is None else actions
+        actions = choose(seed, plant.rules if plant else ()) if actions is None else actions
         trace = Trace(wanted=traced)
         steps = 0
         try:

@@ -69,6 +69,7 @@ class Sis:
             "STDNT_ENRL_STATUS": {"dropped": "D", "waitlisted": "W"}.get(status, "E"),
             "ENRL_STATUS_REASON": {"withdrawn": "WDRW"}.get(status, ""),
             "AUDITOR": "Y" if auditor else "N",
+            "ENRL_DROP_DT": self._today() if status == "dropped" else "",
         }
         row = Row("STDNT_ENRL", key, columns, deleted=status == "gone")
         entity = keys.enrollment_key(TENANT, INSTITUTION, TERM, section, person, "learner")
@@ -100,6 +101,9 @@ class Sis:
                 Row("CLASS_INSTR", key, columns), keys.enrollment_key(TENANT, INSTITUTION, TERM, section, person, "staff")
             )
         ]
+
+    def _today(self) -> str:
+        return f"{datetime.fromtimestamp(EPOCH_SECONDS + self.now, UTC):%Y-%m-%d}"
 
     def _class_key(self, section: str) -> dict[str, str]:
         course = self.sections[section]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import random
@@ -13,15 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import structlog
 from pydantic import SecretStr
+from starlette.responses import Response
 
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
 from services.consumer import housekeeping, intake, replay
+from services.consumer.api.desk import Answer
 from services.consumer.drive import driver, probing
 from services.consumer.ledger import history as ledger_history
-from services.consumer.ledger import policies
+from services.consumer.ledger import policies, replays
 from services.consumer.metrics import Metrics as ConsumerMetrics
 from services.consumer.policy import model
 from services.consumer.settings import Settings as ConsumerSettings
@@ -215,6 +219,20 @@ class World:
 
         loop = process.loop
         loop.call_soon_threadsafe(lambda: _discard(loop.create_task(attempt())))
+
+    def operate(self, slot: str, order: replays.Order) -> None:
+        """An operator asks a consumer for a replay; the call and its audit row are one transaction."""
+        process, desk = self.processes[slot], self.programs[slot].desk
+
+        def work(connection: Any) -> Answer:
+            name = replays.create(connection, order, "operator")
+            return Answer(Response(), {"replay": str(name)}, "done" if name else "refused")
+
+        def call() -> None:
+            with contextlib.suppress(psycopg.Error):
+                desk._in_one_transaction("operator", "replay.create", work)
+
+        self.scheduler.spawn(process, f"{process.name}/operator", call)
 
     # --- time ---
 

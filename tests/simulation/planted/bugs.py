@@ -1,0 +1,290 @@
+"""The bugs: reliability's sixteen, the fifteen of the design."""
+
+from __future__ import annotations
+
+from services.consumer.api.desk import Desk
+from services.consumer.drive import reactions, waiting
+from services.consumer.drive.caller import Caller
+from services.consumer.drive.driver import Driver
+from services.consumer.intake import Intake
+from services.consumer.ledger import replay_batch, starting, storing
+from services.consumer.policy import decide
+from services.consumer.targets.canvas.client import CanvasClient
+from services.consumer.targets.canvas.target import CanvasTarget
+from services.kit.kafka import KafkaSettings
+from services.publisher.mirror.group import Groups
+from services.publisher.mirror.store import Store
+from tests.simulation.planted import Edit, Plant, Statement
+
+_NO_GUARD = "removals are not withheld yet: there is no guard"
+_NO_IMPORTS = "the import lane does not exist yet"
+_KEEP_OLD_EVENT = """    for one in arrivals:
+        connection.execute("delete from entity where tenant = %s and kind = %s and key = %s and version > %s",
+                           [*one.event.entity_key, one.event.version])
+    newest = _newest(connection, arrivals)"""
+_APPLY_OLD_EVENT = """    for one in arrivals:
+        if one.event.entity_key.kind == "enrollment":
+            connection.execute(
+                "with old as (update seat set desired = %s, applied = 'unknown' where (target, seat) in (select target, seat "
+                "from entitlement where (tenant, kind, key) = (%s, %s, %s)) returning *) insert into work (target, seat, tenant, "
+                "person, course, state, priority, next_at) select target, seat, tenant, person, course, 'pending', 2, "
+                "clock_timestamp() from old on conflict do nothing",
+                ["active" if one.event.status == "enrolled" else "deleted", *one.event.entity_key])
+    standings = reopening.standings(connection, current)"""
+
+PLANTS = (
+    # reliability's sixteen
+    Plant(
+        "commit before apply",
+        "reliability 1",
+        (
+            Edit(
+                storing,
+                "store",
+                "    with connection.transaction():\n        recovery.check_session(connection, began_with)\n",
+                "    with connection.transaction():\n        offsets.advance(connection, batch.spans)\n"
+                "    with connection.transaction():\n        recovery.check_session(connection, began_with)\n",
+            ),
+        ),
+        rules=(("database_faults", 6), ("kill", 4), ("interleaving", 4)),
+    ),
+    Plant(
+        "skip version compare",
+        "reliability 2",
+        (Statement("where entity.version < excluded.version", "where entity.version <> excluded.version"),),
+        rules=(("flap", 10), ("log_faults", 6)),
+    ),
+    Plant(
+        "treat any 200 as success",
+        "reliability 3",
+        (
+            Edit(
+                CanvasTarget,
+                "write",
+                "    operation = Operation(self._timeout)\n",
+                "    operation = Operation(self._timeout)\n"
+                "    answer = await self._step(seat, wanted, seen, operation)\n"
+                "    if isinstance(answer, (Done, WrongShape, IdentityMismatch)):\n"
+                "        return Done(Observation(wanted, seen.lms_enrollment, seen.lms_course))\n"
+                "    return answer\n",
+            ),
+        ),
+        rules=(("canvas_faults", 20),),
+    ),
+    Plant("treat a half-applied import as success", "reliability 4", not_built=_NO_IMPORTS),
+    Plant(
+        "retry a change of unknown outcome without a read",
+        "reliability 5",
+        (Edit(reactions, "_reaction", '"unknown" if wrote else None', "None"),),
+        rules=(("canvas_faults", 20),),
+    ),
+    Plant(
+        "resend old bytes on redrive",
+        "reliability 6",
+        (Edit(replay_batch, "replay", "    standings = reopening.standings(connection, current)", _APPLY_OLD_EVENT),),
+        rules=(("operate", 14), ("flap", 10)),
+    ),
+    Plant("guard counter per process", "reliability 7", not_built=_NO_GUARD),
+    Plant("guard counts messages, not effects", "reliability 8", not_built=_NO_GUARD),
+    Plant(
+        "pass a record before its dead letter is written",
+        "reliability 9",
+        (
+            Edit(
+                Intake,
+                "_without_letter",
+                "return {letter.at for letter in letters} - self._letters.written(letters, self._letter_wait)",
+                "self._letters.written(letters, self._letter_wait)\n    return set()",
+            ),
+        ),
+        rules=(("poison", 14), ("log_faults", 14), ("log_down", 6)),
+    ),
+    Plant(
+        "auto.offset.reset=latest",
+        "reliability 10",
+        (Edit(starting, "judge", 'return Start(kafka.low, "recreated"', 'return Start(kafka.high, "recreated"'),),
+        rules=(("kill", 6),),
+    ),
+    Plant(
+        "in flight > 1 without idempotence",
+        "reliability 11",
+        (Edit(KafkaSettings, "producer", '"enable.idempotence": True', '"enable.idempotence": False'),),
+    ),
+    Plant(
+        "age from the wall clock",
+        "reliability 12",
+        (Edit(Driver, "__init__", "self._clock = time.monotonic", "self._clock = time.time"),),
+        rules=(("clock_jump", 14), ("pause", 6)),
+    ),
+    Plant("hold lost on restart", "reliability 13", not_built=_NO_GUARD),
+    Plant(
+        "audit after the commit, in another transaction",
+        "reliability 14",
+        (Edit(Desk, "_in_one_transaction", "            audit.record(", "        audit.record("),),
+        rules=(("operate", 14), ("database_faults", 10), ("kill", 4)),
+    ),
+    Plant(
+        "token sent to the next link's host",
+        "reliability 15",
+        (
+            Edit(CanvasClient, "get_page", "not same_origin or ", ""),
+            Edit(CanvasClient, "get_page", 'url.raw_path.decode("ascii")', "address"),
+        ),
+        rules=(("canvas_faults", 20), ("change", 30)),
+    ),
+    Plant(
+        "lease ignored after a pause",
+        "reliability 16",
+        (
+            Statement(
+                "where target = %(target)s and owner = %(owner)s and epoch = %(epoch)s\n"
+                "     and expires_at >= clock_timestamp() + %(deadline)s * interval '1 s'",
+                "where target = %(target)s",
+            ),
+            Edit(Caller, "_write", "if left < 0:", "if False:"),
+        ),
+        rules=(("pause", 12), ("kill_at_failpoint", 10)),
+    ),
+    # the design's fifteen
+    Plant(
+        "produce inside the transaction",
+        "design 1",
+        (
+            Edit(
+                Groups,
+                "_commit",
+                "committed = self._store",
+                "self._store.early = self._on_commit\n            committed = self._store",
+            ),
+            Edit(
+                Store,
+                "transact",
+                "committed = work.run(requests, hints)",
+                "committed = work.run(requests, hints)\n"
+                "                getattr(self, 'early', lambda rows: None)(committed.outbox)",
+            ),
+        ),
+        rules=(("interleaving", 12), ("database_faults", 10)),
+    ),
+    Plant(
+        "version from a sequence",
+        "design 2",
+        (
+            Statement(
+                "greatest(version + 1, floor + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
+                "version + 1",
+            ),
+        ),
+        rules=(("backup", 6), ("restore", 8), ("empty_mirror", 6)),
+    ),
+    Plant(
+        "start from the larger offset",
+        "design 3",
+        (
+            Edit(
+                starting,
+                "judge",
+                "return Start(stored, _loss(",
+                "return Start(max(stored, kafka.committed or 0), _loss(",
+            ),
+        ),
+        rules=(("backup", 8), ("restore", 12)),
+    ),
+    Plant("claim over a drop", "design 4", not_built=_NO_IMPORTS),
+    Plant(
+        "404 counted as done",
+        "design 5",
+        (
+            Edit(
+                CanvasTarget,
+                "_remove",
+                "return await self._row_elsewhere(seat, seen, operation)",
+                "return Done(Observation(wanted, seen.lms_enrollment, seen.lms_course))",
+            ),
+        ),
+        rules=(("crosslist", 14), ("flap", 10)),
+    ),
+    Plant(
+        "lost wake-up of a waiting seat",
+        "design 6",
+        (
+            Edit(waiting, "settle_waits", "again = at is not None and at > settlement.order.opened_at", "again = False"),
+            Edit(
+                waiting,
+                "settle_waits",
+                "connection.execute(_MARK_MISSING, [PROBE.first_seconds, kinds, names, target])",
+                "pass",
+            ),
+        ),
+        rules=(("objects", 20), ("canvas_faults", 6)),
+    ),
+    Plant(
+        "policy by today",
+        "design 7",
+        (
+            Edit(
+                decide,
+                "_status",
+                "    gone = ",
+                "    if enrollment.status == 'dropped' and enrollment.effective_date and "
+                "datetime.now().date() > enrollment.effective_date:\n        return 'withdrawn'\n    gone = ",
+            ),
+        ),
+        rules=(("clock_jump", 14), ("flap", 10)),
+    ),
+    Plant(
+        "lock the source row only",
+        "design 8",
+        (Statement("order by e.tenant, e.kind, e.key for update of e)", "order by e.tenant, e.kind, e.key)"),),
+        rules=(("interleaving", 14), ("flap", 20)),
+    ),
+    Plant("approve a hold that changed", "design 9", not_built=_NO_GUARD),
+    Plant(
+        "settle without looking at the current desired",
+        "design 10",
+        (
+            Statement(
+                "satisfied and suspect_until is null and fence is null and not must_verify as settled", "next = 'now' as settled"
+            ),
+        ),
+        rules=(("flap", 20), ("canvas_faults", 6)),
+    ),
+    Plant(
+        "replay decides from the old event",
+        "design 11",
+        (Edit(replay_batch, "replay", "    newest = _newest(connection, arrivals)", _KEEP_OLD_EVENT),),
+        rules=(("operate", 14), ("flap", 10)),
+    ),
+    Plant(
+        "unconditional offset store",
+        "design 12",
+        (Statement('and o."partition" = span."partition" and o.next >= span.first', 'and o."partition" = span."partition"'),),
+        rules=(("backup", 8), ("restore", 14), ("rebalance", 8), ("pause", 8)),
+    ),
+    Plant(
+        "read back once, then settled",
+        "design 13",
+        (Edit(reactions, "_reaction", "lost, touched=wrote, late=wrote)", "lost, touched=wrote)"),),
+        rules=(("canvas_faults", 24), ("flap", 24), ("change", 20)),
+    ),
+    Plant(
+        "old lease kept after a restore",
+        "design 14",
+        (Statement("delete from lease", "select from lease"),),
+        rules=(("backup", 10), ("restore", 14)),
+    ),
+    Plant(
+        "2xx by absence of an outbox row",
+        "design 15",
+        (
+            Statement(
+                "or s.applied_version <= e.published_version",
+                "or not exists (select from outbox o where (o.tenant, o.kind, o.key) = (e.tenant, e.kind, e.key))",
+            ),
+        ),
+        rules=(("empty_mirror", 10), ("restore", 10), ("backup", 8), ("log_faults", 8), ("kill", 6)),
+    ),
+)
+"""In the order of the two lists."""
+
+BY_NAME = {plant.name: plant for plant in PLANTS}
