@@ -48,8 +48,11 @@ json_values = st.recursive(
 
 @st.composite
 def mutations(draw: st.DrawFn) -> Callable[[Any], bytes]:
-    """A way to change a document: fields dropped or replaced, the whole replaced, wrapped or cut off."""
-    edits = draw(st.lists(st.tuples(st.sampled_from(sorted(ROW)), st.just(...) | json_values), max_size=3))
+    """A way to change a document: fields dropped or replaced, the whole replaced, wrapped or cut off. Who and where are told by
+    two fields each, so these are often changed together."""
+    together = st.sampled_from([("user_id", "sis_user_id"), ("course_section_id", "sis_section_id"), ("type", "role")])
+    fields = [draw(together | st.tuples(st.sampled_from(sorted(ROW)))) for _ in range(draw(st.integers(0, 2)))]
+    edits = [(field, draw(st.just(...) | json_values)) for several in fields for field in several]
     shape = draw(st.sampled_from(["kept", "kept", "kept", "kept", "listed", "nested", "replaced", "cut"]))
     other, cut = draw(json_values), draw(st.integers(0, 400))
 
