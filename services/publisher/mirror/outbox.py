@@ -7,7 +7,7 @@ again, it becomes a dead letter: a person has to look, but the source stops hear
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 
 import structlog
 
@@ -29,12 +29,12 @@ class Outbox:
     def __init__(self, event_log: EventLog, bookkeeping: Books, metrics: Metrics, max_unpublished: int) -> None:
         self._max_unpublished = max_unpublished
         self._waiting = 0
-        """Events without an acknowledgement in the database, by the last sweep."""
+        """Events without an acknowledgement in the database, by the last sweep and what failed since."""
         self._log = event_log
         self._books = bookkeeping
         self._metrics = metrics
         self._under_way: dict[OutboxKey, asyncio.Future[str | None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._positions: dict[str, int] = {}
 
     @property
@@ -44,9 +44,12 @@ class Outbox:
 
     def publish(self, rows: Sequence[OutboxRow]) -> None:
         """Send committed events; returns at once. `failure` tells how it went."""
+        self._start(rows, self._publish_first(rows))
+
+    def _start(self, rows: Sequence[OutboxRow], work: Coroutine[None, None, object]) -> None:
         loop = asyncio.get_running_loop()
         self._under_way.update({row.key: loop.create_future() for row in rows})
-        task = loop.create_task(self._publish(rows))
+        task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -72,7 +75,7 @@ class Outbox:
         rows = [row for row in backlog.rows if row.key not in self._under_way]
         if not rows:
             return True
-        self.publish(rows)
+        self._start(rows, self._publish(rows))
         failure = await self.failure([row.key for row in rows])
         log.warning("outbox_swept", count=len(rows), outcome=failure or "published")
         return failure is None
@@ -90,8 +93,11 @@ class Outbox:
 
     # --- one publication ------------------------------------------------------------------------------------------------
 
-    async def _publish(self, rows: Sequence[OutboxRow]) -> None:
-        """1. send; 2. write down; 3. tell who waits; 4. try the refused ones alone."""
+    async def _publish_first(self, rows: Sequence[OutboxRow]) -> None:
+        self._waiting += await self._publish(rows)
+
+    async def _publish(self, rows: Sequence[OutboxRow]) -> int:
+        """1. send; 2. write down; 3. tell who waits; 4. try the refused ones alone. Returns how many failed."""
         suspects: list[OutboxRow] = []
         try:
             published, failed = await self._send(rows, suspects)
@@ -102,6 +108,7 @@ class Outbox:
                 self._tell(row.key, failed.get(row.key))
             for row in suspects:
                 await self._write_down(await self._send_alone(row))
+            return len(failed)
         finally:
             for row in rows:
                 self._tell(row.key, "kafka")

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 import orjson
+import psycopg
 import structlog
 
 from schemas import codec
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 FLOOR_MARGIN_MICROSECONDS = 60 * 1_000_000
 _CHUNK = 500
 _NOTHING_YET = 0
+_REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+"""What the database would say again of the same rows."""
 
 
 class AnotherOpens(RuntimeError):
@@ -169,11 +172,22 @@ class Recovery:
         count = 0
         for events in self._events():
             highest = max([highest, *(event.version for event in events)])
-            self._store.transact(self._connection, [as_request(events)], emit=False)
+            self._take_back(events)
             count += len(events)
             failpoint("publisher.recovering")
         self._identity = self._set_floor(max(highest, self._clock()) + FLOOR_MARGIN_MICROSECONDS)
         log.warning("mirror_history_read", count=count, floor=self._identity.floor)
+
+    def _take_back(self, events: Sequence[AnyEvent]) -> None:
+        """Store the rows of these events; what the database refuses for good is left out alone."""
+        try:
+            self._store.transact(self._connection, [as_request(events)], emit=False)
+        except _REFUSED as error:
+            if len(events) == 1:
+                log.error("mirror_event_refused", kind=events[0].entity_key.kind, version=events[0].version, code=error.sqlstate)
+                return
+            for event in events:
+                self._take_back([event])
 
     def _decoded(self, found: Found) -> AnyEvent | None:
         topic, partition = found.place

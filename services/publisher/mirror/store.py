@@ -95,6 +95,7 @@ class Store:
                 with _transaction(connection):
                     work = _Transaction(connection, self._fold, self._meaning, self._topics, emit, floor)
                     committed = work.run(requests, hints)
+                    failpoint("publisher.before_commit")
             except _Moved as moved:
                 hints.update(moved.entities)
                 continue

@@ -298,7 +298,8 @@ class MirrorWriter:
                 await self._emitter.emit(keys, "recovery")
             marker = await asyncio.to_thread(recovery.marker)
             if marker is not None:
-                await self._digests.ask("recovery")
+                if self._floor() > 0:  # what is opened for the first time has lost nothing
+                    await self._digests.ask("recovery")
                 if not isinstance(await self._log.send_alone(marker), Delivered):
                     raise Unavailable("kafka")
             await self._outbox.sweep(self._settings.outbox_sweep_after_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
 
-from schemas.keys import EntityKey, EntityKind, enrollment_key
+from schemas import codec
+from schemas.keys import EntityKey, EntityKind, enrollment_key, record_key
 from schemas.markers import Marker
 from schemas.topics import Topics
 from services.kit.kafka import KafkaSettings
@@ -163,6 +166,24 @@ async def test_an_entity_that_cannot_be_folded_stops_neither_the_opening_nor_its
     async with bench.writer() as writer:  # the release that can
         await eventually(lambda: _gauge(writer, "sis_entities_unfoldable", 0))
     assert event_log.statuses(learner("2")) == ["enrolled", "dropped"]
+
+
+async def test_an_event_that_the_database_refuses_is_left_out_alone(bench: Bench, event_log: LogReader) -> None:
+    async with bench.writer() as writer:
+        await writer.accept([change(person) for person in "123"], "peoplesoft")
+    [event] = event_log.of(learner("2"))
+    key = {"EMPLID": random.Random(7).randbytes(6_000).hex()}  # noqa: S311  (longer than an index entry may be, even compressed)
+    [row] = event.source_rows
+    poison = event.model_copy(update={"source_rows": [row.model_copy(update={"key": key})], "version": event.version + 1})
+    producer = Producer(bench.kafka.producer(10_000))
+    producer.produce(bench.topics.entity("enrollment"), codec.encode(poison), record_key(learner("2")))
+    assert producer.flush(10) == 0
+    _empty(bench)
+    async with bench.writer() as writer:
+        floor = _marker(bench).floor
+        assert (await writer.accept([change("4")], "peoplesoft")).events == 1
+    again = {each.entity_key for each in event_log.events() if each.version > floor}
+    assert again == {learner(person) for person in "1234"}
 
 
 @pytest.fixture
