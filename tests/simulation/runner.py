@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.simulation.checks import Checks
 from tests.simulation.database import Databases, Server
 from tests.simulation.fibers import Stuck
 from tests.simulation.rules import Action, Run, choose, is_calm
-from tests.simulation.world import Trace, Violation, prepare, simulated
+from tests.simulation.world import Trace, Violation, World, prepare, simulated
 
 
 @dataclass
@@ -51,6 +52,14 @@ class Simulator:
         gc.enable()
         self._server.close()
         self._folder.cleanup()
+
+    def simulated(self, seed: int, trace: Trace | None = None) -> AbstractContextManager[World]:
+        """A new world on this server."""
+        return simulated(self._databases, Path(self._folder.name), seed, trace)
+
+    def forget_rewritten(self) -> None:
+        """Another bug is planted from here on."""
+        self._databases.rewritten.clear()
 
     def rewritten(self) -> set[str]:
         """Statements that a planted bug has changed so far."""
