@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.orders import Order
-from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Lane, Ready
+from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready
 from services.consumer.nouns import SATISFIED, Seat
 from services.kit.postgres import Connection, text_array
 
@@ -22,25 +22,25 @@ _DUE = "work.state in ('pending', 'retrying', 'suspect')"
 _COMPANIONS = 8
 """The look at the table is bounded at so many seats per person on average."""
 
-# All lanes that have any work, by hopping through the index from one to the next.
-_LANES = f"""
-with recursive lane as (
+# All lines that have any work, by hopping through the index from one to the next.
+_LINES = f"""
+with recursive line as (
   (select priority, term from work where target = %(target)s and {_DUE} order by priority, term limit 1)
   union all
   select hop.priority, hop.term
-    from lane
+    from line
    cross join lateral (
      select priority, term from work
-      where target = %(target)s and {_DUE} and (priority, term) > (lane.priority, lane.term)
+      where target = %(target)s and {_DUE} and (priority, term) > (line.priority, line.term)
       order by priority, term limit 1) as hop)
 """  # noqa: S608  (constants of this module)
 
-# The people whose turn it is: each lane's longest due, from the index (one sort over a long backlog would cost tens of
-# milliseconds), in the proportion in which the scheduler serves the lanes, so that they are used up at about the same time.
+# The people whose turn it is: each line's longest due, from the index (one sort over a long backlog would cost tens of
+# milliseconds), in the proportion in which the scheduler serves the lines, so that they are used up at about the same time.
 _TURNS = f"""
-{_LANES},
+{_LINES},
 sized as materialized (
-  select priority, term, least(%(limit)s, 2 * %(limit)s / count(*) over () + 8) as most from lane),
+  select priority, term, least(%(limit)s, 2 * %(limit)s / count(*) over () + 8) as most from line),
 found as materialized (
   select sized.*, due.person, due.next_at,
          row_number() over (partition by sized.priority, sized.term order by due.next_at) as place,
@@ -74,12 +74,12 @@ select work.seat, work.person, work.course, work.priority, work.term, extract(ep
 """  # noqa: S608  (constants of this module)
 
 _NEXT = f"""
-{_LANES}
+{_LINES}
 select extract(epoch from min(next_at) - now())::float8
-  from lane
+  from line
  cross join lateral (
    select work.next_at from work
-    where work.target = %(target)s and work.priority = lane.priority and work.term = lane.term
+    where work.target = %(target)s and work.priority = line.priority and work.term = line.term
       and {_DUE} and work.next_at > now()
     order by work.next_at limit 1) as found
 """  # noqa: S608  (constants of this module)
@@ -121,8 +121,8 @@ class Look:
     """What a look at the work table showed."""
 
     rows: list[Ready]
-    cut: frozenset[Lane]
-    """Lanes that have more."""
+    cut: frozenset[Line]
+    """Lines that have more."""
     next_due_seconds: float | None
     """Until something else will be due by itself; None when nothing will, or when there is more to do at once."""
 
@@ -132,11 +132,11 @@ def look(connection: Connection, target: str, blocked: Collection[str], limit: i
     # Prepared at once: nothing in these plans depends on how long the table is, and planning them would be most of a short look.
     parameters: dict[str, object] = {"target": target, "blocked": text_array(blocked), "limit": limit}
     turns = connection.execute(_TURNS, parameters, prepare=True).fetchall()
-    taken: dict[Lane, tuple[int, bool]] = {}
+    taken: dict[Line, tuple[int, bool]] = {}
     for priority, term, _, place, listed, most in turns:
-        lane = Lane(priority, term)
-        taken[lane] = max(taken.get(lane, (0, False)), (place, place < listed or listed >= most))
-    cut = frozenset(lane for lane, (_, more) in taken.items() if more)
+        line = Line(priority, term)
+        taken[line] = max(taken.get(line, (0, False)), (place, place < listed or listed >= most))
+    cut = frozenset(line for line, (_, more) in taken.items() if more)
     rows: list[TupleRow] = []
     if turns:
         people = text_array({person for _, _, person, *_ in turns})

@@ -18,7 +18,7 @@ LESS_URGENT_EVERY = 5
 """So many calls apart is one that goes to another priority than the most urgent one."""
 
 
-class Lane(NamedTuple):
+class Line(NamedTuple):
     """What takes turns with the other terms of its priority."""
 
     priority: int
@@ -49,15 +49,15 @@ class Scheduler:
         self._queues: dict[int, dict[str, list[tuple[float, str, str]]]] = {}
         """Per priority and term a heap; none of them is empty."""
         self._runnable = 0
-        self._cut: set[Lane] = set()
-        """Lanes with a queue here, and more in the table."""
+        self._cut: set[Line] = set()
+        """Lines with a queue here, and more in the table."""
         self._ran_out = False
         self._busy: set[str] = set()
         self._seats: set[str] = set()
         """Seats handed out and not finished."""
         self._blocked: frozenset[str] = frozenset()
         self._turns = 0
-        self._last_turns: dict[Lane, int] = {}
+        self._last_turns: dict[Line, int] = {}
         self._urgent_in_a_row = 0
 
     @property
@@ -81,8 +81,8 @@ class Scheduler:
         self._cut.clear()
         self._ran_out = False
 
-    def offer(self, rows: Iterable[Ready], cut: Collection[Lane] = ()) -> None:
-        """Replace what is ready by a fresh look at the table, which has more to show of the lanes in `cut`."""
+    def offer(self, rows: Iterable[Ready], cut: Collection[Line] = ()) -> None:
+        """Replace what is ready by a fresh look at the table, which has more to show of the lines in `cut`."""
         self.clear()
         by_person: defaultdict[str, list[Ready]] = defaultdict(list)
         for row in rows:
@@ -92,15 +92,15 @@ class Scheduler:
             self._plans[person] = plan(mine)[::-1]
             if person not in self._busy:
                 self._enqueue(person)
-        self._cut = {lane for lane in cut if lane.term in self._queues.get(lane.priority, {})}
-        present = {Lane(priority, term) for priority, terms in self._queues.items() for term in terms}
-        self._last_turns = {lane: turn for lane, turn in self._last_turns.items() if lane in present}
+        self._cut = {line for line in cut if line.term in self._queues.get(line.priority, {})}
+        present = {Line(priority, term) for priority, terms in self._queues.items() for term in terms}
+        self._last_turns = {line: turn for line, turn in self._last_turns.items() if line in present}
 
     def take(self, count: int) -> list[Ready]:
         """Up to `count` seats of different people, those whose turn it is first; each has to be given back with `finish`."""
         taken: list[Ready] = []
         while self._queues and len(taken) < count:
-            person = self._dequeue(self._next_lane())
+            person = self._dequeue(self._next_line())
             row, _ = self._plans[person].pop()
             self._busy.add(person)
             self._seats.add(row.seat)
@@ -124,10 +124,10 @@ class Scheduler:
 
     @property
     def wants_a_look(self) -> bool:
-        """A lane has used up what the last look showed of it, and the table has more."""
+        """A line has used up what the last look showed of it, and the table has more."""
         return self._ran_out
 
-    def _next_lane(self) -> Lane:
+    def _next_line(self) -> Line:
         """The priority whose turn it is, and of its terms the one that has waited longest for one."""
         priority = min(self._queues)
         others = self._queues.keys() - {priority}
@@ -137,11 +137,11 @@ class Scheduler:
         self._urgent_in_a_row += 1
         return self._longest_without(priority)
 
-    def _longest_without(self, priority: int) -> Lane:
-        return min((Lane(priority, term) for term in self._queues[priority]), key=self._last_turn)
+    def _longest_without(self, priority: int) -> Line:
+        return min((Line(priority, term) for term in self._queues[priority]), key=self._last_turn)
 
-    def _last_turn(self, lane: Lane) -> tuple[int, Lane]:
-        return self._last_turns.get(lane, -1), lane
+    def _last_turn(self, line: Line) -> tuple[int, Line]:
+        return self._last_turns.get(line, -1), line
 
     def _enqueue(self, person: str) -> None:
         row, priority = self._plans[person][-1]
@@ -149,17 +149,17 @@ class Scheduler:
         heapq.heappush(queue, (row.next_at, row.seat, person))
         self._runnable += 1
 
-    def _dequeue(self, lane: Lane) -> str:
-        terms = self._queues[lane.priority]
-        _, _, person = heapq.heappop(terms[lane.term])
+    def _dequeue(self, line: Line) -> str:
+        terms = self._queues[line.priority]
+        _, _, person = heapq.heappop(terms[line.term])
         self._turns += 1
-        self._last_turns[lane] = self._turns
+        self._last_turns[line] = self._turns
         self._runnable -= 1
-        if not terms[lane.term]:
-            del terms[lane.term]
-            self._ran_out |= lane in self._cut
+        if not terms[line.term]:
+            del terms[line.term]
+            self._ran_out |= line in self._cut
         if not terms:
-            del self._queues[lane.priority]
+            del self._queues[line.priority]
         return person
 
 

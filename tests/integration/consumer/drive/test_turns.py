@@ -58,7 +58,7 @@ def test_every_look_at_a_long_table_goes_by_its_index_though_nobody_analysed_it(
 
 
 def _plans(connection: Connection) -> dict[str, str]:
-    """The prepared statements of this connection that hop through the lanes, explained as they run."""
+    """The prepared statements of this connection that hop through the lines, explained as they run."""
     found = connection.execute(
         """select name, statement, cardinality(parameter_types) from pg_prepared_statements
             where statement like '%%with recursive%%'"""

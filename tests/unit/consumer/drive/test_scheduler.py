@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Lane, Ready, Scheduler, plan
+from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready, Scheduler, plan
 
 PEOPLE = ("ann", "bob", "cho")
 COURSES = ("algebra", "biology", None)
@@ -199,9 +199,9 @@ def test_a_priority_alone_is_not_held_back() -> None:
     assert len(offered(*rows).take(50)) == 50
 
 
-def test_another_look_is_wanted_when_a_lane_that_has_more_runs_out_and_not_before() -> None:
+def test_another_look_is_wanted_when_a_line_that_has_more_runs_out_and_not_before() -> None:
     scheduler = Scheduler()
-    scheduler.offer([ready("s1", "ann"), ready("s2", "bob"), ready("s3", "cho", term="fall")], [Lane(2, "spring")])
+    scheduler.offer([ready("s1", "ann"), ready("s2", "bob"), ready("s3", "cho", term="fall")], [Line(2, "spring")])
     scheduler.take(2)  # one of each term
     assert not scheduler.wants_a_look
     scheduler.take(1)
@@ -210,11 +210,11 @@ def test_another_look_is_wanted_when_a_lane_that_has_more_runs_out_and_not_befor
     assert not scheduler.wants_a_look
 
 
-def test_a_lane_of_which_everything_is_under_way_wants_no_look() -> None:
+def test_a_line_of_which_everything_is_under_way_wants_no_look() -> None:
     """Otherwise the table would be looked at all the time while calls are slow."""
     scheduler = offered(ready("s1"))
     scheduler.take(1)
-    scheduler.offer([ready("s1")], [Lane(2, "spring")])
+    scheduler.offer([ready("s1")], [Line(2, "spring")])
     assert not scheduler.wants_a_look
 
 
@@ -222,7 +222,7 @@ def test_a_lane_of_which_everything_is_under_way_wants_no_look() -> None:
 def test_what_is_kept_is_what_the_last_look_showed(looks: list[list[Ready]]) -> None:
     scheduler = Scheduler()
     for rows in looks:
-        scheduler.offer(rows, [Lane(row.priority, row.term) for row in rows])
+        scheduler.offer(rows, [Line(row.priority, row.term) for row in rows])
         assert scheduler.runnable <= len(PEOPLE)
         assert len(scheduler._last_turns) <= len(rows)
         for row in scheduler.take(1):
