@@ -300,7 +300,7 @@ async def test_all_connections_to_what_was_another_database_are_dropped(bench: B
         await writer.accept([change(str(number)) for number in range(200)], "peoplesoft")
         await writer.accept([change("1")], "peoplesoft")
         before = _backends(bench)
-        assert len(before) == 3
+        assert len(before) >= 3  # and the one for digests, as soon as it has looked
         _sql(bench, "update mirror.mirror set timeline = timeline + 1")
         _sql(bench, "select pg_terminate_backend(%s)", min(before))
         await eventually(partial(_is_refused, writer))
