@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,9 @@ from schemas.topics import Topics
 from services.kit.kafka import KafkaSettings
 from services.publisher.changes import Change, MirrorRow, Unavailable
 from services.publisher.mirror.history import History
+from services.publisher.mirror.recovery import Recovery
 from services.publisher.mirror.republish import Scope
+from services.publisher.mirror.store import Store
 from services.publisher.mirror.writer import MirrorWriter
 from services.sandbox.broker import EmbeddedBroker
 from services.sandbox.postgres import EmbeddedPostgres
@@ -184,6 +187,32 @@ async def test_an_event_that_the_database_refuses_is_left_out_alone(bench: Bench
         assert (await writer.accept([change("4")], "peoplesoft")).events == 1
     again = {each.entity_key for each in event_log.events() if each.version > floor}
     assert again == {learner(person) for person in "1234"}
+
+
+@pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+def test_emitting_everything_reads_the_table_once(bench: Bench) -> None:
+    recovery = Recovery(bench.database_url, Store(fold, bench.topics), History(bench.kafka, bench.topics), bench.topics)
+    many = 5_000
+    _sql(
+        bench,
+        "insert into mirror.entity (tenant, kind, key, version) select 'main', 'term', n, 1 from generate_series(1, %s) n",
+        many,
+    )
+    pages = list(iter(recovery.to_emit, []))
+    recovery.close()
+    assert sum(map(len, pages)) == len({key for page in pages for key in page}) == many
+    with psycopg.connect(bench.database_url, autocommit=True) as connection:
+        deadline = time.monotonic() + 20
+        while not (read := _rows_read(connection)):  # told when the other connection has ended
+            assert time.monotonic() < deadline
+    assert read < 2 * many
+
+
+def _rows_read(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute(
+        "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname = 'entity'"
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 @pytest.fixture
