@@ -95,7 +95,11 @@ def compare(connection: Connection, page: DigestPage, part: Slice) -> list[Found
         bounds | _listed(page),
     ).fetchall()
     parked = _parked(connection, [row[5] for row in rows if row[3] in TO_REPUBLISH])
-    return [Found(EntityKey(*row[:3]), row[3], row[4]) for row in rows if (row[4], row[5]) not in parked]
+    return [
+        Found(EntityKey(*key), difference, theirs)
+        for *key, difference, theirs, content_hash in rows
+        if difference not in TO_REPUBLISH or (theirs, content_hash) not in parked
+    ]
 
 
 def record(connection: Connection, part: Slice, found: Sequence[Found]) -> Recorded:
