@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check drills up bench kafka kafka-stop
+.PHONY: help setup demo test check drills simulate up bench kafka kafka-stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ drills: $(READY) ## Break a real system on purpose: all drills, or DRILLS="K1 C7
 
 up: $(READY) ## Run publisher and consumer against your services (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, CANVAS_URL, CANVAS_TOKEN_FILE)
 	@$(BIN)/python -m services.sandbox up
+
+simulate: $(READY) ## Run the whole system on one virtual clock under faults: SEEDS=1000, SEED=7 to replay one, PLANTED=1 to plant bugs
+	$(BIN)/python -W ignore -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted)
 
 bench: $(READY) ## Measure against baselines (BENCH="overhead --quick"); needs a quiet machine and about 40 minutes, a real Kafka included
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt

@@ -117,9 +117,7 @@ def _seeds(first: int, count: int, workers: int) -> int:
     took = time.monotonic() - begun
     print(f"seeds       {count} ({first} to {first + count - 1})")
     print(f"steps       {steps}")
-    print(
-        f"time        {virtual / 3600:.1f} h simulated in {took:.0f} s with {workers} workers ({took * workers / count:.2f} s a seed)"
-    )
+    print(f"time        {virtual / 3600:.1f} h simulated in {took:.0f} s: {took * workers / count:.2f} s a seed and worker")
     print(f"faults      {sum(bitten.values())} bit:")
     for fault, number in sorted(bitten.items()):
         print(f"  {number:8d}  {fault}")
