@@ -40,6 +40,10 @@ check: $(READY) ## Format, lint, types, layers and the event contract; what CI c
 drills: $(READY) ## Break a real system on purpose: all drills, or DRILLS="K1 C7"; SMOKE=1, SEED=n, RECORD=1 (see docs/reliability.md)
 	@$(BIN)/python -m tests.drills $(DRILLS) $(if $(SMOKE),--smoke) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
 
+simulate: $(READY) ## Run the whole system under a virtual clock: SEEDS=n, SEED=n (SHRINK=1), PLANTED=1 (see docs/simulation.md)
+	@$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SHRINK),--shrink) $(if $(PLANTED),--planted) $(if $(PLANT),--plant "$(PLANT)") $(if $(HYPOTHESIS),--hypothesis $(HYPOTHESIS))
+
 up: $(READY) ## Run publisher and consumer against your services (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, CANVAS_URL, CANVAS_TOKEN_FILE)
 	@$(BIN)/python -m services.sandbox up
 

@@ -155,6 +155,13 @@ def change(run: Run, chance: random.Random) -> None:
     sis.send(sis.set_student(person, section, status, career=career, auditor=chance.random() < 0.1))
 
 
+def audit(run: Run, chance: random.Random) -> None:
+    """Somebody changes between credit and audit: another role in Canvas, and a second row of one person in one section."""
+    sis = run.world.sis
+    person, section = chance.choice(sis.people), chance.choice(list(sis.sections))
+    sis.send(sis.set_student(person, section, "enrolled", auditor=chance.random() < 0.5))
+
+
 def swap(run: Run, chance: random.Random) -> None:
     """One section for another, in one message."""
     sis = run.world.sis
@@ -296,6 +303,11 @@ def canvas_faults(run: Run, chance: random.Random) -> None:
         lms.fates.update({fate: share * 0.8 / total for fate, share in lms.fates.items()})
 
 
+def canvas_links(run: Run, chance: random.Random) -> None:
+    """Lists come in small pages, and some name a next page on another host."""
+    run.world.lms.fates = {"foreign_link": chance.choice((0.1, 0.5)), "small_pages": 0.3}
+
+
 def canvas_down(run: Run, chance: random.Random) -> None:
     run.world.lms.down_until = run.world.scheduler.now + chance.choice((0.5, 2.0, 5.0))
 
@@ -403,6 +415,7 @@ def clock_jump(run: Run, chance: random.Random) -> None:
 
 _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (change, 26, False),
+    (audit, 3, False),
     (swap, 8, False),
     (flap, 8, False),
     (classes, 2, False),
@@ -419,6 +432,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (stop, 3, True),
     (pause, 4, True),
     (canvas_faults, 8, True),
+    (canvas_links, 1, True),
     (canvas_down, 2, True),
     (canvas_lag, 2, True),
     (log_faults, 5, True),

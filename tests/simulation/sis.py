@@ -159,8 +159,11 @@ class Sis:
             elif row.record == "CLASS_INSTR" and not row.deleted:
                 role = ASSISTANT if row.columns["INSTR_ROLE"] == "TA" else TEACHER
                 section = row.columns["CLASS_NBR"]
-                name = SeatName(_section(section), row.columns["EMPLID"], role)
-                wanted[name] = "deleted" if section in cancelled else "active"
+                person = row.columns["EMPLID"]
+                if role == ASSISTANT and SeatName(_section(section), person, TEACHER) in wanted:
+                    continue  # one person, one role in a class: the strongest
+                wanted.pop(SeatName(_section(section), person, ASSISTANT), None)
+                wanted[SeatName(_section(section), person, role)] = "deleted" if section in cancelled else "active"
         for (section, person), rows in students.items():
             live = [row for row in rows if row[0] != "deleted"]
             if not live:

@@ -130,7 +130,7 @@ PLANTS = (
             Edit(CanvasClient, "get_page", "not same_origin or ", ""),
             Edit(CanvasClient, "get_page", 'url.raw_path.decode("ascii")', "address"),
         ),
-        rules=(("canvas_faults", 20), ("change", 30)),
+        rules=(("canvas_links", 14), ("audit", 30), ("kill", 4)),
     ),
     Plant(
         "lease ignored after a pause",
@@ -141,6 +141,7 @@ PLANTS = (
                 "     and expires_at >= clock_timestamp() + %(deadline)s * interval '1 s'",
                 "where target = %(target)s",
             ),
+            Edit(Driver, "_open", "self._clock() + deadline > self._lease_valid_until", "False"),
             Edit(Caller, "_write", "if left < 0:", "if False:"),
         ),
         rules=(("pause", 12), ("kill_at_failpoint", 10)),
