@@ -47,9 +47,6 @@ simulate: $(READY) ## Run the whole system under a virtual clock: SEEDS=n, SEED=
 up: $(READY) ## Run publisher and consumer against your services (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL, CANVAS_URL, CANVAS_TOKEN_FILE)
 	@$(BIN)/python -m services.sandbox up
 
-simulate: $(READY) ## Run the whole system on one virtual clock under faults: SEEDS=1000, SEED=7 to replay one, PLANTED=1 to plant bugs
-	$(BIN)/python -W ignore -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted)
-
 bench: $(READY) ## Measure against baselines (BENCH="overhead --quick"); needs a quiet machine and about 40 minutes, a real Kafka included
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	KAFKA_BOOTSTRAP_SERVERS="$${KAFKA_BOOTSTRAP_SERVERS:-$$(deploy/kafka/kafka.sh start)}" $(BIN)/python -m bench $(BENCH)

@@ -1,6 +1,6 @@
 """A few seeds in every run of the tests; `make simulate` runs as many as there is time for.
 
-In processes of their own: a seed repeats only where texts hash alike, and a simulation changes the standard library of its process.
+In processes of their own: a seed repeats only where texts hash alike, and a simulation replaces names of the standard library.
 """
 
 from __future__ import annotations
