@@ -13,9 +13,15 @@ from psycopg.rows import TupleRow
 
 Connection = psycopg.Connection[TupleRow]
 
-AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
 """What a database raises that is down, restarting, unreachable or, after a failover, read-only: wait and connect anew. Deadlocks
-and statements that took too long are among them; they have changed nothing either."""
+and statements that took too long are among them, and a transaction that was ended because we stood still in it; they have changed
+nothing either."""
 
 _NOTICE_A_DEAD_PEER: dict[str, str | int] = {
     "connect_timeout": 5,

@@ -11,6 +11,9 @@ from services.kit import postgres
 from services.kit.postgres import Connection
 
 SCHEMA = "ledger"
+_IDLE_IN_TRANSACTION_SECONDS = 10
+"""A process that was stopped in a transaction, or whose host vanished from the network, holds its people locked for so long. The
+server cannot know otherwise: by default it looks after a silent client for two hours."""
 
 
 def connect(url: str, *, autocommit: bool = True, statement_timeout_seconds: float = 0) -> Connection:
@@ -18,6 +21,8 @@ def connect(url: str, *, autocommit: bool = True, statement_timeout_seconds: flo
     connection = postgres.connect(address(url), autocommit=autocommit)
     with connection.transaction():
         connection.execute(sql.SQL("set statement_timeout = {}").format(int(statement_timeout_seconds * 1000)))
+        idle = sql.SQL("set idle_in_transaction_session_timeout = {}").format(_IDLE_IN_TRANSACTION_SECONDS * 1000)
+        connection.execute(idle)
     return connection
 
 
