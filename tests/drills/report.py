@@ -41,7 +41,7 @@ class Result:
 
     def line(self) -> str:
         """For the terminal."""
-        return f"{'':<5} {self.verdict.value.strip('*')} after {self.seconds:.0f} s: {self.evidence()}"
+        return f"{'':<5} {self.verdict.value.strip('*')} after {self.seconds:.0f} s: {self.evidence()[:1200]}"
 
     def evidence(self) -> str:
         """In words and numbers."""
