@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
+from fastapi import FastAPI
 
+from schemas import digests as digest_format
+from schemas.digests import DigestEnd
 from schemas.keys import EntityKey
 from schemas.returns import DigestsWanted, RepublishKeys, RepublishScope, ReturnedEvent, Scope
 from schemas.topics import Topics
 from services.consumer.ledger import digests, recovery
+from services.kit.credentials import Callers
 from services.kit.kafka import KafkaSettings
-from tests.integration.agreement_support import Pair, pair
+from services.publisher.intake.digests import digests_router
+from tests.integration.agreement_support import Pair, pair, read_all
 from tests.integration.publisher.mirror.bench import Bench, LogReader, change, eventually, learner
 
 ANNA, BERT = "9000001", "9000002"
@@ -182,6 +190,25 @@ async def test_a_wish_for_a_republish_reaches_the_mirror_once(bench: Bench, even
         await both.settled()
         assert [type(one) for one in both.returned()] == [RepublishScope]
         assert both.ledger.rows("select from republish_wish") == []
+
+
+async def test_an_operator_may_ask_for_a_round(bench: Bench) -> None:
+    file = bench.folder / "operators"
+    file.write_text("ops:sesame\n")
+    async with bench.writer() as writer:
+        app = FastAPI()
+        app.include_router(digests_router(writer, Callers(file)))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://publisher") as client:
+            assert (await client.post("/digests")).status_code == HTTPStatus.UNAUTHORIZED
+            answer = await client.post("/digests", headers={"Authorization": "Bearer sesame"})
+        assert answer.status_code == HTTPStatus.ACCEPTED
+
+        async def answered() -> bool:
+            values = await asyncio.to_thread(read_all, bench, bench.topics.digests)
+            ends = [digest for value in values if isinstance(digest := digest_format.decode(value), DigestEnd)]
+            return any(answer.json()["request"] in map(str, end.answers) for end in ends)
+
+        await eventually(answered)
 
 
 async def test_recovery_is_reconciled_by_a_round_that_begins_after_it(bench: Bench) -> None:
