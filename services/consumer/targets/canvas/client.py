@@ -1,22 +1,17 @@
-"""HTTP to one Canvas: a fixed origin, a token from a file, bounded bodies, one deadline per operation."""
+"""Calls to one Canvas: a fixed origin, a token from a file, one deadline per operation."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Mapping, Sequence
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-
-import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from services.consumer.targets.canvas.answers import Answer, NoAnswer, NotFound, Payload, classify, usage_of
+from services.consumer.targets.canvas.wire import AiohttpWire, Wire
 from services.consumer.targets.port import NO_USAGE, Failure, NoPermission, WrongShape
 from services.kit.credentials import CredentialFileError, SecretFile
 
-_MAX_BODY_BYTES = 4 * 1024 * 1024
 _API = "/api/v1/"
 Parameters = Sequence[tuple[str, str]]
 
@@ -39,19 +34,12 @@ class Operation:
 class CanvasClient:
     """Sends requests to one origin and nowhere else; follows no redirect and keeps no cookie."""
 
-    def __init__(self, url: str, token: SecretFile, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`transport` replaces the network in tests."""
-        self._origin = httpx.URL(url)
+    def __init__(self, url: str, token: SecretFile, wire: Wire | None = None) -> None:
+        """`wire` replaces the network in tests."""
+        self._base = url.rstrip("/")
+        self._origin = _origin(urlsplit(url))
         self._token = token
-        self._http = httpx.AsyncClient(
-            base_url=self._origin,
-            transport=transport or AiohttpTransport(client=_session),
-            follow_redirects=False,
-            trust_env=False,
-            timeout=None,  # noqa: S113  (each request runs under the operation's deadline)
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-            headers={"accept": "application/json", "user-agent": "enrollstream"},
-        )
+        self._wire = wire or AiohttpWire()
 
     async def get(self, path: str, operation: Operation, params: Parameters = ()) -> Payload | NotFound | Failure:
         """Read ``/api/v1/<path>``; the answer must be complete by the operation's deadline."""
@@ -59,11 +47,16 @@ class CanvasClient:
 
     async def get_page(self, address: str, operation: Operation) -> Payload | NotFound | Failure:
         """Read a page that an answer linked to; refused when it points anywhere but to our origin's API."""
-        url = httpx.URL(address)
-        same_origin = (url.scheme, url.host, url.port) == (self._origin.scheme, self._origin.host, self._origin.port)
-        if not same_origin or not url.path.startswith(_API):
+        try:
+            parts = urlsplit(address)
+            same_origin = _origin(parts) == self._origin
+        except ValueError:
             return WrongShape("foreign_link")
-        return await self._request("GET", url.raw_path.decode("ascii"), operation, changes=False)
+        plain = address.isascii() and address.isprintable() and " " not in address
+        if not same_origin or not plain or not parts.path.startswith(_API):
+            return WrongShape("foreign_link")
+        # Put behind our own origin: whatever the address hides, the token goes nowhere else.
+        return await self._request("GET", f"{parts.path}?{parts.query}", operation, changes=False)
 
     async def change(
         self, method: str, path: str, operation: Operation, *, params: Parameters = (), form: Mapping[str, str] | None = None
@@ -73,7 +66,7 @@ class CanvasClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._wire.close()
 
     async def _request(
         self,
@@ -85,62 +78,41 @@ class CanvasClient:
         params: Parameters = (),
         form: Mapping[str, str] | None = None,
     ) -> Payload | NotFound | Failure:
+        url = f"{self._base}{path}?{urlencode(params)}" if params else self._base + path
+        body = None if form is None else urlencode(form).encode()
         try:
             token = self._token.read()
-            request = self._http.build_request(method, path, params=list(params) or None, data=form)
-            result = await self._attempt(request, token, operation, changes=changes)
+            result = await self._attempt(method, url, body, token, operation, changes=changes)
             if isinstance(result, NoPermission) and result.whole_token and self._token.read() != token:
                 # The token was rotated between our reading the file and Canvas looking at it; a 401 has no effect.
-                result = await self._attempt(request, self._token.read(), operation, changes=changes)
+                result = await self._attempt(method, url, body, self._token.read(), operation, changes=changes)
         except CredentialFileError:
             return NoPermission(whole_token=True)
         return result
 
     async def _attempt(
-        self, request: httpx.Request, token: str, operation: Operation, *, changes: bool
+        self, method: str, url: str, body: bytes | None, token: str, operation: Operation, *, changes: bool
     ) -> Payload | NotFound | Failure:
-        request.headers["authorization"] = f"Bearer {token}"
-        answer = await self._answer(request, operation)
+        headers = {"authorization": f"Bearer {token}"}
+        if body is not None:
+            headers["content-type"] = "application/x-www-form-urlencoded"
+        answer = await self._answer(method, url, headers, body, operation)
         operation.usage += usage_of(answer)
         return classify(answer, changes=changes)
 
-    async def _answer(self, request: httpx.Request, operation: Operation) -> Answer | NoAnswer:
+    async def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, operation: Operation
+    ) -> Answer | NoAnswer:
         if operation.over:
             # The process was stopped since the operation began: whoever took over may have read the seat already.
             return NoAnswer("late", sent=False)
         try:
             async with asyncio.timeout_at(operation.deadline):
-                response = await self._http.send(request, stream=True)
-                try:
-                    body = await _bounded_body(response)
-                finally:
-                    await response.aclose()
+                return await self._wire.send(method, url, headers, body)
         except TimeoutError:
             return NoAnswer("timeout", sent=True)
-        except httpx.HTTPError as error:
-            # httpx-aiohttp maps every lost connection to ConnectTimeout, also one lost after sending; the cause tells.
-            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
-                return NoAnswer("unreachable", sent=False)
-            return NoAnswer("connection", sent=True)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, headers, body)
 
 
-async def _bounded_body(response: httpx.Response) -> bytes:
-    """The body; empty (which confirms nothing) when it is larger than any answer we ask for."""
-    chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > _MAX_BODY_BYTES:
-            return b""
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _session() -> aiohttp.ClientSession:
-    """A session without the two habits that hurt here: cookies, and sending a DELETE or PUT again by itself when a kept-alive
-    connection breaks (aiohttp repeats idempotent methods; a change of unknown outcome must be read back instead)."""
-    connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context(), keepalive_timeout=30)
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
-    session._retry_connection = False
-    return session
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; raises `ValueError` for a port that is none."""
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -19,6 +19,7 @@ from services.consumer.targets.canvas.client import CanvasClient
 from services.consumer.targets.canvas.target import CanvasTarget
 from services.consumer.targets.port import Done, Observation, Presence
 from services.kit.credentials import SecretFile
+from tests.httpx_wire import HttpxWire
 
 SEAT = Seat("canvas", "main", "p1", "U/1/S-1", None, "S-1", "p1", "StudentEnrollment", "StudentEnrollment")
 ROW: dict[str, Any] = {
@@ -97,7 +98,7 @@ def answered(body: bytes, ask: Callable[[CanvasTarget], Any]) -> Any:
         with tempfile.NamedTemporaryFile("w") as token:
             token.write("secret")
             token.flush()
-            client = CanvasClient("https://canvas.test", SecretFile(Path(token.name)), httpx.MockTransport(handle))
+            client = CanvasClient("https://canvas.test", SecretFile(Path(token.name)), HttpxWire(httpx.MockTransport(handle)))
             target = CanvasTarget(client, "self", 5)
             try:
                 return await ask(target)
