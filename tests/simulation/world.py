@@ -21,7 +21,6 @@ from starlette.responses import Response
 
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
-from services.consumer import digests as consumer_digests
 from services.consumer import housekeeping, intake, replay
 from services.consumer.api.desk import Answer
 from services.consumer.drive import driver, probing
@@ -42,7 +41,7 @@ from tests.simulation import shims
 from tests.simulation.database import Databases
 from tests.simulation.fibers import Process, Scheduler, run_loop
 from tests.simulation.lms import ORIGIN, SECRET, Lms
-from tests.simulation.log import DeadLetters, Digests, History, Log, Member, Producer, Ranges, Returns, Watch
+from tests.simulation.log import DeadLetters, History, Log, Member, Producer, Ranges, Watch
 from tests.simulation.sis import TENANT, Message, Sis, section_name
 
 PUBLISHERS = ("publisher-1", "publisher-2")
@@ -122,13 +121,6 @@ class World:
 
     # --- processes ---
 
-    @property
-    def current(self) -> Process:
-        """Whoever runs now."""
-        process = self.scheduler.process
-        assert process is not None
-        return process
-
     def start(self, slot: str) -> None:
         """A new process in a slot that is empty."""
         self._births += 1
@@ -184,7 +176,6 @@ class World:
             answer_within_seconds=3,
             delivery_timeout_seconds=1,
             outbox_sweep_after_seconds=2,
-            digest_settled_seconds=2,
         )
 
     def _consumer_settings(self) -> ConsumerSettings:
@@ -291,11 +282,9 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
         (writer, "KafkaLog", lambda settings, timeout, *_: Producer(world.log, settings, timeout)),
         (writer, "History", lambda _settings, topics: History(world.log, topics)),
         (publisher_bootstrap, "Metrics", lambda: publisher_metrics),
-        (intake, "EventLog", lambda _settings, group, *rest: Member(world.log, world.current, group, rest[0], rest[1])),
+        (intake, "EventLog", lambda _settings, group, names, membership, *_: _member(world, group, names, membership)),
         (intake, "DeadLetters", lambda _settings, name_of, *_: DeadLetters(world.log, name_of)),
         (intake, "LogWatch", lambda *_: Watch(world.log)),
-        (consumer_digests, "DigestLog", lambda *_: Digests(world.log)),
-        (publisher_bootstrap, "ReturnsLog", lambda *_: Returns(world.log, world.current)),
         (consumer_bootstrap, "RangeLog", lambda *_: Ranges(world.log)),
         (consumer_bootstrap, "CanvasClient", canvas_client),
         (consumer_bootstrap, "Metrics", lambda: consumer_metrics),
@@ -321,7 +310,6 @@ _SLOWER: list[tuple[Any, str, Any]] = [
     (probing, "_EVERY_SECONDS", 1.0),
     (driver, "_TICK_SECONDS", 2.0),
     (housekeeping, "_EVERY_SECONDS", 3.0),
-    (consumer_digests, "_RETRY_SECONDS", 3.0),
     (writer, "_SWEEP_INTERVAL_SECONDS", 1.5),
     (writer, "_LONGEST_RETRY_SECONDS", 2.0),
     (consumer_bootstrap, "Pace", functools.partial(replay.Pace, look=3.0)),
@@ -335,6 +323,12 @@ def _metrics() -> tuple[ConsumerMetrics, PublisherMetrics]:
     if not _METRICS:
         _METRICS.extend((ConsumerMetrics(), PublisherMetrics()))
     return _METRICS[0], _METRICS[1]
+
+
+def _member(world: World, group: str, names: Any, membership: Any) -> Member:
+    process = world.scheduler.process
+    assert process is not None
+    return Member(world.log, process, group, names, membership)
 
 
 @contextmanager
