@@ -14,11 +14,12 @@ import select
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from services.consumer.ledger import database as ledger_database
@@ -36,6 +37,9 @@ _SETTINGS = {
     "autovacuum": "off",
     "deadlock_timeout": "600s",  # the simulation finds circles itself: a victim chosen by real time would not repeat
     "jit": "off",
+    "track_activities": "off",
+    "track_counts": "off",
+    "update_process_title": "off",
     "log_min_messages": "fatal",
 }
 _LOCK_SECONDS = {"mirror": 5.0, "ledger": 10.0}
@@ -50,6 +54,9 @@ create function sim_{name}.pg_control_system(out system_identifier bigint) langu
   $$ select pg_catalog.split_part(pg_catalog.pg_read_file('{folder}/{name}.identity'), ' ', 1)::bigint $$;
 create function sim_{name}.pg_walfile_name(pg_lsn) returns text language sql volatile as
   $$ select pg_catalog.split_part(pg_catalog.pg_read_file('{folder}/{name}.identity'), ' ', 2) || '0000000000000000' $$;
+create function sim_{name}.pg_postmaster_start_time() returns timestamptz language sql volatile as
+  $$ select 'epoch'::timestamptz + pg_catalog.split_part(pg_catalog.pg_read_file('{folder}/{name}.identity'), ' ', 3)::int
+            * interval '1 s' $$;
 """
 
 
@@ -66,7 +73,7 @@ class Server:
         self.files = {}
         for name in NAMES:
             self.files[name, "clock"] = _shared(folder / f"{name}.clock", b"0" * 16)
-            self.files[name, "identity"] = _shared(folder / f"{name}.identity", b"1".zfill(18) + b" 00000001")
+            self.files[name, "identity"] = _shared(folder / f"{name}.identity", b"1".zfill(18) + b" 00000001 000000")
         self._server = EmbeddedPostgres(folder / "postgres")
         self.url = self._server.create_database("simulation")
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -114,10 +121,11 @@ class Databases:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._real_connect = psycopg.Connection.connect
-        self._free: dict[str, list[tuple[pq.abc.PGconn, Any]]] = {}
+        self._free: dict[str, list[ServerSide]] = {}
         self._dead = pq.PGconn.connect(b"host=/nonexistent connect_timeout=1")
         self.admin = psycopg.Connection.connect(server.url, autocommit=True, prepare_threshold=1)
         self.connections: list[SimConnection] = []
+        self._in_transaction: set[SimConnection] = set()
         self.tables = {name: self._tables(name) for name in NAMES}
         self.rewrites: list[tuple[str, str]] = []
         """Planted bugs: text of a statement, and what stands there instead."""
@@ -126,14 +134,17 @@ class Databases:
         self.scheduler: Scheduler
         self.begin_run(Scheduler(0))
 
-    def _tables(self, name: str) -> list[str]:
+    def _tables(self, name: str) -> dict[str, str]:
+        """Tables with the columns that a copy of them has to name."""
         rows = self.admin.execute(
-            """select c.oid::regclass::text from pg_class c
+            """select c.oid::regclass::text, string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+                 from pg_class c join pg_attribute a on a.attrelid = c.oid
                 where c.relnamespace = %s::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
-                  and c.relname <> 'migration' order by 1""",
+                  and c.relname <> 'migration' and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                group by 1 order by 1""",
             [name],
         ).fetchall()
-        return [table for (table,) in rows]
+        return dict(rows)
 
     def begin_run(self, scheduler: Scheduler) -> None:
         """A new seed: empty tables, healthy databases."""
@@ -150,6 +161,8 @@ class Databases:
             connection.give_back()
         self.connections.clear()
         self._written: int | None = None
+        self.identity: dict[str, tuple[int, int]] = {}
+        self._starts = 0
         for name in NAMES:
             self.set_identity(name, 7_000_000_000 + len(name), 1)
         self._on_time(0.0)
@@ -180,8 +193,10 @@ class Databases:
                 self._server.files[name, "clock"][:] = b"%016d" % (base + int(self.wall_offset[name] * 1_000_000))
 
     def set_identity(self, name: str, system_id: int, timeline: int) -> None:
-        self.identity = getattr(self, "identity", {}) | {name: (system_id, timeline)}
-        self._server.files[name, "identity"][:] = b"%018d %08X" % (system_id, timeline)
+        """Which history of which database it is, and a server that was started anew."""
+        self.identity[name] = (system_id, timeline)
+        self._starts += 1
+        self._server.files[name, "identity"][:] = b"%018d %08X %06d" % (system_id, timeline, self._starts)
 
     def jump_clock(self, name: str, seconds: float) -> None:
         """The database host's wall clock is set."""
@@ -205,17 +220,22 @@ class Databases:
             self.bites(f"{name} away")
             self.scheduler.block(0.05)
             raise psycopg.OperationalError("simulated: connection refused")
-        free = self._free.setdefault(name, [])
+        fiber = self.scheduler.current
+        role = f"{name}/{fiber.name.partition('/')[2] if fiber else ''}"
+        free = self._free.setdefault(role, [])
         if free:
-            pgconn, prepared = free.pop()
-            connection = SimConnection(pgconn)
-            connection._prepared = prepared
+            server = free.pop()
+            connection = SimConnection(server.pgconn)
+            connection._prepared = server.prepared
         else:
             connection = SimConnection.connect(make_conninfo(self._server.url))
+            server = ServerSide(connection.pgconn, connection._prepared)
         connection.databases, connection.name, connection.process = self, name, process
+        connection.role, connection.server, connection.settings = role, server, []
+        connection.prepare_threshold, connection.prepared_max = 0, None
         connection._autocommit = autocommit
         if "search_path=ledger" in str(parameters.get("options")):
-            connection.pgconn.exec_(b"set search_path = sim_ledger, pg_catalog, ledger")
+            connection.settings.append("set search_path = sim_ledger, pg_catalog, ledger")
         self.connections.append(connection)
         if process is not None:
             process.on_death.append(connection.cut)
@@ -228,9 +248,11 @@ class Databases:
         if pgconn.transaction_status == pq.TransactionStatus.ACTIVE or pgconn.pipeline_status != pq.PipelineStatus.OFF:
             self._end(pgconn)  # it may wait for a lock, and would go on doing so with what it holds itself
             return
-        pgconn.exec_(b"rollback")
-        pgconn.exec_(b"reset all; select pg_advisory_unlock_all()")
-        self._free[connection.name].append((pgconn, connection._prepared))
+        if pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            pgconn.exec_(b"rollback")
+            connection.server.settings = None  # some may have been undone
+        pgconn.exec_(b"select pg_advisory_unlock_all()")
+        self._free[connection.role].append(connection.server)
 
     def _end(self, pgconn: pq.abc.PGconn) -> None:
         pid = pgconn.backend_pid
@@ -241,6 +263,7 @@ class Databases:
         """One exchange with the server: time passes, others may run first, and something may go wrong."""
         scheduler = self.scheduler
         process = scheduler.process
+        connection.settle()
         if connection.pgconn is self._dead:  # cursors and transactions keep the server side, which may be somebody else's by now
             gen.close()
             raise psycopg.OperationalError("simulated: connection lost")
@@ -262,19 +285,22 @@ class Databases:
             gen.close()
             connection.cut()
             raise psycopg.OperationalError("simulated: connection lost")
-        result = self._exchange(connection, gen) if self._others_hold_locks(connection) else real(gen)
+        try:
+            result = self._exchange(connection, gen) if self._in_transaction - {connection} else real(gen)
+        finally:
+            self._note(connection)
         if self.lose_after and scheduler.random.random() < self.lose_after:
             self.bites(f"{connection.name} connection lost after a statement")
             connection.cut()
             raise psycopg.OperationalError("simulated: connection lost, outcome unknown")
         return result
 
-    def _others_hold_locks(self, connection: SimConnection) -> bool:
-        idle = pq.TransactionStatus.IDLE
-        return any(
-            other is not connection and other.pgconn is not self._dead and other.pgconn.transaction_status != idle
-            for other in self.connections
-        )
+    def _note(self, connection: SimConnection) -> None:
+        """Whoever is in a transaction may hold what others wait for."""
+        if connection.pgconn is not self._dead and connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self._in_transaction.add(connection)
+        else:
+            self._in_transaction.discard(connection)
 
     def _exchange(self, connection: SimConnection, gen: Generator[Any, Any, Any]) -> Any:
         """Like psycopg's own waiting, except that a lock which another fiber holds is waited for in virtual time."""
@@ -308,6 +334,7 @@ class Databases:
 
     def crash(self, name: str, down_seconds: float) -> None:
         """Every connection breaks, what was not committed is gone, and for a while nobody gets in."""
+        self.set_identity(name, *self.identity[name])
         self.down_until[name] = self.scheduler.now + down_seconds
         for connection in list(self.connections):
             if connection.name == name:
@@ -316,8 +343,8 @@ class Databases:
     def snapshot(self, name: str) -> dict[str, Any]:
         """What a backup taken now would hold."""
         rows = {}
-        for table in self.tables[name]:
-            with self.admin.cursor() as cursor, cursor.copy(f"copy (select * from {table}) to stdout".encode()) as copy:
+        for table, columns in self.tables[name].items():
+            with self.admin.cursor() as cursor, cursor.copy(f"copy (select {columns} from {table}) to stdout".encode()) as copy:
                 rows[table] = b"".join(bytes(part) for part in copy)
         activity = self.admin.execute("select last_value, is_called from ledger.activity").fetchone()
         return {"rows": rows, "activity": activity, "identity": self.identity[name]}
@@ -327,8 +354,9 @@ class Databases:
         self.crash(name, 0.5)
         self.wipe(name)
         for table, rows in saved["rows"].items():
+            columns = self.tables[name][table]
             if rows:
-                with self.admin.cursor() as cursor, cursor.copy(f"copy {table} from stdin".encode()) as copy:
+                with self.admin.cursor() as cursor, cursor.copy(f"copy {table} ({columns}) from stdin".encode()) as copy:
                     copy.write(rows)
         if name == "ledger":
             self.admin.execute("select setval('ledger.activity', %s, %s)", saved["activity"])
@@ -354,11 +382,25 @@ class Databases:
         yield self.admin
 
 
+@dataclass
+class ServerSide:
+    """What outlives a connection. It serves the next one of the same part of the product, which needs the same statements."""
+
+    pgconn: pq.abc.PGconn
+    prepared: Any
+    settings: list[str] | None = field(default_factory=list)
+    """What was set in its session; None: not known."""
+
+
 class SimConnection(psycopg.Connection[Any]):
     """A connection as the product sees it. Its server side outlives it."""
 
     databases: Databases
     name: str
+    role: str
+    server: ServerSide
+    settings: list[str]
+    """What its owner has set so far. Given to the server with the next statement, unless the one before had set the same."""
     process: Process | None = None
     heard: list[str]
 
@@ -372,18 +414,38 @@ class SimConnection(psycopg.Connection[Any]):
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
         databases = self.databases
+        if isinstance(query, sql.Composed):
+            query = query.as_string(self)
         if isinstance(query, str):
             if query == 'set search_path = "mirror"':
                 query = "set search_path = sim_mirror, pg_catalog, mirror"
-            elif query.startswith("listen "):
+            if query.startswith("set ") and not query.startswith("set local "):
+                self.settings.append(query)
+                return None
+            if query.startswith("listen "):
                 self.heard = []
                 databases.listeners.append(self)
                 return None
-            elif query.startswith("select pg_notify("):
+            if query.startswith("select pg_notify("):
                 return databases_notify(databases, self, params)
         if databases.rewrites:
             query = databases.rewritten_text(query)
         return super().execute(query, params, **kwargs)
+
+    def settle(self) -> None:
+        """The session of the server is as the owner wants it."""
+        server, wanted = self.server, self.settings
+        if server.settings == wanted or self.pgconn is self.databases._dead:
+            return
+        if (
+            self.pgconn.transaction_status == pq.TransactionStatus.INTRANS
+            and server.settings == wanted[: len(server.settings or ())]
+        ):
+            lacking = wanted[len(server.settings or ()) :]
+        else:
+            lacking = ["reset all", *wanted]
+        self.pgconn.exec_("; ".join(lacking).encode())
+        server.settings = list(wanted)
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Any:
         scheduler = self.databases.scheduler
@@ -412,6 +474,7 @@ class SimConnection(psycopg.Connection[Any]):
         if pgconn is databases._dead:
             return
         self.pgconn = databases._dead
+        databases._in_transaction.discard(self)
         if self in databases.connections:
             databases.connections.remove(self)
         if self in databases.listeners:
