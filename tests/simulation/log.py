@@ -15,11 +15,14 @@ from confluent_kafka import KafkaError, KafkaException
 
 from schemas.markers import MARKER_KEY, Marker
 from schemas.topics import ENTITY_KINDS, Topics
+from services.consumer import digest_log, replay_log
 from services.consumer import log as consumer_log
-from services.consumer import replay_log
+from services.consumer.ledger.offsets import LogPartition
+from services.kit import kafka
 from services.publisher import log as publisher_log
+from services.publisher import returns_log
 from services.publisher.mirror import history as mirror_history
-from tests.simulation.fibers import Process, Scheduler
+from tests.simulation.fibers import Fiber, Process, Scheduler
 
 SESSION_SECONDS = 4.0
 """A member that does not poll for so long is put out of its group."""
@@ -106,12 +109,17 @@ class Log:
         self.bites: Callable[[str], None] = lambda _name: None
         self.on_append: Callable[[str, int, int, Entry], None] = lambda *_: None
         self.producer_configurations: list[Mapping[str, Any]] = []
+        self.returns_owner: Process | None = None
+        self.returns_committed = 0
+        self.recreated: set[str] = set()
+        """Names of topics that were deleted and made anew."""
         self._identities = 0
+        self._waiting: dict[Fiber, Sequence[str]] = {}
         for name, count in partitions.items():
             self.create(name, count)
 
     def create(self, name: str, partitions: int) -> None:
-        """A new topic, or an old name with a new identity and nothing in it."""
+        """A new topic."""
         self._identities += 1
         self.topics[name] = Topic(f"id-{self._identities:04d}", [Partition() for _ in range(partitions)])
 
@@ -122,16 +130,39 @@ class Log:
     def group(self, name: str) -> Group:
         return self.groups.setdefault(name, Group(self))
 
+    def wait(self, topics: Sequence[str], seconds: float) -> None:
+        """The fiber that runs waits until there is something new in these topics, or the time is over."""
+        fiber = self.scheduler.current
+        assert fiber is not None
+        self._waiting[fiber] = topics
+        try:
+            self.scheduler.block(seconds)
+        finally:
+            self._waiting.pop(fiber, None)
+
+    def wake(self, topic: str) -> None:
+        """There is."""
+        for fiber, topics in self._waiting.items():
+            fiber.ready = fiber.ready or topic in topics
+
     def append(self, name: str, entry: Entry) -> tuple[int, int]:
         topic = self.topics[name]
         number = zlib.crc32(entry.key or b"") % len(topic.partitions)
         partition = topic.partitions[number]
         partition.entries.append(entry)
+        self.wake(name)
         self.on_append(name, number, partition.high - 1, entry)
         return number, partition.high - 1
 
-    def truncate(self, name: str, number: int, low: int) -> None:
-        self.topics[name].partitions[number].low = low
+    def recreate(self, name: str) -> None:
+        """A topic is deleted and made anew: same name, another identity, nothing in it."""
+        self.create(name, len(self.topics[name].partitions))
+        self.recreated.add(name)
+
+    def trim(self, name: str) -> None:
+        """Retention takes all records that a topic has now."""
+        for partition in self.topics[name].partitions:
+            partition.low = partition.high
 
     def chance(self, fault: str) -> bool:
         probability = self.faults.get(fault, 0.0)
@@ -220,6 +251,19 @@ def _bytes(value: Any) -> bytes:
     return value.encode() if isinstance(value, str) else value or b""
 
 
+def log_ends(log: Log) -> list[kafka.LogEnd]:
+    """`services.kit.kafka.log_ends`, of the topics of events."""
+    log.scheduler.advance(0.001)
+    if log.down:
+        log.bites("log away")
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    return [
+        kafka.LogEnd(name, log.topics[name].identity, number, partition.high)
+        for name in map(log.names.entity, ENTITY_KINDS)
+        for number, partition in enumerate(log.topics[name].partitions)
+    ]
+
+
 class History:
     """`services.publisher.mirror.history.History`."""
 
@@ -293,11 +337,10 @@ class Member:
         self.join()
 
     def poll(self, limit: int, wait_seconds: float) -> consumer_log.Polled:
-        scheduler = self.log.scheduler
         self._heartbeat()
         found, lost = self._fetch(limit)
         if not found and not lost:
-            scheduler.block(max(wait_seconds, 0.25))
+            self.log.wait(self.topics, max(wait_seconds, 0.5))
             self._heartbeat()
             found, lost = self._fetch(limit)
         return consumer_log.Polled(found, lost)
@@ -464,6 +507,87 @@ class Watch:
             if self._log.topics[place.topic].partitions[place.partition].high < position:
                 return consumer_log.Change("log_shorter", place.topic)
         return None
+
+
+class Digests:
+    """`services.consumer.digest_log.DigestLog`."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._next = 0
+
+    def _partition(self) -> Partition:
+        self._log.scheduler.advance(0.001)
+        if self._log.down:
+            self._log.bites("log away")
+            raise consumer_log.LogUnavailable("simulated")
+        return self._log.topics[self._log.names.digests].partitions[0]
+
+    def topic_id(self) -> str:
+        self._partition()
+        return self._log.topics[self._log.names.digests].identity
+
+    def begin(self, position: int | None) -> int:
+        partition = self._partition()
+        self._next = position if position is not None and partition.low <= position <= partition.high else partition.high
+        return self._next
+
+    def poll(self, wait_seconds: float) -> digest_log.Read | None:
+        if self._next >= self._partition().high:
+            self._log.wait([self._log.names.digests], max(wait_seconds, 3.0))
+        partition = self._partition()
+        if self._next >= partition.high:
+            return None
+        self._next += 1
+        return digest_log.Read(self._next - 1, partition.entries[self._next - 1].value)
+
+    def ends(self) -> dict[LogPartition, int]:
+        self._partition()
+        return {LogPartition(end.topic_id, end.topic, end.partition): end.offset for end in log_ends(self._log)}
+
+    def send(self, values: Sequence[bytes]) -> None:
+        self._partition()
+        for value in values:
+            self._log.append(self._log.names.returns, Entry(None, value, []))
+
+    def close(self) -> None:
+        pass
+
+
+class Returns:
+    """`services.publisher.returns_log.ReturnsLog`: one living process reads; whoever follows begins at its commit."""
+
+    def __init__(self, log: Log, process: Process) -> None:
+        self._log = log
+        self._process = process
+        self._next = 0
+
+    def _mine(self) -> bool:
+        owner = self._log.returns_owner
+        if owner is not self._process and (owner is None or not owner.alive):
+            self._log.returns_owner = self._process
+            self._next = self._log.returns_committed
+        return self._log.returns_owner is self._process
+
+    def poll(self, limit: int, wait_seconds: float) -> list[returns_log.Returned]:
+        partition = self._log.topics[self._log.names.returns].partitions[0]
+        if self._log.down or not self._mine() or self._next >= partition.high:
+            self._log.wait([self._log.names.returns], max(wait_seconds, 3.0))
+        if self._log.down or not self._mine():
+            return []
+        first, self._next = self._next, min(partition.high, self._next + limit)
+        return [returns_log.Returned(0, offset, partition.entries[offset].value) for offset in range(first, self._next)]
+
+    def stay(self) -> None:
+        pass
+
+    def commit(self, records: Sequence[returns_log.Returned]) -> None:
+        if not self._log.down and self._mine():
+            self._log.returns_committed = max(self._log.returns_committed, records[-1].offset + 1)
+
+    def close(self) -> None:
+        if self._log.returns_owner is self._process:
+            self._log.returns_owner = None
 
 
 class Ranges:

@@ -33,16 +33,26 @@ class Run:
         self.world = world
         self.checks = checks
         self.snapshots: dict[str, object] = {}
+        self.log_incomplete = False
+        """The log has not got all that the mirror has: a mirror that loses it now cannot take it back from there."""
 
     def step(self, action: Action) -> None:
         """Do it, let time pass, and look."""
         name, number = action
         chance = random.Random(f"{name} {number}")  # noqa: S311
         self.world.trace.add(self.world.scheduler.now, f"--- {name} {number}")
-        ACTIONS[name](self, chance)
+        if not (name in _SCHOOL and self._only_the_ledger_knows()):
+            ACTIONS[name](self, chance)
         self._deliver(chance, everything=chance.random() < 0.6)
         self.world.run(chance.choice((0.02, 0.1, 0.3, 0.8, 2.0)))
         self.checks.after_step()
+
+    def _only_the_ledger_knows(self) -> bool:
+        """Until the mirror has again what it and the log have lost, a new row would hide that an older one is missing."""
+        world = self.world
+        if world.only_in_ledger and self.checks.disagreement() is None:
+            world.only_in_ledger = False
+        return world.only_in_ledger
 
     def begin(self) -> None:
         """The usual start: everybody runs, Canvas knows most people and sections."""
@@ -84,13 +94,14 @@ class Run:
             world.lms.add_user(person)
         for section, course in world.sis.sections.items():
             world.lms.add_section(section_name(section), course)
-        for slot, process in world.processes.items():
+        for process in world.processes.values():
             process.paused_until = 0.0
             process.failpoints.clear()
-            if not world.running(slot):
-                world.start(slot)
         unfinished: str | None = "not begun"
         for _ in range(400):
+            for slot in world.processes:
+                if not world.running(slot):
+                    world.start(slot)  # also what was still about to stop
             self._deliver(chance, everything=True)
             world.run(1.0)
             unfinished = self.checks.unfinished()
@@ -388,6 +399,8 @@ def restore(run: Run, chance: random.Random) -> None:
 def empty_mirror(run: Run, _chance: random.Random) -> None:
     """A new, empty database in the mirror's place."""
     world = run.world
+    if run.log_incomplete:
+        return
     world.bites("mirror replaced by an empty one")
     _cut_history(run, "mirror")
     world.databases.crash("mirror", 0.5)
@@ -402,6 +415,58 @@ def _cut_history(run: Run, name: str) -> None:
         run.checks.ledger_was_restored()
     else:
         run.world.hurt_mirror = True
+
+
+def put_back(run: Run, _chance: random.Random) -> None:
+    """The mirror's disk is put back to an earlier moment: same database, same timeline, as far as it says."""
+    saved = run.snapshots.get("mirror")
+    if saved is not None:
+        run.world.bites("mirror's disk put back")
+        _cut_history(run, "mirror")
+        run.world.databases.restore("mirror", saved)  # type: ignore[arg-type]
+
+
+def digests(run: Run, chance: random.Random) -> None:
+    """An operator has the mirror say what it holds."""
+    run.world.ask_for_digests(chance.choice(PUBLISHERS))
+
+
+def log_lost(run: Run, chance: random.Random) -> None:
+    """A topic is deleted and made anew, or retention takes records that nobody has read yet."""
+    world = run.world
+    if not run.checks.mirror_has_everything():
+        return  # no promise holds when both lose the same
+    name = world.topics.entity(chance.choice(("enrollment", "enrollment", "section")))
+    if chance.random() < 0.6:
+        world.bites("topic recreated")
+        world.log.recreate(name)
+    else:
+        world.bites("log trimmed")
+        world.log.trim(name)
+    _no_way_back(run)
+
+
+def silent_loss(run: Run, chance: random.Random) -> None:
+    """The mirror's disk is put back further than the log goes: only the ledger has what came after, and only digests tell."""
+    world = run.world
+    saved = run.snapshots.get("mirror")
+    if saved is None or world.sis.tangled or not run.checks.mirror_has_everything() or not run.checks.taken_in():
+        return
+    world.bites("mirror lost what the log has not got any more")
+    for name in world.log.topics:
+        if world.topics.kind(name) is not None:
+            world.log.trim(name)
+    put_back(run, chance)
+    _no_way_back(run)
+    world.only_in_ledger = True
+    world.run(1.0)
+    digests(run, chance)
+
+
+def _no_way_back(run: Run) -> None:
+    """What the log held until now it cannot give to a mirror that forgets it: no older backup is of use."""
+    run.snapshots.pop("mirror", None)
+    run.log_incomplete = True
 
 
 def clock_jump(run: Run, chance: random.Random) -> None:
@@ -445,9 +510,14 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (backup, 3, False),
     (restore, 2, True),
     (empty_mirror, 1, True),
+    (put_back, 1, True),
+    (silent_loss, 2, True),
+    (log_lost, 1, True),
+    (digests, 2, False),
     (clock_jump, 2, True),
 ]
 ACTIONS: dict[str, Callable[[Run, random.Random], None]] = {function.__name__: function for function, _, _ in _RULES}
+_SCHOOL = {function.__name__ for function in (change, audit, swap, flap, classes, instructor, extract, resend)}
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
 
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import psycopg
 import structlog
+from psycopg import conninfo
 from pydantic import SecretStr
 from starlette.responses import Response
 
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
+from services.consumer import digests as consumer_digests
 from services.consumer import housekeeping, intake, replay
 from services.consumer.api.desk import Answer
 from services.consumer.drive import driver, probing
@@ -30,10 +32,12 @@ from services.consumer.metrics import Metrics as ConsumerMetrics
 from services.consumer.policy import model
 from services.consumer.settings import Settings as ConsumerSettings
 from services.consumer.targets.canvas.client import CanvasClient
+from services.kit import postgres as kit_postgres
 from services.kit.kafka import KafkaSettings
 from services.publisher import bootstrap as publisher_bootstrap
 from services.publisher.changes import Unavailable
 from services.publisher.metrics import Metrics as PublisherMetrics
+from services.publisher.mirror import digests as mirror_digests
 from services.publisher.mirror import writer
 from services.publisher.settings import Settings as PublisherSettings
 from tests.httpx_wire import HttpxWire
@@ -41,7 +45,7 @@ from tests.simulation import shims
 from tests.simulation.database import Databases
 from tests.simulation.fibers import Process, Scheduler, run_loop
 from tests.simulation.lms import ORIGIN, SECRET, Lms
-from tests.simulation.log import DeadLetters, History, Log, Member, Producer, Ranges, Watch
+from tests.simulation.log import DeadLetters, Digests, History, Log, Member, Producer, Ranges, Returns, Watch, log_ends
 from tests.simulation.sis import TENANT, Message, Sis, section_name
 
 PUBLISHERS = ("publisher-1", "publisher-2")
@@ -104,6 +108,8 @@ class World:
         self.hurt_ledger_at = -1e9
         """When the ledger last lost history."""
         self.hurt_mirror = False
+        self.only_in_ledger = False
+        """Mirror and log have both lost something."""
 
     # --- telling ---
 
@@ -121,6 +127,13 @@ class World:
 
     # --- processes ---
 
+    @property
+    def current(self) -> Process:
+        """Whoever runs now."""
+        process = self.scheduler.process
+        assert process is not None
+        return process
+
     def start(self, slot: str) -> None:
         """A new process in a slot that is empty."""
         self._births += 1
@@ -132,7 +145,7 @@ class World:
         run_loop(self.scheduler, process, lambda: life(slot, process))
 
     async def _publisher_life(self, slot: str, process: Process) -> None:
-        program = publisher_bootstrap.publisher(self._publisher_settings(), self._kafka)
+        program = publisher_bootstrap.publisher(_publisher_settings(self.databases.url("mirror"), self._folder), self._kafka)
         process.stop = asyncio.Event()  # type: ignore[attr-defined]
         self.programs[slot] = program
         await program.start()
@@ -140,7 +153,7 @@ class World:
         await program.stop()
 
     async def _consumer_life(self, slot: str, process: Process) -> None:
-        program = consumer_bootstrap.consumer(self._consumer_settings(), self._kafka)
+        program = consumer_bootstrap.consumer(_consumer_settings(self.databases.url("ledger"), self._folder), self._kafka)
         self.programs[slot] = program
         if not await program.run():
             raise RuntimeError(f"{slot} failed")
@@ -167,35 +180,6 @@ class World:
     def pause(self, slot: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
         self.processes[slot].paused_until = max(self.processes[slot].paused_until, self.scheduler.now + seconds)
-
-    def _publisher_settings(self) -> PublisherSettings:
-        return PublisherSettings(
-            database_url=SecretStr(self.databases.url("mirror")),
-            topic_prefix="sim",
-            intake_credentials_file=self._folder / "callers",
-            answer_within_seconds=3,
-            delivery_timeout_seconds=1,
-            outbox_sweep_after_seconds=2,
-        )
-
-    def _consumer_settings(self) -> ConsumerSettings:
-        return ConsumerSettings(
-            database_url=SecretStr(self.databases.url("ledger")),
-            topic_prefix="sim",
-            group_id="sim",
-            canvas_url=ORIGIN,
-            canvas_token_file=self._folder / "token",
-            swap_settle_seconds=0.5,
-            lease_seconds=4,
-            lease_renew_seconds=1,
-            call_timeout_seconds=CALL_SECONDS,
-            late_bound_seconds=LATE_SECONDS,
-            replica_lag_seconds=LAG_SECONDS,
-            max_in_flight=4,
-            rate_limit_reserve=0,
-            offset_check_seconds=2,
-            stop_seconds=6,
-        )
 
     # --- the student system delivers ---
 
@@ -234,6 +218,19 @@ class World:
                 desk._in_one_transaction("operator", "replay.create", work)
 
         self.scheduler.spawn(process, f"{process.name}/operator", call)
+
+    def ask_for_digests(self, slot: str) -> None:
+        """An operator asks a publisher for a round of digests."""
+        process = self.processes.get(slot)
+        if process is None or not self.running(slot) or slot not in self.programs or process.loop is None:
+            return
+        mirror, loop = self.programs[slot].mirror, process.loop
+
+        async def ask() -> None:
+            with contextlib.suppress(Unavailable):
+                await mirror.ask_for_digests("operator")
+
+        loop.call_soon_threadsafe(lambda: _discard(loop.create_task(ask())))
 
     # --- time ---
 
@@ -282,9 +279,12 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
         (writer, "KafkaLog", lambda settings, timeout, *_: Producer(world.log, settings, timeout)),
         (writer, "History", lambda _settings, topics: History(world.log, topics)),
         (publisher_bootstrap, "Metrics", lambda: publisher_metrics),
-        (intake, "EventLog", lambda _settings, group, names, membership, *_: _member(world, group, names, membership)),
+        (intake, "EventLog", lambda _settings, group, *rest: Member(world.log, world.current, group, rest[0], rest[1])),
         (intake, "DeadLetters", lambda _settings, name_of, *_: DeadLetters(world.log, name_of)),
         (intake, "LogWatch", lambda *_: Watch(world.log)),
+        (mirror_digests, "log_ends", lambda *_: log_ends(world.log)),
+        (consumer_digests, "DigestLog", lambda *_: Digests(world.log)),
+        (publisher_bootstrap, "ReturnsLog", lambda *_: Returns(world.log, world.current)),
         (consumer_bootstrap, "RangeLog", lambda *_: Ranges(world.log)),
         (consumer_bootstrap, "CanvasClient", canvas_client),
         (consumer_bootstrap, "Metrics", lambda: consumer_metrics),
@@ -303,16 +303,56 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
         yield world
 
 
+@functools.cache
+def _publisher_settings(url: str, folder: Path) -> PublisherSettings:
+    return PublisherSettings(
+        database_url=SecretStr(url),
+        topic_prefix="sim",
+        intake_credentials_file=folder / "callers",
+        answer_within_seconds=3,
+        delivery_timeout_seconds=1,
+        outbox_sweep_after_seconds=2,
+        digest_settled_seconds=2,
+        digest_interval_seconds=60,
+    )
+
+
+@functools.cache
+def _consumer_settings(url: str, folder: Path) -> ConsumerSettings:
+    return ConsumerSettings(
+        database_url=SecretStr(url),
+        topic_prefix="sim",
+        group_id="sim",
+        canvas_url=ORIGIN,
+        canvas_token_file=folder / "token",
+        swap_settle_seconds=0.5,
+        lease_seconds=4,
+        lease_renew_seconds=1,
+        call_timeout_seconds=CALL_SECONDS,
+        late_bound_seconds=LATE_SECONDS,
+        replica_lag_seconds=LAG_SECONDS,
+        max_in_flight=4,
+        rate_limit_reserve=0,
+        offset_check_seconds=2,
+        stop_seconds=6,
+        digest_tell_again_seconds=10,
+    )
+
+
 _POLICY = model.default_text()
 _PARSE = functools.cache(model.parse)
 _SLOWER: list[tuple[Any, str, Any]] = [
     (model, "parse", _PARSE),
-    (probing, "_EVERY_SECONDS", 1.0),
-    (driver, "_TICK_SECONDS", 2.0),
-    (housekeeping, "_EVERY_SECONDS", 3.0),
-    (writer, "_SWEEP_INTERVAL_SECONDS", 1.5),
-    (writer, "_LONGEST_RETRY_SECONDS", 2.0),
-    (consumer_bootstrap, "Pace", functools.partial(replay.Pace, look=3.0)),
+    (kit_postgres, "make_conninfo", functools.cache(conninfo.make_conninfo)),
+    (probing, "_EVERY_SECONDS", 2.0),
+    (driver, "_TICK_SECONDS", 3.0),
+    (housekeeping, "_EVERY_SECONDS", 5.0),
+    (consumer_digests, "_RETRY_SECONDS", 3.0),
+    (mirror_digests, "_LOOK_SECONDS", 6.0),
+    (mirror_digests, "_RETRY_SECONDS", 6.0),
+    (writer, "_SWEEP_INTERVAL_SECONDS", 2.0),
+    (writer, "_LONGEST_RETRY_SECONDS", 3.0),
+    (consumer_bootstrap, "Pace", functools.partial(replay.Pace, look=5.0)),
 ]
 """How often idle parts look around: what costs a seed much and finds nothing. Each look has another cause as well."""
 _METRICS: list[Any] = []
@@ -323,12 +363,6 @@ def _metrics() -> tuple[ConsumerMetrics, PublisherMetrics]:
     if not _METRICS:
         _METRICS.extend((ConsumerMetrics(), PublisherMetrics()))
     return _METRICS[0], _METRICS[1]
-
-
-def _member(world: World, group: str, names: Any, membership: Any) -> Member:
-    process = world.scheduler.process
-    assert process is not None
-    return Member(world.log, process, group, names, membership)
 
 
 @contextmanager
