@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from services.consumer.api.replays import replay_router
+from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
 from services.consumer.bootstrap import Consumer
@@ -16,9 +16,8 @@ def create_app(consumer: Consumer) -> FastAPI:
     settings = consumer.settings
     # No generated API pages: they would be open to anybody who reaches the port.
     app = FastAPI(title="Enrollstream consumer", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(
-        replay_router(consumer.desk, consumer.log, settings.topics, settings.max_replay_records, consumer.replays.wake)
-    )
+    reach = Reach(settings.topics, settings.tenant, settings.target, settings.max_replay_records)
+    app.include_router(replay_router(consumer.desk, consumer.log, reach, consumer.replays.wake))
     app.include_router(trace_router(consumer.desk, settings.tenant))
     app.include_router(seat_router(consumer.desk, settings.target, settings.release_timers))
     app.include_router(operations_router(consumer.alive, consumer.ready, consumer.metrics.registry))

@@ -191,6 +191,7 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
     target = CanvasTarget(client, settings.canvas_account, settings.call_timeout_seconds)
     driver = Driver(settings, url, settings.target, target, metrics)
     source = RangeLog(kafka, f"{settings.group_id}-replay")
+    pace = Pace(suspect=suspect_seconds(settings), seats_per_second=settings.replay_seats_per_second)
     operators = settings.operations_credentials_file
     wake: Callable[[Collection[SeatRef]], None] = driver.wake
     return Consumer(
@@ -202,7 +203,7 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         target=target,
         driver=driver,
         intake=Intake(settings, kafka, rules, metrics, wake),
-        replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, Pace(suspect=suspect_seconds(settings))),
+        replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, pace),
         housekeeping=Housekeeping(url, rules, metrics, wake, settings.release_timers),
         digests=DigestReader(settings, kafka, metrics),
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -40,20 +42,19 @@ class RangeLog:
         self._timeout = timeout_seconds
 
     def bounds(self, topic: str, partition: int) -> Bounds | None:
-        consumer = self._consumer()
-        try:
-            known = consumer.list_topics(timeout=self._timeout).topics.get(topic)
-            if known is None or partition not in known.partitions:
+        with self._asking() as consumer:
+            if partition not in self._partitions(consumer, topic):
                 return None
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=self._timeout)
-        except KafkaException as error:
-            raise LogUnavailable(error.args[0].name()) from error
-        finally:
-            consumer.close()
-        topic_id = topic_ids(self._settings, [topic], self._timeout).get(topic)
-        if topic_id is None:
-            raise LogUnavailable("topic id unknown")
-        return Bounds(topic_id, low, high)
+        return Bounds(self._topic_id(topic), low, high)
+
+    def between(self, topic: str, since: datetime, until: datetime) -> dict[int, Bounds]:
+        with self._asking() as consumer:
+            partitions = self._partitions(consumer, topic)
+            firsts, ends = self._first_at(consumer, topic, partitions, since), self._first_at(consumer, topic, partitions, until)
+        found = [(partition, firsts[partition], ends[partition]) for partition in partitions]
+        topic_id = self._topic_id(topic) if found else ""
+        return {partition: Bounds(topic_id, first, end) for partition, first, end in found if first < end}
 
     def read(self, topic: str, partition: int, first: int, last: int) -> RangeReader:
         consumer = self._consumer()
@@ -62,6 +63,37 @@ class RangeLog:
         except BaseException:
             consumer.close()
             raise
+
+    @contextmanager
+    def _asking(self) -> Iterator[Consumer]:
+        consumer = self._consumer()
+        try:
+            yield consumer
+        except KafkaException as error:
+            raise LogUnavailable(error.args[0].name()) from error
+        finally:
+            consumer.close()
+
+    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
+        known = consumer.list_topics(timeout=self._timeout).topics.get(topic)
+        return sorted(known.partitions) if known else []
+
+    def _topic_id(self, topic: str) -> str:
+        topic_id = topic_ids(self._settings, [topic], self._timeout).get(topic)
+        if topic_id is None:
+            raise LogUnavailable("topic id unknown")
+        return topic_id
+
+    def _first_at(self, consumer: Consumer, topic: str, partitions: list[int], at: datetime) -> dict[int, int]:
+        """Where each partition's first record at or after an instant is; its end when there is none."""
+        asked = [TopicPartition(topic, partition, int(at.timestamp() * 1000)) for partition in partitions]
+        found = {one.partition: one.offset for one in consumer.offsets_for_times(asked, timeout=self._timeout)}
+        return {
+            one.partition: consumer.get_watermark_offsets(TopicPartition(topic, one.partition), timeout=self._timeout)[1]
+            if found[one.partition] < 0
+            else found[one.partition]
+            for one in asked
+        }
 
     def _consumer(self) -> Consumer:
         configuration = self._settings.reader(self._group) | {"enable.partition.eof": True}

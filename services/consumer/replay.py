@@ -1,4 +1,4 @@
-"""Running replays: reads a range of the log apart from the live group and opens the seats of its records again.
+"""Running replays: opens the seats again that a range of the log, or the ledger itself, names; apart from the live group.
 
 A replay is a row that any consumer process may run; the one that does holds it for some seconds at a time. Each batch is one
 transaction with its verdicts and its progress, so a process that dies loses nothing and repeats nothing.
@@ -12,31 +12,28 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psycopg
 import structlog
 
-from schemas.codec import NewerEvent, UndecodableEvent, decode
 from schemas.keys import EntityKind
 from schemas.topics import Topics
-from services.consumer.ledger import database, offsets, parked, recovery, replay_batch, replays
-from services.consumer.ledger.entities import Arrival
-from services.consumer.ledger.offsets import LogPartition
-from services.consumer.ledger.parked import Parked
+from services.consumer.ledger import database, offsets, recovery, replay_pace, replay_plans, replay_selection, replays
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.recovery import HistoryChanged
 from services.consumer.ledger.replay_batch import Outcome
-from services.consumer.ledger.replays import Judged, Replay, ReplayLost
+from services.consumer.ledger.replays import Range, Replay, ReplayLost
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import WORK_CHANNEL, SeatRef
 from services.consumer.replay_log import Log, LogRecord, LogRefused, LogUnavailable, Missing
+from services.consumer.replay_steps import Records, Seats, Step, set_aside, sort_out
 from services.kit.postgres import Connection, DatabaseIdentity
 
 log = structlog.get_logger()
 
 BATCH = 500
-"""Offsets in one transaction."""
+"""Offsets or seats in one transaction."""
 
 _REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 """The database refuses the data itself: trying again cannot help."""
@@ -47,7 +44,7 @@ _PASSING = (psycopg.OperationalError, psycopg.InterfaceError, HistoryChanged, Lo
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long things last, in seconds."""
+    """How long things last, in seconds; and how many seats one of them may open."""
 
     lease: float = 15
     """A process that is silent for so long may be replaced."""
@@ -57,6 +54,8 @@ class Pace:
     """Longest wait for the log to give something."""
     suspect: float = 65
     """How long a call that a lost history made may still land; see `recovery.enter`."""
+    seats_per_second: int = 50
+    """Opened by all replays of the ledger together."""
 
 
 class ReplayRunner:
@@ -74,7 +73,9 @@ class ReplayRunner:
         metrics: Metrics,
         on_work: Callable[[Collection[SeatRef]], None],
         pace: Pace = Pace(),
+        pause: Callable[[float], object] | None = None,
     ) -> None:
+        """`pause` waits at most so many seconds for the replay's turn; without it, until `wake` or `stop` at the latest."""
         self._database_url = database_url
         self._source = source
         self._topics = topics
@@ -85,6 +86,7 @@ class ReplayRunner:
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stopping = threading.Event()
         self._woken = threading.Event()
+        self._pause = pause or self._until_woken
 
     def wake(self) -> None:
         """There is a new replay. From any thread."""
@@ -121,6 +123,10 @@ class ReplayRunner:
             self._run_stored(session)
             self._woken.wait(self._pace.look)
 
+    def _until_woken(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+        self._woken.clear()
+
     def _run_stored(self, session: _Session) -> None:
         while not self._stopping.is_set():
             replay = replays.claim(session.connection, self._owner, self._pace.lease)
@@ -132,75 +138,127 @@ class ReplayRunner:
                 log.warning("replay_lost", replay_id=str(replay.replay))
 
     def _run(self, session: _Session, replay: Replay) -> None:
-        log.info("replay_runs", replay_id=str(replay.replay), topic=replay.topic, partition=replay.partition, offset=replay.next)
+        log.info("replay_runs", replay_id=str(replay.replay), kind=replay.scope.name, position=replay.done)
         try:
-            reason = None
-            ended = self._read_through(session, replay, self._kind_of(replay))
+            if self._go_through(session, replay):
+                self._finish(session, replay)
+            else:
+                replays.release(session.connection, replay.replay, self._owner)
         except (*_PASSING, ReplayLost):
             raise
         except LogRefused as error:
-            ended, reason = True, error.reason
+            self._finish(session, replay, error.reason)
         except Exception as error:
             # A replay that meets a defect must not keep the runner from the others for ever.
             log.error("replay_failed", replay_id=str(replay.replay), exc_info=error)
-            ended, reason = True, "internal_error"
-        if ended:
+            self._finish(session, replay, "internal_error")
+
+    def _finish(self, session: _Session, replay: Replay, reason: str | None = None) -> None:
+        with session.connection.transaction():
             replays.finish(session.connection, replay.replay, self._owner, reason)
-            log.info("replay_ended", replay_id=str(replay.replay), reason=reason)
-        else:
-            replays.release(session.connection, replay.replay, self._owner)
+            if replay.dry_run and reason is None:
+                replay_plans.store(session.connection, replay)
+        log.info("replay_ended", replay_id=str(replay.replay), reason=reason)
 
-    def _kind_of(self, replay: Replay) -> EntityKind:
-        """What the topic carries; raises `LogRefused` when it is not the topic that the replay was asked for."""
-        bounds = self._source.bounds(replay.topic, replay.partition)
-        kind = self._topics.kind(replay.topic)
-        if bounds is None or kind is None:
-            raise LogRefused("unknown_partition")
-        if bounds.topic_id != replay.topic_id:
-            raise LogRefused("topic_recreated")
-        return kind
+    def _go_through(self, session: _Session, replay: Replay) -> bool:
+        """Carry out what is left; False when it is left to whoever claims it next."""
+        if replay.scope.in_the_log:
+            return all(self._read_through(session, replay, place) for place in replay.ranges if place.next <= place.last)
+        return self._page_through(session, replay)
 
-    def _read_through(self, session: _Session, replay: Replay, kind: EntityKind) -> bool:
-        """Carry out what is left; False when `stop` came first."""
-        reader = self._source.read(replay.topic, replay.partition, replay.next, replay.last)
+    def _may_go_on(self, session: _Session, replay: Replay) -> bool:
+        """Wait for the replay's turn; False when `stop` came, or a plan that somebody waits for.
+
+        No transaction is open meanwhile, and the replay stays ours.
+        """
+        while not self._stopping.is_set():
+            if replay.dry_run:
+                return True
+            if replays.plan_waits(session.connection):
+                return False
+            left = replay_pace.seconds_left(session.connection)
+            if not left:
+                return True
+            self._pause(min(left, self._pace.lease / 3))
+            replays.renew(session.connection, replay.replay, self._owner, self._pace.lease)
+        return False
+
+    # --- through the ledger ---
+
+    def _page_through(self, session: _Session, replay: Replay) -> bool:
+        after = replay.after
+        while self._may_go_on(session, replay):
+            page = replay_selection.page(session.connection, replay.scope, after, self._at_once(replay))
+            if not page:
+                return True
+            self._tell(session, replay, self._transaction(session, replay, Seats(replay, page)))
+            after = page[-1].ref
+        return False
+
+    def _at_once(self, replay: Replay) -> int:
+        """What is opened in one transaction takes about a second at the most."""
+        return BATCH if replay.dry_run else min(BATCH, self._pace.seats_per_second)
+
+    # --- through the log ---
+
+    def _read_through(self, session: _Session, replay: Replay, place: Range) -> bool:
+        kind = self._kind_of(place)
+        # A section's record opens the seats of all its members.
+        at_once = 1 if kind == "section" and not replay.dry_run else self._at_once(replay)
+        reader = self._source.read(place.topic, place.partition, place.next, place.last)
         try:
             while not reader.done:
-                if self._stopping.is_set():
+                if not self._may_go_on(session, replay):
                     return False
-                found = reader.read(BATCH, self._pace.wait)
+                found = reader.read(at_once, self._pace.wait)
                 if found:
-                    self._carry_out(session, replay, kind, found)
+                    self._carry_out(session, replay, place, kind, found)
                 else:
                     replays.renew(session.connection, replay.replay, self._owner, self._pace.lease)
         finally:
             reader.close()
         return True
 
-    def _carry_out(self, session: _Session, replay: Replay, kind: EntityKind, found: Sequence[LogRecord | Missing]) -> None:
+    def _kind_of(self, place: Range) -> EntityKind:
+        """What the topic carries; raises `LogRefused` when it is not the topic that the replay was asked for."""
+        bounds = self._source.bounds(place.topic, place.partition)
+        kind = self._topics.kind(place.topic)
+        if bounds is None or kind is None:
+            raise LogRefused("unknown_partition")
+        if bounds.topic_id != place.topic_id:
+            raise LogRefused("topic_recreated")
+        return kind
+
+    def _carry_out(
+        self, session: _Session, replay: Replay, place: Range, kind: EntityKind, found: Sequence[LogRecord | Missing]
+    ) -> None:
         """Carry these offsets out; a record that the database refuses stops nothing but itself, as in the live stream."""
         try:
-            outcome = self._transaction(session, replay, sort_out(replay, kind, found))
+            step = Records(replay, place, sort_out(place, kind, found), self._policies)
+            outcome = self._transaction(session, replay, step)
         except _REFUSED as error:
             if len(found) > 1:
                 middle = len(found) // 2
-                self._carry_out(session, replay, kind, found[:middle])
-                self._carry_out(session, replay, kind, found[middle:])
+                self._carry_out(session, replay, place, kind, found[:middle])
+                self._carry_out(session, replay, place, kind, found[middle:])
                 return
-            log.error("record_refused_by_ledger", topic=replay.topic, offset=found[0].offset, exc_info=error)
-            outcome = self._transaction(session, replay, set_aside(found[0]))
+            log.error("record_refused_by_ledger", topic=place.topic, offset=found[0].offset, exc_info=error)
+            outcome = self._transaction(session, replay, Records(replay, place, set_aside(found[0]), self._policies))
         self._tell(session, replay, outcome)
 
-    def _transaction(self, session: _Session, replay: Replay, batch: Batch) -> Outcome:
+    # --- one batch ---
+
+    def _transaction(self, session: _Session, replay: Replay, step: Step) -> Outcome:
         connection = session.connection
         with connection.transaction():
             recovery.check_session(connection, session.began_with)
-            replays.advance(connection, replay.replay, self._owner, batch.end, self._pace.lease)
+            line = step.advance(connection, self._owner, self._pace.lease)
             with connection.transaction(force_rollback=replay.dry_run):
-                parked.park(connection, batch.parked)
-                outcome = replay_batch.replay(connection, batch.arrivals, self._policies, replay.replay, verify=replay.verify)
+                outcome = step.carry_out(connection)
                 if outcome.work:
                     offsets.next_activity(connection)
-            replays.add_verdicts(connection, replay.replay, [*batch.judged, *outcome.judged])
+                    replay_pace.spend(connection, len(outcome.work), self._pace.seats_per_second)
+            replays.add_lines(connection, replay.replay, line, outcome.judged, step.partition)
         return outcome
 
     def _tell(self, session: _Session, replay: Replay, outcome: Outcome) -> None:
@@ -225,40 +283,3 @@ class _Session:
 
     connection: Connection
     began_with: DatabaseIdentity
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some offsets in a row, sorted by what can be done with them."""
-
-    end: int
-    """One past the last of them."""
-    judged: list[Judged] = field(default_factory=list)
-    """Offsets without an event."""
-    parked: list[Parked] = field(default_factory=list)
-    arrivals: list[Arrival] = field(default_factory=list)
-
-
-def sort_out(replay: Replay, kind: EntityKind, found: Sequence[LogRecord | Missing]) -> Batch:
-    """Decode what was found; nothing here asks the ledger."""
-    batch = Batch(found[-1].offset + 1)
-    for one in found:
-        if isinstance(one, Missing):
-            batch.judged.append(Judged(one.offset, one.fate))
-            continue
-        try:
-            event = decode(kind, one.value)
-        except UndecodableEvent as error:
-            batch.judged.append(Judged(one.offset, "undecodable", error.reason))
-        except NewerEvent as error:
-            place = LogPartition(replay.topic_id, replay.topic, replay.partition)
-            batch.judged.append(Judged(one.offset, "parked", error.field))
-            batch.parked.append(Parked(place, one.offset, one.key, one.value or b"", error.field))
-        else:
-            batch.arrivals.append(Arrival(event, one.value or b"", replay.topic, replay.partition, one.offset))
-    return batch
-
-
-def set_aside(refused: LogRecord | Missing) -> Batch:
-    """The same for a record that can be decoded, but not stored."""
-    return Batch(refused.offset + 1, [Judged(refused.offset, "undecodable", "refused_by_ledger")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 
@@ -19,11 +21,11 @@ class LogRefused(RuntimeError):
 
 
 class Bounds(NamedTuple):
-    """What a partition holds now."""
+    """What a partition holds."""
 
     topic_id: str
     low: int
-    """The oldest offset that is kept."""
+    """The oldest offset."""
     high: int
     """One past the newest offset that a reader may see."""
 
@@ -67,6 +69,11 @@ class Log(Protocol):
 
     def bounds(self, topic: str, partition: int) -> Bounds | None:
         """What the partition holds; None when it does not exist. Raises `LogUnavailable`."""
+
+    def between(self, topic: str, since: datetime, until: datetime) -> Mapping[int, Bounds]:
+        """What each partition of the topic holds from the first record at or after `since` to before the first at or after
+        `until`, by the log's own timestamps; partitions without any are left out. Raises `LogUnavailable`.
+        """
 
     def read(self, topic: str, partition: int, first: int, last: int) -> Reader:
         """A reader of the offsets `first` to `last`, both included. Raises `LogUnavailable`."""

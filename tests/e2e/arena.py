@@ -96,10 +96,12 @@ class Arena:
         with httpx.Client(trust_env=False, timeout=15, headers=headers) as client:
             return client.request(method, self.consumer.url + path, json=content)
 
-    def replay(self, topic: str, partition: int, first: int, last: int, **options: bool) -> dict[str, Any]:
-        """Replay a range and wait for its end; returns the report."""
-        asked = {"topic": topic, "partition": partition, "from": first, "to": last, **options}
-        answer = self.operate("POST", "/replays", asked)
+    def replay(self, scope: dict[str, Any], **options: bool) -> dict[str, Any]:
+        """Plan a replay, apply it and wait for its end; returns the report."""
+        plan = self._ended(self.operate("POST", "/replays", {"scope": scope, **options}))
+        return self._ended(self.operate("POST", f"/replays/{plan['replay']}/apply", {"digest": plan["digest"]}))
+
+    def _ended(self, answer: httpx.Response) -> dict[str, Any]:
         assert answer.status_code == HTTPStatus.ACCEPTED, answer.text
         path = answer.headers["location"]
 

@@ -144,7 +144,7 @@ def assert_replay_writes_nothing(arena: Arena) -> None:
         everything = list(ranges(arena, topic))
         assert everything, kind
         for partition, first, last in everything:
-            report = arena.replay(topic, partition, first, last)
+            report = arena.replay({"offsets": {"topic": topic, "partition": partition, "from": first, "to": last}})
             assert sum(report["verdicts"].values()) == last - first + 1
             assert report["verdicts"].keys() <= {"already_satisfied", "superseded", "no_seat"}
     eventually(arena.settled, 30, "nothing is left to do after the replay")

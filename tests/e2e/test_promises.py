@@ -138,13 +138,13 @@ def test_a_dead_seat_is_applied_when_its_offset_is_replayed(make_arena: MakeAren
     assert len(arena.canvas.writes()) == writes, "a dead seat is left alone until somebody asks"
     query = "select topic, partition, \"offset\" from entity where kind = 'enrollment'"
     ((topic, partition, offset),) = arena.ledger(query)
-    arena.replay(topic, partition, offset, offset)
+    arena.replay({"offsets": {"topic": topic, "partition": partition, "from": offset, "to": offset}})
 
     eventually(lambda: arena.state(seat(ANA)) == "active", 20, "the seat is applied")
     eventually(arena.settled, 20, "nothing is left to do")
     (replay, *_) = arena.operate("GET", "/replays").json()["replays"]
     report = arena.operate("GET", f"/replays/{replay['replay']}").json()
-    assert [record["verdict"] for record in report["records"]] == ["applied"]
+    assert [line["verdict"] for line in report["lines"]] == ["applied"]
 
 
 def test_a_trace_tells_the_whole_story(make_arena: MakeArena) -> None:

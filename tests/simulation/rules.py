@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Callable, Sequence
 
-from services.consumer.ledger.replays import Order
+from services.consumer.ledger.replay_scopes import Scope
+from services.consumer.ledger.replays import Order, Range
 from tests.simulation.checks import Checks
 from tests.simulation.lms import FATES
 from tests.simulation.log import Entry
@@ -125,19 +127,23 @@ class Run:
                 if held.high > held.low:
                     number += 1
                     world.databases.admin.execute(
-                        """insert into ledger.replay (replay, topic, topic_id, "partition", first, last, next, dry_run, verify,
-                                                      state, actor)
-                           values (%s::uuid, %s, %s, %s, %s, %s, %s, false, false, 'running', 'simulation')
-                           on conflict do nothing""",
-                        [
-                            f"00000000-0000-4000-8000-{number:012d}",
-                            name,
-                            topic.identity,
-                            partition,
-                            held.low,
-                            held.high - 1,
-                            held.low,
-                        ],
+                        """with stored as (
+                             insert into ledger.replay (replay, scope, total, dry_run, verify, state, actor)
+                             values (%(id)s, jsonb_build_object('offsets', jsonb_build_object(
+                                       'topic', %(topic)s::text, 'partition', %(partition)s::int, 'from', %(low)s::bigint,
+                                       'to', %(high)s::bigint - 1)), %(high)s::bigint - %(low)s::bigint,
+                                     false, false, 'running', 'simulation') returning replay)
+                           insert into ledger.replay_range (replay, topic, topic_id, "partition", first, last, next)
+                           select replay, %(topic)s::text, %(topic_id)s, %(partition)s, %(low)s, %(high)s::bigint - 1, %(low)s
+                             from stored""",
+                        {
+                            "id": uuid.UUID(f"00000000-0000-4000-8000-{number:012d}"),
+                            "topic": name,
+                            "topic_id": topic.identity,
+                            "partition": partition,
+                            "low": held.low,
+                            "high": held.high,
+                        },
                     )
         for _ in range(60):
             world.run(2.0)
@@ -248,7 +254,9 @@ def operate(run: Run, chance: random.Random) -> None:
         name, number, partition = chance.choice(places)
         first = chance.randrange(partition.low, partition.high)
         last = chance.randrange(first, partition.high)
-        world.operate(slot, Order(name, world.log.topics[name].identity, number, first, last, False, chance.random() < 0.3))
+        place = Range(name, world.log.topics[name].identity, number, first, last, first)
+        asked = Scope.model_validate({"offsets": {"topic": name, "partition": number, "from": first, "to": last}})
+        world.operate(slot, Order(asked, [place], dry_run=False, verify=chance.random() < 0.3))
 
 
 def wait(run: Run, chance: random.Random) -> None:

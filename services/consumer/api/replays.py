@@ -1,23 +1,25 @@
-"""``/replays``: ask for a range of the log to be read again, and see what became of every offset."""
+"""``/replays``: plan to open seats again, see what that would change, apply it or not, and see how it turned out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.topics import Topics
+from services.consumer.api import replay_answers
 from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, invalid, json_answer, not_found
-from services.consumer.ledger import replay_report, replays
-from services.consumer.ledger.replay_report import Line
-from services.consumer.ledger.replays import Order, Replay
+from services.consumer.ledger import replay_plans, replay_report, replays
+from services.consumer.ledger.replay_scopes import Offsets, Scope, Times
+from services.consumer.ledger.replays import Order, Range, Replay, TooLarge
 from services.consumer.replay_log import Log, LogUnavailable
 from services.kit.http import problem
 from services.kit.postgres import Connection
@@ -25,42 +27,67 @@ from services.kit.postgres import Connection
 _NEWEST = 50
 _PAGE = 100
 _LONGEST_PAGE = 1000
+_DIFFERENCES = 100
 _LARGEST = 2**63 - 1
 
 
-class ReplayRequest(BaseModel):
-    """Offsets `from` to `to` of one partition, both included. `to` may lie past the end of the log: it is cut there."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    topic: str
-    partition: int = Field(ge=0, lt=2**31)
-    first: int = Field(alias="from", ge=0, le=_LARGEST)
-    last: int = Field(alias="to", ge=0, le=_LARGEST)
-    dry_run: bool = False
-    """Give every verdict and change nothing."""
+
+class PlanRequest(_Body):
+    """What to plan. People are named here, in the body, because URLs are logged along the way."""
+
+    scope: Scope
     verify: bool = False
     """Also read settled seats back from the LMS."""
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.first > self.last:
-            raise ValueError("from must not be above to")
-        return self
+
+class ApplyRequest(_Body):
+    """Which plan is meant: the digest of what the caller has seen."""
+
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-def replay_router(desk: Desk, log: Log, topics: Topics, max_records: int, wake: Callable[[], None]) -> APIRouter:
-    """The routes. `wake` tells this process's runner that a replay was stored; it may be called from any thread."""
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whose replays these are, and how large one may be."""
+
+    topics: Topics
+    tenant: str
+    target: str
+    max_records: int
+
+
+def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) -> APIRouter:
+    """The routes. `wake` tells this process's runner that something was stored or cancelled; it may be called from any thread."""
     router = APIRouter(route_class=OperationsRoute, tags=["replays"])
     caller = Depends(desk.caller)
 
-    @router.post("/replays", status_code=HTTPStatus.ACCEPTED, openapi_extra=_request_body())
-    async def create(request: Request, actor: str = caller) -> Response:
+    @router.post("/replays", status_code=HTTPStatus.ACCEPTED, openapi_extra=_request_body(PlanRequest))
+    async def plan(request: Request, actor: str = caller) -> Response:
         try:
-            order = await _order(request, log, topics, max_records)
+            order = await _order(request, log, reach)
         except Refusal as refusal:
-            return await desk.refuse(actor, "replay.create", refusal)
-        response = await desk.perform(actor, "replay.create", partial(_create, order=order, actor=actor))
+            return await desk.refuse(actor, "replay.plan", refusal)
+        work = partial(_plan, order=order, actor=actor, max_records=reach.max_records)
+        response = await desk.perform(actor, "replay.plan", work)
+        wake()
+        return response
+
+    @router.post("/replays/{replay}/apply", status_code=HTTPStatus.ACCEPTED, openapi_extra=_request_body(ApplyRequest))
+    async def apply(request: Request, replay: str, actor: str = caller) -> Response:
+        try:
+            asked = await body(request, ApplyRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "replay.apply", refusal)
+        response = await desk.perform(actor, "replay.apply", partial(_apply, name=replay, digest=asked.digest, actor=actor))
+        wake()
+        return response
+
+    @router.post("/replays/{replay}/cancel")
+    async def cancel(replay: str, actor: str = caller) -> Response:
+        response = await desk.perform(actor, "replay.cancel", partial(_cancel, name=replay))
         wake()
         return response
 
@@ -70,102 +97,173 @@ def replay_router(desk: Desk, log: Log, topics: Topics, max_records: int, wake: 
 
     @router.get("/replays/{replay}")
     async def report(request: Request, replay: str, actor: str = caller) -> Response:
-        try:
-            after = _number(request, "after", default=-1, least=-1, most=_LARGEST - 1)
-            limit = _number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
-        except Refusal as refusal:
-            return await desk.refuse(actor, "replay.read", refusal)
-        return await desk.perform(actor, "replay.read", partial(_report, name=replay, after=after, limit=limit))
+        return await _read(desk, request, actor, "replay.read", partial(_report, name=replay))
+
+    @router.get("/replays/{replay}/changes")
+    async def changes(request: Request, replay: str, actor: str = caller) -> Response:
+        return await _read(desk, request, actor, "replay.changes", partial(_changes, name=replay))
 
     return router
 
 
-async def _order(request: Request, log: Log, topics: Topics, max_records: int) -> Order:
-    """What the caller asks for, checked against the log; raises `Refusal`."""
-    asked = await body(request, ReplayRequest)
-    if topics.kind(asked.topic) is None:
-        raise _wrong("/topic", "not a topic that carries events", "unknown_topic")
-    if asked.last - asked.first >= max_records:
-        raise _wrong("/to", f"the range is longer than {max_records} offsets; ask for parts of it", "range_too_large")
+async def _read(desk: Desk, request: Request, actor: str, action: str, work: Callable[..., Answer]) -> Response:
+    """A page of something: the numbers behind `after`, which name nobody."""
     try:
-        bounds = await run_in_threadpool(log.bounds, asked.topic, asked.partition)
-    except LogUnavailable as error:
-        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Kafka does not answer; nothing was done", "log_unavailable") from error
-    if bounds is None:
-        raise _wrong("/partition", "the topic has no such partition", "unknown_partition")
-    if asked.first >= bounds.high:
-        raise _wrong("/from", f"the partition ends before offset {bounds.high}", "after_the_end")
-    last = min(asked.last, bounds.high - 1)
-    return Order(asked.topic, bounds.topic_id, asked.partition, asked.first, last, asked.dry_run, asked.verify)
+        after = _number(request, "after", default=0, least=0, most=_LARGEST - 1)
+        limit = _number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+    except Refusal as refusal:
+        return await desk.refuse(actor, action, refusal)
+    return await desk.perform(actor, action, partial(work, after=after, limit=limit))
 
 
-def _create(connection: Connection, order: Order, actor: str) -> Answer:
-    asked = {
-        "topic": order.topic,
-        "partition": order.partition,
-        "from": order.first,
-        "to": order.last,
-        "dry_run": order.dry_run,
-        "verify": order.verify,
-    }
-    replay = replays.create(connection, order, actor)
-    if replay is None:
-        busy = problem(HTTPStatus.CONFLICT, "Another replay of this partition is running; wait for its end")
-        return Answer(busy, asked | {"reason": "already_running"}, "refused")
+# --- planning ---
+
+
+async def _order(request: Request, log: Log, reach: Reach) -> Order:
+    """What the caller asks for, checked against the log; raises `Refusal`."""
+    asked = await body(request, PlanRequest)
+    scope = asked.scope.at_home(reach.tenant, reach.target)
+    ranges: Sequence[Range] = ()
+    match scope.asked:
+        case Offsets() | Times() as part:
+            if reach.topics.kind(part.topic) is None:
+                raise _wrong(f"/scope/{scope.name}/topic", "not a topic that carries events", "unknown_topic")
+            try:
+                ranges = await run_in_threadpool(_ranges, log, part)
+            except LogUnavailable as error:
+                title = "Kafka does not answer; nothing was done"
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, title, "log_unavailable") from error
+    return Order(scope, ranges, dry_run=True, verify=asked.verify)
+
+
+def _ranges(log: Log, asked: Offsets | Times) -> list[Range]:
+    if isinstance(asked, Offsets):
+        return [_range_of_offsets(log, asked)]
+    found = log.between(asked.topic, asked.since, asked.until)
+    if not found:
+        raise _wrong("/scope/times", "the topic holds no record of these times", "no_records")
+    return [Range(asked.topic, held.topic_id, partition, held.low, held.high - 1, held.low) for partition, held in found.items()]
+
+
+def _range_of_offsets(log: Log, asked: Offsets) -> Range:
+    held = log.bounds(asked.topic, asked.partition)
+    if held is None:
+        raise _wrong("/scope/offsets/partition", "the topic has no such partition", "unknown_partition")
+    if asked.first >= held.high:
+        raise _wrong("/scope/offsets/from", f"the partition ends before offset {held.high}", "after_the_end")
+    last = min(asked.last, held.high - 1)
+    return Range(asked.topic, held.topic_id, asked.partition, asked.first, last, asked.first)
+
+
+def _plan(connection: Connection, order: Order, actor: str, max_records: int) -> Answer:
+    # The audit says whose seats were meant: that is what an audit is asked about.
+    asked = {"scope": order.scope.told(), "verify": order.verify}
+    try:
+        replay = replays.create(connection, order, actor, max_records)
+    except TooLarge as error:
+        detail = f"{error.total} offsets or seats are more than {max_records}; plan parts of it"
+        refused = _wrong(f"/scope/{order.scope.name}", detail, "scope_too_large")
+        return Answer(refused.response, asked | {"reason": refused.reason}, "refused")
+    return _accepted(connection, replay, asked)
+
+
+def _accepted(connection: Connection, replay: UUID, detail: dict[str, Any]) -> Answer:
     stored = replays.find(connection, replay)
-    assert stored is not None  # noqa: S101  (inserted above)
+    assert stored is not None  # noqa: S101  (inserted before)
     headers = {"Location": f"/replays/{replay}"}
-    accepted = JSONResponse(_summary(stored), status_code=HTTPStatus.ACCEPTED, headers=headers)
-    return Answer(accepted, asked | {"replay": str(replay)})
+    accepted = JSONResponse(replay_answers.summary(stored), status_code=HTTPStatus.ACCEPTED, headers=headers)
+    return Answer(accepted, detail | {"replay": str(replay)})
+
+
+# --- applying ---
+
+
+def _apply(connection: Connection, name: str, digest: str, actor: str) -> Answer:
+    """Carry a plan out if it still says what would happen; once, however often it is asked for."""
+    plan = _find(connection, name, lock=True)
+    if plan is None:
+        return not_found("replay", {})
+    detail = {"plan": str(plan.replay), "digest": digest}
+    if not plan.dry_run or plan.state != "done":
+        return _conflict("Only a plan that is done can be applied", "no_finished_plan", detail)
+    if digest != plan.digest:
+        return _conflict("The plan has another digest", "other_digest", detail)
+    if plan.applied_by is not None:
+        return _accepted(connection, plan.applied_by, detail)
+    differences = replay_plans.differences(connection, plan, _DIFFERENCES)
+    if differences:
+        told = replay_answers.differences(differences)
+        title = "The world has changed since the plan; plan again"
+        counted = {which: told[which] for which in ("appeared", "vanished", "changed")}
+        return _conflict(title, "world_changed", detail | counted, **told)
+    order = Order(plan.scope, plan.ranges, dry_run=False, verify=plan.verify, plan=plan.replay)
+    return _accepted(connection, replays.create(connection, order, actor), detail)
+
+
+def _cancel(connection: Connection, name: str) -> Answer:
+    replay = _find(connection, name, lock=True)
+    if replay is None:
+        return not_found("replay", {})
+    detail = {"replay": str(replay.replay)}
+    if replay.state in ("done", "failed"):
+        return _conflict("The replay has ended by itself", "has_ended", detail)
+    replays.cancel(connection, replay.replay)
+    return _told(connection, replay.replay, detail)
+
+
+def _told(connection: Connection, replay: UUID, detail: dict[str, Any]) -> Answer:
+    stored = replays.find(connection, replay)
+    assert stored is not None  # noqa: S101  (locked before)
+    return json_answer(replay_answers.summary(stored), detail)
+
+
+def _conflict(title: str, reason: str, detail: dict[str, Any], **members: object) -> Answer:
+    response = problem(HTTPStatus.CONFLICT, title, reason=reason, **members)
+    return Answer(response, detail | {"reason": reason}, "refused")
+
+
+# --- reading ---
 
 
 def _newest(connection: Connection) -> Answer:
-    return json_answer({"replays": [_summary(replay) for replay in replays.newest(connection, _NEWEST)]}, {})
+    listed = replays.newest(connection, _NEWEST)
+    return json_answer({"replays": [replay_answers.summary(replay) for replay in listed]}, {})
 
 
 def _report(connection: Connection, name: str, after: int, limit: int) -> Answer:
-    replay = replays.find(connection, UUID(name)) if _is_id(name) else None
+    replay = _find(connection, name)
     if replay is None:
         return not_found("replay", {})
     lines = replay_report.lines(connection, replay.replay, after, limit)
-    content = _summary(replay) | {
+    content = replay_answers.summary(replay) | {
         "verdicts": replay_report.counts(connection, replay.replay),
-        "records": [_record(line) for line in lines],
-        "next_after": lines[-1].offset if len(lines) == limit else None,
+        "lines": [replay_answers.line(line) for line in lines],
+        "next_after": lines[-1].line if len(lines) == limit else None,
     }
     return json_answer(content, {"replay": str(replay.replay), "after": after, "limit": limit})
 
 
-def _summary(replay: Replay) -> dict[str, Any]:
-    return {
+def _changes(connection: Connection, name: str, after: int, limit: int) -> Answer:
+    replay = _find(connection, name)
+    if replay is None or replay.digest is None:
+        return not_found("finished plan", {})
+    found = replay_plans.page(connection, replay.replay, after, limit)
+    content = {
         "replay": str(replay.replay),
-        "topic": replay.topic,
-        "partition": replay.partition,
-        "from": replay.first,
-        "to": replay.last,
-        "dry_run": replay.dry_run,
-        "verify": replay.verify,
-        "state": replay.state,
-        "reason": replay.reason,
-        "done": replay.next - replay.first,
-        "total": replay.last - replay.first + 1,
-        "actor": replay.actor,
-        "created_at": replay.created_at.isoformat(),
-        "finished_at": replay.finished_at.isoformat() if replay.finished_at else None,
+        "digest": replay.digest,
+        "total": replay.changes,
+        "changes": [replay_answers.change(one.subject) | one.facts for one in found],
+        "next_after": found[-1].number if len(found) == limit else None,
     }
+    return json_answer(content, {"replay": str(replay.replay), "after": after, "limit": limit})
 
 
-def _record(line: Line) -> dict[str, Any]:
-    """One offset without the entity's key, which names a person."""
-    superseded = {"version": line.superseded_by, "offset": line.superseded_at_offset} if line.superseded_by else None
-    return {
-        "offset": line.offset,
-        "verdict": line.verdict,
-        "reason": line.reason,
-        "kind": line.kind,
-        "version": line.version,
-        "superseded_by": superseded,
-    }
+def _find(connection: Connection, name: str, *, lock: bool = False) -> Replay | None:
+    try:
+        replay = UUID(name)
+    except ValueError:
+        return None
+    return replays.find(connection, replay, lock=lock)
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
@@ -177,18 +275,10 @@ def _number(request: Request, name: str, default: int, least: int, most: int) ->
     return number
 
 
-def _is_id(name: str) -> bool:
-    try:
-        UUID(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _wrong(pointer: str, detail: str, reason: str) -> Refusal:
     return invalid([{"pointer": pointer, "detail": detail}], reason)
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body(model: type[BaseModel]) -> dict[str, Any]:
     """The body is read by hand, after the caller is known; the description is still generated."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": ReplayRequest.model_json_schema()}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

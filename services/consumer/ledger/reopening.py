@@ -1,8 +1,8 @@
-"""Opening the seats of an entity again: what has failed or waits starts over, and what is settled may be read back."""
+"""Opening seats again: what has failed or waits starts over, and what is settled may be read back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -40,6 +40,12 @@ _ASKED = """asked as (
 )"""
 
 
+_STARTS_OVER = "(work.state in ('dead', 'retrying', 'waiting') or (%(verify)s and work.state = 'pending'))"
+_IS_READ_BACK = f"(%(verify)s or not {SATISFIED})"
+IS_OPENED = f"case when work.seat is null then {_IS_READ_BACK} else {_STARTS_OVER} end"
+"""Whether `reopen` would open a row called ``seat`` whose work, if it has any, is called ``work``."""
+
+
 def persons_of(connection: Connection, entities: Iterable[EntityKey]) -> set[PersonRef]:
     """Whose seats depend on these entities: the persons to lock before anything is re-opened."""
     rows = connection.execute(
@@ -49,16 +55,33 @@ def persons_of(connection: Connection, entities: Iterable[EntityKey]) -> set[Per
     return {PersonRef(tenant, person) for tenant, person in rows.fetchall()}
 
 
-def reopen(connection: Connection, entities: Iterable[EntityKey], replay: UUID, *, verify: bool) -> set[SeatRef]:
+def seats_of(connection: Connection, entities: Iterable[EntityKey]) -> set[SeatRef]:
+    """The seats of these entities."""
+    rows = connection.execute(f"with {_ASKED}, {SEATS_OF_ENTITIES} select target, seat from of_entity", _asked(entities))  # noqa: S608
+    return {SeatRef(*row) for row in rows.fetchall()}
+
+
+def reopen(connection: Connection, seats: Collection[SeatRef], replay: UUID, *, verify: bool) -> set[SeatRef]:
     """Start over what is dead, retrying or waiting; with `verify` also have the settled seats read back from the LMS.
 
     Within the caller's transaction, which holds the persons' locks. Nothing here looks at an event: what a seat should be is
     what the newest state decided. Returns the seats that were opened.
     """
-    seats = _locked(connection, entities)
-    opened = _start_over(connection, seats, verify) | _read_back(connection, seats, verify)
-    history.append(connection, (_happening(seat, replay) for seat in seats if seat.ref in opened))
+    locked = _locked(connection, seats)
+    opened = _start_over(connection, locked, verify) | _read_back(connection, locked, verify)
+    history.append(connection, (_happening(seat, replay) for seat in locked if seat.ref in opened))
     return opened
+
+
+def standings_of_seats(connection: Connection, seats: Collection[SeatRef]) -> Mapping[SeatRef, Standing]:
+    """How each of these seats stands."""
+    rows = connection.execute(
+        f"""select target, seat, {SATISFIED} and work.seat is null
+             from seat join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)
+             left join work using (target, seat)""",  # noqa: S608
+        _listed(seats),
+    )
+    return {SeatRef(*ref): "satisfied" if settled else "open" for *ref, settled in rows.fetchall()}
 
 
 def standings(connection: Connection, entities: Iterable[EntityKey]) -> Mapping[EntityKey, Standing]:
@@ -83,21 +106,19 @@ class _Seat(NamedTuple):
     version: int
 
 
-def _locked(connection: Connection, entities: Iterable[EntityKey]) -> list[_Seat]:
+def _locked(connection: Connection, refs: Collection[SeatRef]) -> list[_Seat]:
     """The seats and their work, locked in the order that deciding and settling keep."""
-    asked = _asked(entities)
     rows = connection.execute(
-        f"""with {_ASKED}, {SEATS_OF_ENTITIES}
-            select target, seat, tenant, person, section, version from seat
-             where (target, seat) in (select target, seat from of_entity)
-             order by target, seat for no key update""",  # noqa: S608
-        asked,
+        """select target, seat, tenant, person, section, version
+             from seat join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)
+            order by target, seat for no key update of seat""",
+        _listed(refs),
     )
     seats = [_Seat(SeatRef(target, seat), *rest) for target, seat, *rest in rows.fetchall()]
     connection.execute(
         """select from work join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)
             order by target, seat for update of work""",
-        _listed(seats),
+        _listed(refs),
     )
     return seats
 
@@ -105,16 +126,15 @@ def _locked(connection: Connection, entities: Iterable[EntityKey]) -> list[_Seat
 def _start_over(connection: Connection, seats: Sequence[_Seat], verify: bool) -> set[SeatRef]:
     # Work that is pending already keeps its time: a removal that settles for the add of a swap must not be hurried.
     rows = connection.execute(
-        """update work
+        f"""update work
               set state = 'pending', read_first = read_first or %(verify)s,
                   attempts = case when state = 'pending' then attempts else 0 end,
                   next_at = case when state = 'pending' then next_at else clock_timestamp() end,
                   reason = null, waits_kind = null, waits_object = null
              from unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat)
-            where (work.target, work.seat) = (asked.target, asked.seat)
-              and (state in ('dead', 'retrying', 'waiting') or (%(verify)s and state = 'pending'))
-        returning work.target, work.seat""",
-        _listed(seats) | {"verify": verify},
+            where (work.target, work.seat) = (asked.target, asked.seat) and {_STARTS_OVER}
+        returning work.target, work.seat""",  # noqa: S608
+        _listed(seat.ref for seat in seats) | {"verify": verify},
     )
     return {SeatRef(*row) for row in rows.fetchall()}
 
@@ -126,11 +146,11 @@ def _read_back(connection: Connection, seats: Sequence[_Seat], verify: bool) -> 
             select seat.target, seat.seat, seat.tenant, seat.person, seat.course, 'pending', %(priority)s,
                    clock_timestamp(), true
               from seat join unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat) using (target, seat)
-             where %(verify)s or not {SATISFIED}
+             where {_IS_READ_BACK}
              order by seat.target, seat.seat
             on conflict (target, seat) do nothing
             returning target, seat""",  # noqa: S608
-        _listed(seats) | {"verify": verify, "priority": PRIORITY_REPAIR},
+        _listed(seat.ref for seat in seats) | {"verify": verify, "priority": PRIORITY_REPAIR},
     )
     return {SeatRef(*row) for row in rows.fetchall()}
 
@@ -157,5 +177,6 @@ def _asked(entities: Iterable[EntityKey]) -> dict[str, str]:
     }
 
 
-def _listed(seats: Sequence[_Seat]) -> dict[str, object]:
-    return {"targets": text_array(seat.ref.target for seat in seats), "seats": text_array(seat.ref.seat for seat in seats)}
+def _listed(refs: Iterable[SeatRef]) -> dict[str, object]:
+    listed = list(refs)
+    return {"targets": text_array(ref.target for ref in listed), "seats": text_array(ref.seat for ref in listed)}

@@ -1,4 +1,6 @@
-"""What replayed records do to the ledger: the same as when they came first, and then their seats are opened again."""
+"""What a replay does to the ledger. Records: the same as when they came first, and then their seats are opened again. Seats that
+the ledger itself named: they are opened again, and nothing is decided.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from services.consumer.ledger.deciding import decide_persons, lock_persons
 from services.consumer.ledger.entities import Arrival, Taken
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.reopening import Standing
+from services.consumer.ledger.replay_selection import NamedSeat
 from services.consumer.ledger.replays import Judged, Verdict
 from services.consumer.nouns import Effect, SeatRef
 from services.kit.postgres import Connection, text_array
@@ -24,7 +27,7 @@ class Outcome:
     """What a batch did."""
 
     judged: list[Judged]
-    """One for each record, in their order."""
+    """One for each record or seat, in their order."""
     work: set[SeatRef] = field(default_factory=set)
     """Seats that now have work."""
     effects: Counter[Effect | Literal["none"]] = field(default_factory=Counter)
@@ -49,10 +52,20 @@ def replay(connection: Connection, arrivals: Sequence[Arrival], policies: Polici
 
     effects: Counter[Effect | Literal["none"]] = Counter()
     work = decide_persons(connection, taken.persons, policies, cause="replay", effects=effects)
-    work |= reopening.reopen(connection, current, of, verify=verify)
+    work |= reopening.reopen(connection, reopening.seats_of(connection, current), of, verify=verify)
 
     standings = reopening.standings(connection, current)
     return Outcome([_judged(one, newest, standings) for one in arrivals], work, effects)
+
+
+def open_seats(connection: Connection, seats: Sequence[NamedSeat], of: UUID, *, verify: bool) -> Outcome:
+    """The same for seats, which are what the newest state of their entities made them: under the persons' locks, as above."""
+    lock_persons(connection, sorted({seat.person for seat in seats}))
+    refs = [seat.ref for seat in seats]
+    work = reopening.reopen(connection, refs, of, verify=verify)
+    standings = reopening.standings_of_seats(connection, refs)
+    judged = [Judged(None, _OF_STANDING[standings[one.ref]], version=one.version, seat=one.ref) for one in seats]
+    return Outcome(judged, work)
 
 
 class _Newest(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,13 @@ from fastapi import FastAPI
 
 from schemas.topics import Topics
 from services.consumer.api.desk import Desk
-from services.consumer.api.replays import replay_router
+from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
 from services.consumer.metrics import Metrics
 from services.consumer.replay_log import Bounds, LogUnavailable, Reader
 from services.kit.credentials import Callers
-from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger
+from tests.integration.consumer.ledger_support import START, TENANT, TIMERS, Ledger
 
 MAX_RECORDS = 1000
 OPS = "ops-secret"
@@ -33,6 +35,11 @@ class FixedLog:
         if self.away:
             raise LogUnavailable("_TIMED_OUT")
         return Bounds("topic-id", 10, 50) if (topic, partition) == (self._topic, 0) else None
+
+    def between(self, topic: str, since: datetime, until: datetime) -> Mapping[int, Bounds]:
+        """Its records are of one minute, START's."""
+        held = self.bounds(topic, 0)
+        return {0: held} if held and since < START + timedelta(minutes=1) and until > START else {}
 
     def read(self, topic: str, partition: int, first: int, last: int) -> Reader:
         raise NotImplementedError("the routes only ask for bounds")
@@ -51,7 +58,7 @@ class Api:
         self.wakes = 0
         desk = Desk(Callers(self.credentials), ledger.url, self.metrics)
         app = FastAPI()
-        app.include_router(replay_router(desk, self.log, self.topics, MAX_RECORDS, self._wake))
+        app.include_router(replay_router(desk, self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
         self.app = app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
@@ -15,14 +16,15 @@ from schemas.events import AnyEvent, Event
 from schemas.topics import Topics
 from services.consumer.ledger import recovery, replay_report, replays
 from services.consumer.ledger.replay_report import Line
-from services.consumer.ledger.replays import Order, Replay
+from services.consumer.ledger.replay_scopes import Scope
+from services.consumer.ledger.replays import Order, Range, Replay
 from services.consumer.log_range import RangeLog
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.replay import Pace, ReplayRunner
 from services.kit.kafka import KafkaSettings
 from services.sandbox.broker import EmbeddedBroker
-from tests.integration.consumer.ledger_support import Ledger
+from tests.integration.consumer.ledger_support import TENANT, Ledger
 
 PACE = Pace(lease=5, look=0.05, wait=0.1)
 
@@ -83,14 +85,25 @@ class Site:
         return replay
 
     def order(self, first: int = 0, last: int | None = None, *, kind: Any = "enrollment", **options: bool) -> UUID:
-        """Store a replay without running it."""
+        """Store a replay of offsets without running it."""
         topic = self.topics.entity(kind)
         bounds = self.log.bounds(topic, 0)
         assert bounds is not None
         end = bounds.high - 1 if last is None else last
-        flags = {"dry_run": False, "verify": False} | options
-        replay = replays.create(self.ledger.connection, Order(topic, bounds.topic_id, 0, first, end, **flags), "tester")
-        assert replay is not None
+        scope = {"offsets": {"topic": topic, "partition": 0, "from": first, "to": end}}
+        return self.order_scope(scope, Range(topic, bounds.topic_id, 0, first, end, first), **options)
+
+    def order_scope(self, scope: dict[str, Any], *ranges: Range, **options: bool) -> UUID:
+        """Store a replay of any scope without running it."""
+        asked = Scope.model_validate_json(json.dumps(scope)).at_home(TENANT, "canvas")
+        flags: Any = {"dry_run": False, "verify": False} | options
+        return replays.create(self.ledger.connection, Order(asked, ranges, **flags), "tester")
+
+    def replay_scope(self, scope: dict[str, Any], **options: bool) -> UUID:
+        """Order a replay of a scope of the ledger and run it to its end."""
+        replay = self.order_scope(scope, **options)
+        self.runner.run_stored()
+        assert self.state(replay).state == "done"
         return replay
 
     def state(self, replay: UUID) -> Replay:
@@ -99,7 +112,7 @@ class Site:
         return found
 
     def lines(self, replay: UUID) -> list[Line]:
-        return replay_report.lines(self.ledger.connection, replay, -1, 10_000)
+        return replay_report.lines(self.ledger.connection, replay, 0, 10_000)
 
     def verdicts(self, replay: UUID) -> list[str]:
         """In the order of the offsets; the counts agree."""
@@ -137,6 +150,6 @@ class Site:
         """Every row of every table of the ledger but those that say what was replayed and who asked."""
         names = self.ledger.rows(
             """select tablename from pg_tables
-                where schemaname = 'ledger' and tablename not in ('replay', 'replay_record', 'audit')"""
+                where schemaname = 'ledger' and tablename <> 'audit' and not starts_with(tablename, 'replay')"""
         )
         return {name: sorted(self.ledger.rows(f"select * from {name}"), key=str) for (name,) in names}  # noqa: S608

@@ -11,9 +11,10 @@ import pytest
 
 from schemas.keys import enrollment_key
 from services.consumer.ledger import replays
-from services.consumer.ledger.replays import Judged
-from tests.integration.consumer.api_support import Api
-from tests.integration.consumer.ledger_support import Ledger
+from services.consumer.ledger.replay_scopes import Scope
+from services.consumer.ledger.replays import Judged, Order, Range
+from tests.integration.consumer.api_support import MAX_RECORDS, Api
+from tests.integration.consumer.ledger_support import Ledger, enrollment
 
 TOPIC = "test.enrollment.v1"
 
@@ -26,59 +27,81 @@ def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
 
 
 def order(**changes: Any) -> dict[str, Any]:
-    return {"topic": TOPIC, "partition": 0, "from": 12, "to": 20} | changes
+    return {"scope": {"offsets": {"topic": TOPIC, "partition": 0, "from": 12, "to": 20} | changes}}
 
 
-async def test_a_replay_is_accepted_stored_audited_and_announced(api: Api) -> None:
-    answer = await api.call("POST", "/replays", json=order(verify=True))
+async def test_a_plan_is_accepted_stored_audited_and_announced(api: Api) -> None:
+    answer = await api.call("POST", "/replays", json=order() | {"verify": True})
 
     assert answer.status_code == 202
     replay = answer.json()["replay"]
     assert answer.headers["location"] == f"/replays/{replay}"
     assert answer.json() | {"created_at": ""} == {
         "replay": replay,
-        "topic": TOPIC,
-        "partition": 0,
-        "from": 12,
-        "to": 20,
-        "dry_run": False,
+        "scope": order()["scope"],
         "verify": True,
+        "dry_run": True,
+        "plan": None,
+        "applied_by": None,
         "state": "running",
         "reason": None,
         "done": 0,
         "total": 9,
+        "ranges": [{"topic": TOPIC, "partition": 0, "from": 12, "to": 20, "next": 12}],
+        "digest": None,
+        "changes": None,
         "actor": "ops",
         "created_at": "",
         "finished_at": None,
     }
-    asked = {"topic": TOPIC, "partition": 0, "from": 12, "to": 20, "dry_run": False, "verify": True, "replay": replay}
-    assert api.audit() == [("ops", "replay.create", "done", asked)]
+    assert api.audit() == [("ops", "replay.plan", "done", order() | {"verify": True, "replay": replay})]
     assert api.wakes == 1
-    assert api.count("replay.create", "done") == 1
+    assert api.count("replay.plan", "done") == 1
 
 
 async def test_a_range_is_cut_at_the_end_of_the_log(api: Api) -> None:
     answer = await api.call("POST", "/replays", json=order(to=500))
 
-    assert (answer.json()["to"], answer.json()["total"]) == (49, 38)
+    assert (answer.json()["ranges"][0]["to"], answer.json()["total"]) == (49, 38)
+
+
+def times(since: str, until: str) -> dict[str, Any]:
+    return {"scope": {"times": {"topic": TOPIC, "since": since, "until": until}}}
+
+
+async def test_times_become_the_offsets_of_all_partitions(api: Api) -> None:
+    answer = await api.call("POST", "/replays", json=times("2026-09-01T10:00:30+02:00", "2026-09-02T00:00:00Z"))
+
+    assert answer.status_code == 202
+    assert answer.json()["ranges"] == [{"topic": TOPIC, "partition": 0, "from": 10, "to": 49, "next": 10}]
 
 
 @pytest.mark.parametrize(
     ("body", "pointer", "reason"),
     [
-        (order(topic="test.marker.v1"), "/topic", "unknown_topic"),
-        (order(topic="somebody.else"), "/topic", "unknown_topic"),
-        (order(partition=7), "/partition", "unknown_partition"),
-        (order(partition=-1), "/partition", "invalid"),
-        (order(partition=True), "/partition", "invalid"),
-        (order(**{"from": -1}), "/from", "invalid"),
-        (order(**{"from": "12"}), "/from", "invalid"),
-        (order(to=2**63), "/to", "invalid"),
-        (order(**{"from": 30}), "", "invalid"),
-        (order(to=1012), "/to", "range_too_large"),
-        (order(**{"from": 50}, to=60), "/from", "after_the_end"),
-        (order(student=9000001), "", "invalid"),
-        ({"topic": TOPIC, "partition": 0, "to": 3}, "/from", "invalid"),
+        (order(topic="test.marker.v1"), "/scope/offsets/topic", "unknown_topic"),
+        (order(topic="somebody.else"), "/scope/offsets/topic", "unknown_topic"),
+        (order(partition=7), "/scope/offsets/partition", "unknown_partition"),
+        (order(partition=-1), "/scope/offsets/partition", "invalid"),
+        (order(partition=True), "/scope/offsets/partition", "invalid"),
+        (order(**{"from": -1}), "/scope/offsets/from", "invalid"),
+        (order(**{"from": "12"}), "/scope/offsets/from", "invalid"),
+        (order(to=2**63), "/scope/offsets/to", "invalid"),
+        (order(**{"from": 30}), "/scope/offsets", "invalid"),
+        (order(**{"from": 50}, to=60), "/scope/offsets/from", "after_the_end"),
+        (order(student=9000001), "/scope/offsets", "invalid"),
+        ({"scope": {"offsets": {"topic": TOPIC, "partition": 0, "to": 3}}}, "/scope/offsets/from", "invalid"),
+        (times("2026-09-01T08:00:00", "2026-09-02T08:00:00Z"), "/scope/times/since", "invalid"),
+        (times("2026-09-02T08:00:00Z", "2026-09-01T08:00:00Z"), "/scope/times", "invalid"),
+        (times("2026-08-01T08:00:00Z", "2026-09-01T08:00:00Z"), "/scope/times", "no_records"),
+        ({"scope": {"person": {"person": ""}}}, "/scope/person/person", "invalid"),
+        ({"scope": {"person": {"person": "9000001", "student": "9000001"}}}, "/scope/person", "invalid"),
+        ({"scope": {"key": {"kind": "student", "key": "9000001"}}}, "/scope/key/kind", "invalid"),
+        ({"scope": {"term": {"institution": "PSUNV"}}}, "/scope/term/term", "invalid"),
+        ({"scope": {}}, "/scope", "invalid"),
+        ({"scope": {"person": None}}, "/scope", "invalid"),
+        ({"scope": {"person": {"person": "9000001"}, "dead_letters": {"class": "refused"}}}, "/scope", "invalid"),
+        ({"verify": True}, "/scope", "invalid"),
         ([], "", "invalid"),
     ],
 )
@@ -90,24 +113,29 @@ async def test_what_is_not_valid_is_named_refused_and_audited(api: Api, body: An
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
     assert "9000001" not in answer.text
     assert "student" not in answer.text
-    assert api.audit() == [("ops", "replay.create", "refused", {"reason": reason})]
+    assert api.audit() == [("ops", "replay.plan", "refused", {"reason": reason})]
     assert api.ledger.rows("select from replay") == []
     assert api.wakes == 0
+
+
+async def test_a_scope_of_more_than_one_replay_may_have_is_refused_and_audited(api: Api) -> None:
+    api.ledger.take(*(enrollment(version=n + 1, person=f"9{n:06}") for n in range(MAX_RECORDS + 1)))
+    asked = {"scope": {"term": {"tenant": "main", "institution": "PSUNV", "term": "1259"}}, "verify": False}
+
+    answer = await api.call("POST", "/replays", json=asked)
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"pointer": "/scope/term", "detail": "1001 offsets or seats are more than 1000; plan parts of it"}
+    ]
+    assert api.audit() == [("ops", "replay.plan", "refused", asked | {"reason": "scope_too_large"})]
+    assert api.ledger.rows("select from replay") == []
 
 
 async def test_a_body_that_is_no_json_or_too_long_is_refused(api: Api) -> None:
     assert (await api.call("POST", "/replays", content=b"{9000001")).status_code == 422
     assert (await api.call("POST", "/replays", content=b" " * 20_000)).status_code == 413
-    assert [row[:3] for row in api.audit()] == [("ops", "replay.create", "refused")] * 2
-
-
-async def test_a_second_replay_of_a_partition_is_refused_while_the_first_runs(api: Api) -> None:
-    await api.call("POST", "/replays", json=order())
-
-    answer = await api.call("POST", "/replays", json=order())
-
-    assert answer.status_code == 409
-    assert [row[2] for row in api.audit()] == ["done", "refused"]
+    assert [row[:3] for row in api.audit()] == [("ops", "replay.plan", "refused")] * 2
 
 
 async def test_without_kafka_nothing_is_stored(api: Api) -> None:
@@ -116,14 +144,18 @@ async def test_without_kafka_nothing_is_stored(api: Api) -> None:
     answer = await api.call("POST", "/replays", json=order())
 
     assert answer.status_code == 503
-    assert api.audit() == [("ops", "replay.create", "refused", {"reason": "log_unavailable"})]
+    assert api.audit() == [("ops", "replay.plan", "refused", {"reason": "log_unavailable"})]
     assert api.ledger.rows("select from replay") == []
 
 
 CALLS = [
     ("POST", "/replays", {"json": order()}),
+    ("POST", "/replays", {"json": {"scope": {"person": {"person": "9000001"}}}}),
     ("GET", "/replays", {}),
     ("GET", f"/replays/{uuid.UUID(int=1)}", {}),
+    ("GET", f"/replays/{uuid.UUID(int=1)}/changes", {}),
+    ("POST", f"/replays/{uuid.UUID(int=1)}/apply", {"json": {"digest": "0" * 64}}),
+    ("POST", f"/replays/{uuid.UUID(int=1)}/cancel", {}),
     ("POST", "/trace", {"json": {"person": "9000001", "section": {"institution": "I", "term": "T", "section": "S"}}}),
 ]
 
@@ -183,11 +215,12 @@ async def test_no_answer_may_be_stored_on_the_way(api: Api, method: str, path: s
 
 def stored(api: Api) -> str:
     """A replay of the offsets 0 to 9 with a verdict for each."""
-    replay = replays.create(api.ledger.connection, replays.Order(TOPIC, "id", 0, 0, 9, False, False), "ops")
-    assert replay is not None
+    scope = Scope.model_validate({"offsets": {"topic": TOPIC, "partition": 0, "from": 0, "to": 9}})
+    place = Range(TOPIC, "id", 0, 0, 9, 0)
+    replay = replays.create(api.ledger.connection, Order(scope, [place], dry_run=False, verify=False), "ops")
     key = enrollment_key("main", "PSUNV", "1259", "1001", "9000001", "learner")
     judged = [Judged(n, "superseded", None, key, 100 + n, 200, 77) for n in range(9)]
-    replays.add_verdicts(api.ledger.connection, replay, [*judged, Judged(9, "undecodable", "not_json")])
+    replays.add_lines(api.ledger.connection, replay, 1, [*judged, Judged(9, "undecodable", "not_json")], 0)
     return str(replay)
 
 
@@ -198,9 +231,11 @@ async def test_a_report_counts_the_verdicts_and_pages_the_offsets(api: Api) -> N
     rest = (await api.call("GET", f"/replays/{replay}?limit=6&after={first['next_after']}")).json()
 
     assert first["verdicts"] == rest["verdicts"] == {"superseded": 9, "undecodable": 1}
-    assert [record["offset"] for record in first["records"] + rest["records"]] == list(range(10))
+    assert [line["offset"] for line in first["lines"] + rest["lines"]] == list(range(10))
     assert rest["next_after"] is None
-    assert first["records"][0] == {
+    assert first["lines"][0] == {
+        "line": 1,
+        "partition": 0,
         "offset": 0,
         "verdict": "superseded",
         "reason": None,
@@ -208,14 +243,14 @@ async def test_a_report_counts_the_verdicts_and_pages_the_offsets(api: Api) -> N
         "version": 100,
         "superseded_by": {"version": 200, "offset": 77},
     }
-    assert rest["records"][-1]["reason"] == "not_json"
+    assert rest["lines"][-1]["reason"] == "not_json"
 
 
 async def test_a_report_names_nobody(api: Api) -> None:
     assert "9000001" not in (await api.call("GET", f"/replays/{stored(api)}")).text
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=", "after=-2", "after=1.5", "after=" + "9" * 30])
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=", "after=-1", "after=1.5", "after=" + "9" * 30])
 async def test_a_page_outside_its_bounds_is_refused(api: Api, query: str) -> None:
     answer = await api.call("GET", f"/replays/{stored(api)}?{query}")
 
@@ -248,7 +283,7 @@ async def test_the_routes_describe_their_bodies(api: Api) -> None:
     described = api.app.openapi()["paths"]
 
     schema = described["/replays"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == {"topic", "partition", "from", "to", "dry_run", "verify"}
+    assert set(schema["properties"]) == {"scope", "verify"}
     assert set(described["/trace"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]) == {
         "tenant",
         "person",

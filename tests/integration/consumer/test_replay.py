@@ -245,16 +245,16 @@ def test_a_replay_goes_on_where_a_dead_process_left_it(site: Site, monkeypatch: 
             raise Crash
         return outcome
 
-    monkeypatch.setattr("services.consumer.replay.replay_batch.replay", dies_in_the_third_batch)
+    monkeypatch.setattr("services.consumer.ledger.replay_batch.replay", dies_in_the_third_batch)
     with pytest.raises(Crash):
         site.runner.run_stored()
-    done = site.state(replay).next
+    done = site.state(replay).done
     assert 0 < done < 23
     assert len(site.lines(replay)) == done
 
     other = site.new_runner()
     other.run_stored()
-    assert site.state(replay).next == done, "the dead process still holds it"
+    assert site.state(replay).done == done, "the dead process still holds it"
     expire(site)
     other.run_stored()
 
@@ -316,7 +316,7 @@ def test_a_stopped_runner_hands_over_at_once_and_a_running_one_hears_of_new_repl
 def test_a_topic_that_was_created_anew_is_not_replayed(site: Site) -> None:
     site.publish(enrollment())
     replay = site.order()
-    site.ledger.connection.execute("update replay set topic_id = 'another'")
+    site.ledger.connection.execute("update replay_range set topic_id = 'another'")
 
     site.runner.run_stored()
 

@@ -43,7 +43,7 @@ async def test_the_timeline_tells_the_whole_story_in_order(api: Api) -> None:
     ledger.take(enrollment(version=2))
     ledger.take(enrollment("waitlisted", version=1))
     with ledger.connection.transaction():
-        reopening.reopen(ledger.connection, [enrollment().entity_key], UUID(int=5), verify=True)
+        reopening.reopen(ledger.connection, [seat()], UUID(int=5), verify=True)
     ledger.take(enrollment("dropped", version=3))
 
     found = await ask(api)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import UUID
 
 from schemas import codec
 from schemas.events import TermEvent
-from services.consumer.ledger.replays import Judged, Replay
-from services.consumer.replay import set_aside, sort_out
+from services.consumer.ledger.replays import Judged, Range
 from services.consumer.replay_log import LogRecord, Missing
+from services.consumer.replay_steps import set_aside, sort_out
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
-REPLAY = Replay(UUID(int=1), "t.term.v1", "topic-id", 3, 0, 99, 0, False, False, "running", None, "ops", NOW, None)
+PLACE = Range("t.term.v1", "topic-id", 3, 0, 99, 0)
 TERM = TermEvent(
     tenant="main", version=1, content_hash="0" * 32, accepted_at=NOW, institution="PSUNV", term="1259", status="active"
 )
@@ -23,7 +22,7 @@ def test_every_offset_is_an_arrival_or_has_its_verdict() -> None:
     newer = value.replace(b'"active"', b'"planned"')
 
     batch = sort_out(
-        REPLAY,
+        PLACE,
         "term",
         [
             Missing(4, "expired"),
@@ -35,7 +34,7 @@ def test_every_offset_is_an_arrival_or_has_its_verdict() -> None:
         ],
     )
 
-    assert batch.end == 10
+    assert (batch.first, batch.end) == (4, 10)
     assert [(one.event, one.topic, one.partition, one.offset) for one in batch.arrivals] == [(TERM, "t.term.v1", 3, 5)]
     assert batch.judged == [
         Judged(4, "expired"),
@@ -52,4 +51,4 @@ def test_every_offset_is_an_arrival_or_has_its_verdict() -> None:
 def test_a_record_that_the_database_refuses_gets_a_verdict_too() -> None:
     batch = set_aside(LogRecord(7, None, b"{}"))
 
-    assert (batch.end, batch.arrivals, batch.judged) == (8, [], [Judged(7, "undecodable", "refused_by_ledger")])
+    assert (batch.first, batch.end, batch.arrivals, batch.judged) == (7, 8, [], [Judged(7, "undecodable", "refused_by_ledger")])
