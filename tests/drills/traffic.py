@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -67,7 +68,7 @@ class Traffic:
         def note(progress: Progress) -> None:
             self.progresses[number] = progress
 
-        await poster.play(messages, note)
+        await poster.play(messages, note, started=datetime.fromtimestamp(self.started, UTC).astimezone())
 
     @property
     def share(self) -> float:

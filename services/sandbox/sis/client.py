@@ -68,10 +68,18 @@ class Poster:
     timeout_seconds: float = 15.0
 
     async def play(
-        self, messages: Sequence[Message], on_progress: Callable[[Progress], None] = lambda _progress: None, speed: float = 1.0
+        self,
+        messages: Sequence[Message],
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+        speed: float = 1.0,
+        started: datetime | None = None,
     ) -> list[Delivery]:
-        """Post every message at its time; returns when the last is answered. `speed` 2 plays twice as fast."""
-        begun, started = time.monotonic(), datetime.now(UTC).astimezone()
+        """Post every message at its time; returns when the last is answered. `speed` 2 plays twice as fast.
+
+        `started`: when the morning began by the SIS's clock, from which OrigTimeStamp counts. Posters that share the messages of
+        one SIS have to share it; now when absent.
+        """
+        begun, started = time.monotonic(), started or datetime.now(UTC).astimezone()
         progress = Progress(total=len(messages))
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
         slots = asyncio.Semaphore(self.concurrency)
