@@ -51,10 +51,12 @@ class RangeLog:
     def between(self, topic: str, since: datetime, until: datetime) -> dict[int, Bounds]:
         with self._asking() as consumer:
             partitions = self._partitions(consumer, topic)
+            if not partitions:
+                return {}
             firsts, ends = self._first_at(consumer, topic, partitions, since), self._first_at(consumer, topic, partitions, until)
-        found = [(partition, firsts[partition], ends[partition]) for partition in partitions]
-        topic_id = self._topic_id(topic) if found else ""
-        return {partition: Bounds(topic_id, first, end) for partition, first, end in found if first < end}
+        topic_id = self._topic_id(topic)
+        found = {partition: Bounds(topic_id, firsts[partition], ends[partition]) for partition in partitions}
+        return {partition: held for partition, held in found.items() if held.low < held.high}
 
     def read(self, topic: str, partition: int, first: int, last: int) -> RangeReader:
         consumer = self._consumer()

@@ -38,8 +38,8 @@ BATCH = 500
 _REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 """The database refuses the data itself: trying again cannot help."""
 
-_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, HistoryChanged, LogUnavailable)
-"""It is about the moment: the ledger or the log is away, or the database is another one. Trying again later helps."""
+_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, HistoryChanged)
+"""It is about the moment: the ledger is away, or the database is another one. Trying again later helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class ReplayRunner:
         self._woken.set()
 
     def run(self) -> None:
-        """Run what is stored until `stop`; waits out a ledger or a log that is away."""
+        """Run what is stored until `stop`; waits out a ledger that is away."""
         while not self._stopping.is_set():
             try:
                 with self._session() as session:
@@ -108,7 +108,7 @@ class ReplayRunner:
                 self._stopping.wait(self._pace.look)
 
     def run_stored(self) -> None:
-        """Run what is stored now, and return. Raises what `run` waits out; a replay then continues where it was."""
+        """Run what is stored now, and return; what waits for the log stays. Raises what `run` waits out."""
         with self._session() as session:
             self._run_stored(session)
 
@@ -146,6 +146,10 @@ class ReplayRunner:
                 replays.release(session.connection, replay.replay, self._owner)
         except (*_PASSING, ReplayLost):
             raise
+        except LogUnavailable as error:
+            # Others may not need the log.
+            log.warning("replay_waits_for_log", replay_id=str(replay.replay), reason=str(error))
+            replays.release(session.connection, replay.replay, self._owner, self._pace.look)
         except LogRefused as error:
             self._finish(session, replay, error.reason)
         except Exception as error:
@@ -186,13 +190,14 @@ class ReplayRunner:
     # --- through the ledger ---
 
     def _page_through(self, session: _Session, replay: Replay) -> bool:
-        after = replay.after
+        after, limit = replay.after, self._at_once(replay)
         while self._may_go_on(session, replay):
-            page = replay_selection.page(session.connection, replay.scope, after, self._at_once(replay))
-            if not page:
+            page = replay_selection.page(session.connection, replay.scope, after, limit)
+            if page:
+                self._tell(session, replay, self._transaction(session, replay, Seats(replay, page)))
+                after = page[-1].ref
+            if len(page) < limit:
                 return True
-            self._tell(session, replay, self._transaction(session, replay, Seats(replay, page)))
-            after = page[-1].ref
         return False
 
     def _at_once(self, replay: Replay) -> int:

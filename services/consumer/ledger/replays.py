@@ -229,11 +229,12 @@ def cancel(connection: Connection, replay: UUID) -> None:
     )
 
 
-def release(connection: Connection, replay: UUID, owner: str) -> None:
-    """Let another process continue at once."""
+def release(connection: Connection, replay: UUID, owner: str, seconds: float = 0) -> None:
+    """Let any process continue, after some seconds."""
     connection.execute(
-        "update replay set owner = null, owned_until = null where replay = %s and owner = %s and state = 'running'",
-        [replay, owner],
+        """update replay set owner = null, owned_until = clock_timestamp() + make_interval(secs => %s)
+            where replay = %s and owner = %s and state = 'running'""",
+        [seconds, replay, owner],
     )
 
 

@@ -16,7 +16,7 @@ from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
 from services.consumer.metrics import Metrics
-from services.consumer.replay_log import Bounds, LogUnavailable, Reader
+from services.consumer.replay_log import Bounds, Log, LogUnavailable, Reader
 from services.kit.credentials import Callers
 from tests.integration.consumer.ledger_support import START, TENANT, TIMERS, Ledger
 
@@ -46,19 +46,19 @@ class FixedLog:
 
 
 class Api:
-    """The operations API of a consumer, with the callers `ops` and `desk`."""
+    """The operations API of a consumer, with the callers `ops` and `desk`; without a `log` over a fixed one."""
 
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, topics: Topics | None = None, log: Log | None = None) -> None:
         self.credentials = folder / "operations"
         self.credentials.write_text(f"ops:{OPS}\ndesk:desk-secret\n")
         self.ledger = ledger
-        self.topics = Topics("test")
+        self.topics = topics or Topics("test")
         self.log = FixedLog(self.topics)
         self.metrics = Metrics()
         self.wakes = 0
         desk = Desk(Callers(self.credentials), ledger.url, self.metrics)
         app = FastAPI()
-        app.include_router(replay_router(desk, self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
+        app.include_router(replay_router(desk, log or self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
         self.app = app

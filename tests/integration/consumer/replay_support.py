@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -24,9 +27,10 @@ from services.consumer.nouns import SeatRef
 from services.consumer.replay import Pace, ReplayRunner
 from services.kit.kafka import KafkaSettings
 from services.sandbox.broker import EmbeddedBroker
+from tests.integration.consumer.api_support import Api
 from tests.integration.consumer.ledger_support import TENANT, Ledger
 
-PACE = Pace(lease=5, look=0.05, wait=0.1)
+PACE = Pace(lease=5, look=0.05, wait=0.1, seats_per_second=10_000)
 
 
 def produce(kafka: KafkaSettings, topic: str, values: Sequence[bytes | None], partition: int = 0) -> None:
@@ -48,6 +52,52 @@ def trim(request: pytest.FixtureRequest, kafka: KafkaSettings, topic: str, befor
         answer.result(10)
 
 
+class Operator:
+    """Somebody who plans replays of a site and applies them; the runner runs when they wait for it."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self.site = site
+        self.api = Api(site.ledger, folder, site.topics, site.log)
+
+    async def plan(self, scope: dict[str, Any], *, verify: bool = False) -> dict[str, Any]:
+        """Plan and wait for its end; returns the report."""
+        answer = await self.api.call("POST", "/replays", json={"scope": scope, "verify": verify})
+        assert answer.status_code == 202, answer.text
+        return await self.ended(answer.json()["replay"])
+
+    async def apply(self, plan: dict[str, Any], digest: str | None = None) -> httpx.Response:
+        """Ask for a plan to be carried out."""
+        asked = {"digest": digest or plan["digest"]}
+        return await self.api.call("POST", f"/replays/{plan['replay']}/apply", json=asked)
+
+    async def carry_out(self, scope: dict[str, Any], *, verify: bool = False) -> dict[str, Any]:
+        """Plan, apply, wait; returns the report."""
+        answer = await self.apply(await self.plan(scope, verify=verify))
+        assert answer.status_code == 202, answer.text
+        return await self.ended(answer.json()["replay"])
+
+    async def ended(self, replay: str) -> dict[str, Any]:
+        """The report of a replay after all that is stored was run."""
+        await asyncio.to_thread(self.site.runner.run_stored)
+        report = await self.report(replay)
+        assert report["state"] == "done"
+        return report
+
+    async def report(self, replay: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.api.call("GET", f"/replays/{replay}")).json()
+        return found
+
+    async def changes(self, plan: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a plan would change."""
+        found: list[dict[str, Any]] = (await self.api.call("GET", f"/replays/{plan['replay']}/changes")).json()["changes"]
+        return found
+
+
+def seat_told(person: str = "9000001", section: str = "1001") -> dict[str, str]:
+    """A student's seat as the API tells it."""
+    return {"target": "canvas", "lms_section": f"PSUNV-1259-{section}", "lms_user": person, "role": "StudentEnrollment"}
+
+
 class Site:
     """A log, a ledger and a runner of replays over both."""
 
@@ -62,9 +112,9 @@ class Site:
         self._end: dict[str, int] = {}
         recovery.begin_session(ledger.connection, 0)  # the intake has been there before
 
-    def new_runner(self, pace: Pace = PACE) -> ReplayRunner:
+    def new_runner(self, pace: Pace = PACE, pause: Callable[[float], object] | None = None) -> ReplayRunner:
         """A runner as another process would have it."""
-        return ReplayRunner(self.ledger.url, self.log, self.topics, self.ledger.policies, self.metrics, self._wake, pace)
+        return ReplayRunner(self.ledger.url, self.log, self.topics, self.ledger.policies, self.metrics, self._wake, pace, pause)
 
     def _wake(self, seats: Collection[SeatRef]) -> None:
         self.woken |= set(seats)
@@ -120,6 +170,10 @@ class Site:
         counted = replay_report.counts(self.ledger.connection, replay)
         assert counted == {verdict: verdicts.count(verdict) for verdict in verdicts}
         return list(verdicts)
+
+    def expire(self) -> None:
+        """The owner of every replay has been silent for too long."""
+        self.ledger.connection.execute("update replay set owned_until = clock_timestamp() - interval '1 second'")
 
     def fail(self, ref: SeatRef, state: str, reason: str | None = "refused") -> None:
         """Let the seat's work be as a driver leaves it after a failure; `waiting` waits for the user."""

@@ -255,17 +255,12 @@ def test_a_replay_goes_on_where_a_dead_process_left_it(site: Site, monkeypatch: 
     other = site.new_runner()
     other.run_stored()
     assert site.state(replay).done == done, "the dead process still holds it"
-    expire(site)
+    site.expire()
     other.run_stored()
 
     assert site.state(replay).state == "done"
     assert site.verdicts(replay) == ["in_progress"] * 23
     assert len(site.ledger.history("reopened")) == 23
-
-
-def expire(site: Site) -> None:
-    """The owner has been silent for too long."""
-    site.ledger.connection.execute("update replay set owned_until = clock_timestamp() - interval '1 second'")
 
 
 @no_broker_matters
@@ -287,7 +282,7 @@ def test_a_process_that_was_replaced_writes_nothing_more(site: Site, monkeypatch
     assert site.state(replay).state == "running"
     assert site.lines(replay) == []
     assert site.ledger.desired() == {}
-    expire(site)
+    site.expire()
     site.new_runner().run_stored()
     assert site.verdicts(replay) == ["in_progress"] * 6
 
