@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import Self
 
 import uvicorn
 
-from services.sandbox.canvas.app import Canvas, create_app
+from services.sandbox.canvas.app import Receive, Scope, Send, create_app
 from services.sandbox.canvas.client import CanvasControl
 from services.sandbox.canvas.connection import ResettableProtocol
 
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI application."""
 _STOP_WITHIN_SECONDS = 10
 
 
@@ -25,10 +29,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def uvicorn_server(canvas: Canvas) -> uvicorn.Server:
+def uvicorn_server(application: Application) -> uvicorn.Server:
     """Without logs (SIS ids stand in URLs), without proxy headers; hung calls end one second after the stop."""
     config = uvicorn.Config(
-        canvas,
+        application,
         http=ResettableProtocol,
         ws="none",
         loop="uvloop",
@@ -42,8 +46,35 @@ def uvicorn_server(canvas: Canvas) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-class CanvasServer:
-    """A Canvas in a thread of this process, on a free port of 127.0.0.1, alive inside ``with``.
+class AppServer:
+    """An application in a thread of this process, on a free port of 127.0.0.1, alive inside ``with``."""
+
+    def __init__(self, application: Application, name: str) -> None:
+        self._socket = listening_socket("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = uvicorn_server(application)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name=name, daemon=True)
+
+    def start(self) -> Self:
+        """Serve from now on; requests that come earlier wait in the socket's queue."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop the server and wait for its thread."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_WITHIN_SECONDS)
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+
+class CanvasServer(AppServer):
+    """A Canvas in a thread of this process.
 
     `url` and `token` are what a client needs; `control` seeds, sets faults and reads the log. State dies with the server.
     """
@@ -52,26 +83,10 @@ class CanvasServer:
         self.token = token
         self.canvas = create_app(token, seed)
         """Only to look at; a test acts through `control`, because the world belongs to the server's thread."""
-        self._socket = listening_socket("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn_server(self.canvas)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="canvas-sandbox", daemon=True)
+        super().__init__(self.canvas, "canvas-sandbox")
         self.control = CanvasControl(self.url)
-
-    def start(self) -> CanvasServer:
-        """Serve from now on; requests that come earlier wait in the socket's queue."""
-        self._thread.start()
-        return self
 
     def close(self) -> None:
         """Stop the server and wait for its thread."""
         self.control.close()
-        self._server.should_exit = True
-        self._thread.join(_STOP_WITHIN_SECONDS)
-        self._socket.close()
-
-    def __enter__(self) -> CanvasServer:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
+        super().close()
