@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.consumer.nouns import MissingKind, Seat
 from services.consumer.targets.canvas.client import CanvasClient, Operation
 from services.consumer.targets.canvas.target import CanvasTarget
 from services.consumer.targets.port import (
@@ -19,88 +17,29 @@ from services.consumer.targets.port import (
     NoPermission,
     NotThere,
     Observation,
-    ObservedState,
     Presence,
     Refused,
     ServerFault,
-    Target,
     Throttled,
     Unknown,
     WrongShape,
 )
 from services.kit.credentials import SecretFile
 from services.sandbox.canvas.server import CanvasServer
+from tests.contract.consumer.targets.canvas_lab import CanvasLab, canvas_lab
 from tests.contract.consumer.targets.target_contract import TargetContract, brought_to
-
-_STATES: dict[str, ObservedState] = {"active": "active", "inactive": "inactive", "completed": "completed", "deleted": "deleted"}
-
-
-class CanvasLab:
-    """`Lab` over the sandbox."""
-
-    call_timeout_seconds = 1.5
-
-    def __init__(self, server: CanvasServer, target: CanvasTarget, token_file: Path) -> None:
-        self.server = server
-        self.control = server.control
-        self.token_file = token_file
-        self._target = target
-
-    @property
-    def target(self) -> Target:
-        return self._target
-
-    def seat(self, person: str = "p1", section: str = "S-1", role: str = "StudentEnrollment", **more: str) -> Seat:
-        self.control.sections(section, course="C-1")
-        self.control.users(person)
-        return self._seat(person, section, role, **more)
-
-    @staticmethod
-    def _seat(person: str, section: str, role: str = "StudentEnrollment", base: str = "StudentEnrollment", **more: str) -> Seat:
-        base = role if role.endswith("Enrollment") else base
-        return Seat("canvas", "main", person, f"U/1/{section}", None, section, person, role, base, **more)
-
-    def seat_without(self, *missing: MissingKind) -> Seat:
-        there = self.seat()
-        person = "nobody" if "user" in missing else there.lms_user
-        return self._seat(person, "NOWHERE" if "section" in missing else there.lms_section)
-
-    def _roster(self, seat: Seat) -> list[dict[str, Any]]:
-        return [row for row in self.control.roster(seat.lms_section) if row["user"] == seat.lms_user]
-
-    def state(self, seat: Seat) -> ObservedState:
-        found = [row["state"] for row in self._roster(seat) if row["role"] == seat.role]
-        return _STATES.get(found[0], "other") if found else "absent"
-
-    def rows(self, seat: Seat) -> int:
-        return len(self._roster(seat))
-
-    def changes(self) -> int:
-        return len([write for write in self.control.writes() if write["applied"]])
-
-    def attempts(self) -> int:
-        return len(self.control.writes())
-
-    def lose_the_next_answer(self, *, applies: bool) -> None:
-        self.control.fault("reset", methods=["POST", "PUT", "DELETE"], count=1, apply=applies)
-
-    def hang(self) -> None:
-        self.control.fault("hang")
 
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[CanvasLab]:
-    token_file = tmp_path / "token"
-    with CanvasServer() as server:
-        token_file.write_text(server.token + "\n")
-        client = CanvasClient(server.url, SecretFile(token_file))
-        target = CanvasTarget(client, "self", CanvasLab.call_timeout_seconds)
-        yield CanvasLab(server, target, token_file)
-        await target.close()
+    async with canvas_lab(tmp_path) as lab:
+        yield lab
 
 
 class TestCanvas(TargetContract):
     """The promises of every target."""
+
+    features = CanvasLab.features
 
 
 async def test_no_call_in_a_whole_life_breaks_a_rule_of_canvas(lab: CanvasLab) -> None:
@@ -336,7 +275,7 @@ async def test_a_broken_kept_alive_connection_does_not_repeat_a_delete(lab: Canv
     seat = lab.seat()
     seen = await brought_to(lab, seat, "active")  # the connection is kept alive now
     before = lab.attempts()
-    lab.lose_the_next_answer(applies=False)
+    lab.befall("lost")
     assert isinstance(await lab.target.write(seat, "deleted", seen), Unknown)
     await asyncio.sleep(0.2)
     assert lab.attempts() == before + 1
