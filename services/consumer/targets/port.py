@@ -2,6 +2,9 @@
 
 Every answer of an LMS ends as exactly one of the classes below; each names the one reaction of the driver. A target never
 raises for what an LMS does: it raises only for its own defects.
+
+A *section* is the object of the LMS that people are enrolled in, whatever the LMS calls it: in Canvas a section, elsewhere
+perhaps a course. `tests/contract/consumer/targets` holds the promises of a target as tests.
 """
 
 from __future__ import annotations
@@ -42,9 +45,9 @@ class Observation:
 
     state: ObservedState
     lms_enrollment: str | None = None
-    """The LMS's id of the row; None while absent."""
+    """What names the row: the LMS's id of it, or, where the LMS tells none, what the target finds it by. None while absent."""
     lms_course: str | None = None
-    """Where the row lives now, as the LMS names it; a cross-listing moves it."""
+    """Where the row lives now, as the LMS names it; it may move (a cross-listing)."""
     sis_owned: bool = False
     """The LMS says that a SIS import touched the row: somebody else's feed may know it, too."""
     usage: Usage = field(default=NO_USAGE, compare=False)
@@ -60,7 +63,8 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The body says that the seat is now as `observation`. Reaction: record it; settle if it is what is wanted by now."""
+    """The LMS shows the seat as `observation`: in the body of its answer to the change or, where such answers say nothing, in a
+    read after it. Reaction: record it; settle if it is what is wanted by now."""
 
     label: ClassVar = "done"
     observation: Observation
@@ -80,7 +84,9 @@ class AlreadySo:
 class NotThere:
     """An object is missing. Reaction: an add waits for it (`user`, `section`, `both`) and is woken when it appears; a removal
     of what cannot exist is satisfied. `elsewhere`: the objects exist but the row is not where we believed (cross-listed, or
-    changed by somebody): read it again and retry; after a removal the seat is suspect. Never success."""
+    changed by somebody): read it again and retry; after a removal the seat is suspect. Never success.
+
+    If the LMS shows nothing of what may not be seen, the target makes sure that it may see before it says so."""
 
     label: ClassVar = "not_there"
     missing: Literal["user", "section", "both", "elsewhere"]
@@ -109,7 +115,8 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The LMS says that the request is wrong. Nothing was changed. Reaction: dead letter; asking again cannot help."""
+    """The request is wrong: the LMS says so, or it has no such role or state. Nothing was changed. Reaction: dead letter; asking
+    again cannot help."""
 
     label: ClassVar = "refused"
     code: str
@@ -127,8 +134,9 @@ class Concluded:
 
 @dataclass(frozen=True, slots=True)
 class ServerFault:
-    """The LMS failed, or could not be reached. Reaction: back off; after a change that may have got through, read first.
-    Every failure to get an answer to a *read* is this one: a read has no effect that could be unknown."""
+    """The LMS failed, could not be reached, or accepted a change of which a read then shows nothing. Reaction: back off; after a
+    change that may have got through, read first. Every failure to get an answer to a *read* is this one: a read has no effect
+    that could be unknown."""
 
     label: ClassVar = "server_fault"
     code: str
@@ -170,7 +178,8 @@ Outcome = Done | AlreadySo | Failure
 class Target(Protocol):
     """One LMS account. Safe for many operations at once; each ends within the target's call timeout, cancellation included.
 
-    A cancelled `write` may have changed the LMS; the caller has to treat it as `Unknown`.
+    A cancelled `write` may have changed the LMS; the caller has to treat it as `Unknown`. The writes of one person come one after
+    the other; one that follows an `Unknown` may find the LMS still at work on that.
     """
 
     async def read(self, seat: Seat) -> Observation | Failure:
@@ -179,7 +188,7 @@ class Target(Protocol):
 
     async def write(self, seat: Seat, wanted: SeatState, seen: Observation) -> Outcome:
         """Move the seat one step from `seen` towards `wanted`: at most one changing call. A `Done` whose state is not yet
-        `wanted` was a step on the way; call again."""
+        `wanted` was a step on the way; call again. A state that the LMS does not have is `Refused`, not replaced."""
         ...
 
     async def probe(self, kind: MissingKind, sis_id: str) -> Presence | Failure:
