@@ -23,6 +23,7 @@ from services.consumer.targets.port import (
     ObservedState,
     Outcome,
     Presence,
+    Target,
     Usage,
 )
 
@@ -287,7 +288,7 @@ class Told:
 
 @contextlib.asynccontextmanager
 async def driving(
-    url: str, lms: ScriptedLms, timing: Timing | None = None, told: Told | None = None, target: str = TARGET
+    url: str, lms: Target, timing: Timing | None = None, told: Told | None = None, target: str = TARGET
 ) -> AsyncIterator[Driver]:
     """A driver at work; stopped, and awaited, on leaving."""
     driver = Driver(timing or Timing(), url, target, lms, Metrics(), told or Told())
