@@ -64,7 +64,7 @@ class Settings(LedgerSettings):
         default=86_400, gt=0, description="a seat for which the LMS answers about somebody else is tried again after this"
     )
     release_mismatch_times: int = Field(default=2, ge=0, description="so often for one decision; then it is left to a person")
-    max_replay_records: int = Field(default=1_000_000, ge=1, description="most offsets or seats of one replay")
+    max_replay_records: int = Field(default=250_000, ge=1, description="most offsets or seats of one replay")
     replay_seats_per_second: int = Field(
         default=50, ge=1, le=10_000, description="most seats a second that all replays together open again"
     )
