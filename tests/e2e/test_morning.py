@@ -16,6 +16,7 @@ from services.sandbox.demo import world
 from services.sandbox.demo.play import Outcome, play
 from services.sandbox.demo.verdict import unexplained
 from services.sandbox.sis.morning import Morning, plan_morning
+from services.sandbox.sis.school import INSTITUTION, TERM
 from tests.e2e.arena import Arena, eventually
 from tests.e2e.conftest import MakeArena
 
@@ -137,7 +138,7 @@ def assert_canvas_is_right(arena: Arena, outcome: Outcome) -> None:
 
 
 def assert_replay_writes_nothing(arena: Arena) -> None:
-    """Every offset of the morning once more: the system is settled, so Canvas hears nothing that changes it."""
+    """Every offset of the morning once more, and every seat: the system is settled, so Canvas hears nothing that changes it."""
     before = len(arena.canvas.writes())
     for kind in ("enrollment", "section", "course", "person"):
         topic = arena.topics.entity(kind)
@@ -147,6 +148,8 @@ def assert_replay_writes_nothing(arena: Arena) -> None:
             report = arena.replay({"offsets": {"topic": topic, "partition": partition, "from": first, "to": last}})
             assert sum(report["verdicts"].values()) == last - first + 1
             assert report["verdicts"].keys() <= {"already_satisfied", "superseded", "no_seat"}
+    report = arena.replay({"term": {"institution": INSTITUTION, "term": TERM}})
+    assert report["verdicts"].keys() == {"already_satisfied"}
     eventually(arena.settled, 30, "nothing is left to do after the replay")
     assert len(arena.canvas.writes()) == before
 
