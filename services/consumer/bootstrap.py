@@ -17,10 +17,10 @@ from services.consumer.digests import DigestReader
 from services.consumer.drive.driver import Driver
 from services.consumer.drive.settings import suspect_seconds
 from services.consumer.housekeeping import Housekeeping
-from services.consumer.intake import Intake
+from services.consumer.intake.service import Intake
 from services.consumer.ledger import database, history, policies
 from services.consumer.ledger.policies import Policies
-from services.consumer.log_range import RangeLog
+from services.consumer.log.ranges import RangeLog
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.policy import model
@@ -88,11 +88,11 @@ class Consumer:
     def alive(self) -> dict[str, bool]:
         """What has to hold, or else only a new process helps. A ledger or an LMS that is away is none of it."""
         drives = time.monotonic() - self.driver.turned_at < _ALIVE_SECONDS
-        return {"intake": not self._prepared or self.intake.alive(), "driver": not self._prepared or drives}
+        return {"intake": not self._prepared or self.intake.pulse.alive(), "driver": not self._prepared or drives}
 
     def ready(self) -> dict[str, bool]:
         """What has to hold before this process counts as ready."""
-        return {"migrations": self._prepared, **self.intake.ready(), "not_stopping": not self._stopping.is_set()}
+        return {"migrations": self._prepared, **self.intake.status.ready(), "not_stopping": not self._stopping.is_set()}
 
     def stop(self) -> None:
         """Ask `run` to end. From the event loop."""

@@ -25,11 +25,11 @@ from schemas import returns
 from schemas.digests import DigestEnd, DigestPage, UnreadableDigest
 from schemas.returns import DigestsWanted, KeyAt, RepublishKeys, Return, ReturnedEvent
 from schemas.topics import Topics
-from services.consumer.digest_log import DigestLog, Read
 from services.consumer.ledger import database, differences, digests
 from services.consumer.ledger.differences import TO_REPUBLISH, Found
 from services.consumer.ledger.digests import Reading
-from services.consumer.log import LogUnavailable
+from services.consumer.log.digests import DigestLog, Read
+from services.consumer.log.records import LogUnavailable
 from services.consumer.metrics import Metrics
 from services.consumer.settings import Settings
 from services.kit.kafka import KafkaSettings

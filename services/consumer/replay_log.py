@@ -1,4 +1,4 @@
-"""What a replay asks of the log: a port, implemented by `log_range` over Kafka."""
+"""What a replay asks of the log: a port, implemented by `log.ranges` over Kafka."""
 
 from __future__ import annotations
 

@@ -15,9 +15,12 @@ from confluent_kafka import KafkaError, KafkaException
 
 from schemas.markers import MARKER_KEY, Marker
 from schemas.topics import ENTITY_KINDS, Topics
-from services.consumer import digest_log, replay_log
-from services.consumer import log as consumer_log
+from services.consumer import replay_log
 from services.consumer.ledger.offsets import LogPartition
+from services.consumer.log import digests as digest_log
+from services.consumer.log import records as consumer_log
+from services.consumer.log.letters import Letter, context
+from services.consumer.log.watch import Change
 from services.kit import kafka
 from services.publisher import log as publisher_log
 from services.publisher import returns_log
@@ -306,11 +309,9 @@ class History:
 
 
 class Member:
-    """`services.consumer.log.EventLog`: a member of the group. Lives in the fiber of its intake."""
+    """`services.consumer.log.events.EventLog`: a member of the group. Lives in the fiber of its intake."""
 
-    def __init__(
-        self, log: Log, process: Process, group: str, topics: Sequence[str], membership: consumer_log.Membership
-    ) -> None:
+    def __init__(self, log: Log, process: Process, group: str, topics: Sequence[str]) -> None:
         self.log = log
         self.process = process
         self.topics = list(topics)
@@ -321,10 +322,14 @@ class Member:
         self.evicted = False
         self._paused: set[consumer_log.Place] = set()
         self._group = log.group(group)
-        self._membership = membership
+        self._membership: consumer_log.Membership
         process.on_death.append(lambda: None)
 
-    def join(self) -> None:
+    def join(self, membership: consumer_log.Membership) -> None:
+        self._membership = membership
+        self._enter()
+
+    def _enter(self) -> None:
         self.polled_at = self.log.scheduler.now
         self.evicted = False
         self._group.join(self)
@@ -334,7 +339,7 @@ class Member:
         self._group.leave(self)
         if gone:
             self._membership.revoked(gone)
-        self.join()
+        self._enter()
 
     def poll(self, limit: int, wait_seconds: float) -> consumer_log.Polled:
         self._heartbeat()
@@ -457,7 +462,7 @@ class DeadLetters:
         self._written: set[consumer_log.Coordinates] = set()
         self.refusal: str | None = None
 
-    def written(self, letters: Sequence[consumer_log.Letter], wait_seconds: float) -> set[consumer_log.Coordinates]:
+    def written(self, letters: Sequence[Letter], wait_seconds: float) -> set[consumer_log.Coordinates]:
         self._log.scheduler.advance(0.002)
         for letter in letters:
             if letter.at in self._written:
@@ -466,13 +471,12 @@ class DeadLetters:
                 self.refusal = "simulated"
                 continue
             record = letter.record
-            context = consumer_log._context(record, letter.reason, letter.message)
-            entry = Entry(record.key, record.value, [*record.headers, *context])
+            entry = Entry(record.key, record.value, [*record.headers, *context(letter)])
             self._log.append(self._name_of(record.place.topic), entry)
             self._written.add(letter.at)
         return {letter.at for letter in letters} & self._written
 
-    def stored(self, letters: Collection[consumer_log.Letter]) -> None:
+    def stored(self, letters: Collection[Letter]) -> None:
         self._written -= {letter.at for letter in letters}
 
     def forget(self, places: Collection[consumer_log.Place]) -> None:
@@ -496,21 +500,21 @@ class Watch:
     def ask(self, ids: Mapping[str, str], positions: Mapping[consumer_log.Place, int]) -> None:
         self._asked = dict(ids), dict(positions)
 
-    def found(self) -> consumer_log.Change | None:
+    def found(self) -> Change | None:
         if self._asked is None or self._log.down:
             return None
         (ids, positions), self._asked = self._asked, None
         for place in sorted(positions):
             if self._log.topics[place.topic].identity != ids[place.topic]:
-                return consumer_log.Change("topic_recreated", place.topic)
+                return Change("topic_recreated", place.topic)
         for place, position in sorted(positions.items()):
             if self._log.topics[place.topic].partitions[place.partition].high < position:
-                return consumer_log.Change("log_shorter", place.topic)
+                return Change("log_shorter", place.topic)
         return None
 
 
 class Digests:
-    """`services.consumer.digest_log.DigestLog`."""
+    """`services.consumer.log.digests.DigestLog`."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -591,7 +595,7 @@ class Returns:
 
 
 class Ranges:
-    """`services.consumer.log_range.RangeLog`."""
+    """`services.consumer.log.ranges.RangeLog`."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

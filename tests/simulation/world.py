@@ -23,9 +23,10 @@ from starlette.responses import Response
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
 from services.consumer import digests as consumer_digests
-from services.consumer import housekeeping, intake, replay
+from services.consumer import housekeeping, replay
 from services.consumer.api.desk import Answer
 from services.consumer.drive import driver, probing
+from services.consumer.intake import reader
 from services.consumer.ledger import history as ledger_history
 from services.consumer.ledger import policies, replays
 from services.consumer.metrics import Metrics as ConsumerMetrics
@@ -279,9 +280,9 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
         (writer, "KafkaLog", lambda settings, timeout, *_: Producer(world.log, settings, timeout)),
         (writer, "History", lambda _settings, topics: History(world.log, topics)),
         (publisher_bootstrap, "Metrics", lambda: publisher_metrics),
-        (intake, "EventLog", lambda _settings, group, *rest: Member(world.log, world.current, group, rest[0], rest[1])),
-        (intake, "DeadLetters", lambda _settings, name_of, *_: DeadLetters(world.log, name_of)),
-        (intake, "LogWatch", lambda *_: Watch(world.log)),
+        (reader, "EventLog", lambda _settings, group, names, *_: Member(world.log, world.current, group, names)),
+        (reader, "DeadLetters", lambda _settings, name_of, *_: DeadLetters(world.log, name_of)),
+        (reader, "LogWatch", lambda *_: Watch(world.log)),
         (mirror_digests, "log_ends", lambda *_: log_ends(world.log)),
         (consumer_digests, "DigestLog", lambda *_: Digests(world.log)),
         (publisher_bootstrap, "ReturnsLog", lambda *_: Returns(world.log, world.current)),

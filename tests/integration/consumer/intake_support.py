@@ -14,7 +14,7 @@ from schemas.events import AnyEvent
 from schemas.headers import event_headers
 from schemas.keys import record_key
 from schemas.topics import Topics
-from services.consumer.intake import Intake
+from services.consumer.intake.service import Intake
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
@@ -77,7 +77,7 @@ class Running:
 
     @property
     def ready(self) -> bool:
-        return all(self.intake.ready().values())
+        return all(self.intake.status.ready().values())
 
     def counted(self, result: str, kind: str = "enrollment") -> float:
         return self.metrics.registry.get_sample_value("sis_events_total", {"kind": kind, "result": result}) or 0

@@ -21,7 +21,7 @@ from services.consumer.ledger import recovery, replay_report, replays
 from services.consumer.ledger.replay_report import Line
 from services.consumer.ledger.replay_scopes import Scope
 from services.consumer.ledger.replays import Order, Range, Replay
-from services.consumer.log_range import RangeLog
+from services.consumer.log.ranges import RangeLog
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.replay import Pace, ReplayRunner

@@ -181,8 +181,8 @@ def test_while_the_ledger_is_away_the_member_stays_and_nothing_is_lost(
             ledger.close()
             server.kill()
             writer.write(*(enrollment(person=f"9{number:06}") for number in range(20, 40)))
-            eventually(lambda: not running.intake.ready()["ledger"])
-            assert running.intake.alive()
+            eventually(lambda: not running.intake.status.ready()["ledger"])
+            assert running.intake.pulse.alive()
 
             server.start_again()
             ledger = Ledger(ledger.url)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from schemas.topics import Topics
-from services.consumer.log_range import RangeLog, RangeReader
+from services.consumer.log.ranges import RangeLog, RangeReader
 from services.consumer.replay_log import LogRecord, Missing
 from services.kit.kafka import KafkaSettings
 from tests.integration.consumer.replay_support import produce, trim

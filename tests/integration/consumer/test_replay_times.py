@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from schemas import codec
 from schemas.topics import Topics
-from services.consumer.log_range import RangeLog
+from services.consumer.log.ranges import RangeLog
 from services.kit.kafka import KafkaSettings
 from tests.integration.consumer.ledger_support import Ledger, enrollment, seat
 from tests.integration.consumer.replay_support import Operator, Site

@@ -6,7 +6,7 @@ from services.consumer.api.desk import Desk
 from services.consumer.drive import reactions, waiting
 from services.consumer.drive.caller import Caller
 from services.consumer.drive.driver import Driver
-from services.consumer.intake import Intake
+from services.consumer.intake.batches import Batches
 from services.consumer.ledger import replay_batch, starting, storing
 from services.consumer.policy import decide
 from services.consumer.targets.canvas.client import CanvasClient
@@ -91,7 +91,7 @@ PLANTS = (
         "reliability 9",
         (
             Edit(
-                Intake,
+                Batches,
                 "_without_letter",
                 "return {letter.at for letter in letters} - self._letters.written(letters, self._letter_wait)",
                 "self._letters.written(letters, self._letter_wait)\n    return set()",

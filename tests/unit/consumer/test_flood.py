@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas.topics import Topics
-from services.consumer.flood import Flood, FloodGauge, Limit
-from services.consumer.log import Place, Record
+from services.consumer.intake.flood import Flood, FloodGauge, Limit
+from services.consumer.log.records import Place, Record
 
 TOPIC = Topics("t").entity("enrollment")
 ONE, TWO = Place(TOPIC, 0), Place(TOPIC, 1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from schemas.topics import Topics
+from services.consumer.intake.reading import Reading, before, sort_out
 from services.consumer.ledger.offsets import LogPartition, Span
-from services.consumer.log import Place, Record
-from services.consumer.reading import Reading, before, sort_out
+from services.consumer.log.records import Place, Record
 
 TOPICS = Topics("t")
 ONE, TWO = Place(TOPICS.entity("enrollment"), 0), Place(TOPICS.entity("enrollment"), 1)

@@ -12,7 +12,8 @@ from services.consumer.ledger.entities import Arrival
 from services.consumer.ledger.offsets import LogPartition, Span
 from services.consumer.ledger.parked import Parked
 from services.consumer.ledger.storing import Batch, Undecodable
-from services.consumer.log import Coordinates, Letter, Place, Record
+from services.consumer.log.letters import Letter
+from services.consumer.log.records import Coordinates, Place, Record
 
 
 @dataclass

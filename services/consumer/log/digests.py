@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from schemas.topics import ENTITY_KINDS, Topics
 from services.consumer.ledger.offsets import LogPartition
-from services.consumer.log import LogUnavailable
+from services.consumer.log.clients import error_name
+from services.consumer.log.records import LogUnavailable
 from services.kit.kafka import KafkaSettings, log_ends, topic_ids
 
 _TIMEOUT_SECONDS = 5
@@ -45,7 +46,7 @@ class DigestLog:
         try:
             return topic_ids(self._settings, [self._topics.digests], _TIMEOUT_SECONDS)[self._topics.digests]
         except KafkaException as error:
-            raise LogUnavailable(_name(error)) from error
+            raise LogUnavailable(error_name(error)) from error
         except KeyError:
             raise LogUnavailable("topic id unknown") from None
 
@@ -69,7 +70,7 @@ class DigestLog:
         try:
             found = log_ends(self._settings, [self._topics.entity(kind) for kind in ENTITY_KINDS], _TIMEOUT_SECONDS)
         except KafkaException as error:
-            raise LogUnavailable(_name(error)) from error
+            raise LogUnavailable(error_name(error)) from error
         return {LogPartition(end.topic_id, end.topic, end.partition): end.offset for end in found}
 
     def send(self, values: Sequence[bytes]) -> None:
@@ -98,7 +99,7 @@ class DigestLog:
         try:
             marks = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_SECONDS)
         except KafkaException as error:
-            raise LogUnavailable(_name(error)) from error
+            raise LogUnavailable(error_name(error)) from error
         if marks is None:
             raise LogUnavailable("no watermarks in time")
         return marks
@@ -106,8 +107,3 @@ class DigestLog:
 
 def _read(message: Message) -> Read:
     return Read(message.offset() or 0, message.value())
-
-
-def _name(error: KafkaException) -> str:
-    cause = error.args[0]
-    return cause.name() if isinstance(cause, KafkaError) else str(cause)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from services.consumer.log import Place, Record
+from services.consumer.log.records import Place, Record
 
 
 @dataclass(frozen=True, slots=True)
