@@ -35,6 +35,7 @@ log = structlog.get_logger()
 
 _ALIVE_SECONDS = 30
 _RETRY_SECONDS = 1.0
+_HISTORY_SECONDS = 0.1
 
 
 class _Worker:
@@ -84,11 +85,12 @@ class Consumer:
     digests: DigestReader
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _prepared: bool = False
+    _drives: bool = False
 
     def alive(self) -> dict[str, bool]:
         """What has to hold, or else only a new process helps. A ledger or an LMS that is away is none of it."""
         drives = time.monotonic() - self.driver.turned_at < _ALIVE_SECONDS
-        return {"intake": not self._prepared or self.intake.pulse.alive(), "driver": not self._prepared or drives}
+        return {"intake": not self._prepared or self.intake.pulse.alive(), "driver": not self._drives or drives}
 
     def ready(self) -> dict[str, bool]:
         """What has to hold before this process counts as ready."""
@@ -115,7 +117,7 @@ class Consumer:
         ]
         for worker in workers:
             worker.start()
-        driving = asyncio.create_task(self.driver.run())
+        driving = asyncio.create_task(self._drive())
         await self._until_stopped_or_failed(workers, driving)
         return await self._end(workers, driving)
 
@@ -147,6 +149,15 @@ class Consumer:
             if self.settings.policy_file is not None and row is not None and row[0] != policies.digest(self.policy_text):
                 log.warning("policy_file_not_applied", policy_version=version, reason="apply it with: policy apply FILE")
             history.create_partitions(connection, datetime.now(UTC).date())
+
+    async def _drive(self) -> None:
+        """Not before Kafka was asked whether it remembers more than the ledger: what that wants may be old."""
+        while not self.intake.status.history_known:
+            if self._stopping.is_set():
+                return
+            await _wait(self._stopping, _HISTORY_SECONDS)
+        self._drives = True
+        await self.driver.run()
 
     async def _until_stopped_or_failed(self, workers: Collection[_Worker], driving: asyncio.Task[None]) -> None:
         while not self._stopping.is_set() and not driving.done() and all(worker.running for worker in workers):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import TupleRow
 
-from services.consumer.drive.lease import Lease
+from services.consumer.drive.lease import BEHIND, Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready
 from services.consumer.nouns import SATISFIED, Seat
@@ -91,6 +91,7 @@ with mine as materialized (
   select from lease
    where target = %(target)s and owner = %(owner)s and epoch = %(epoch)s
      and expires_at >= clock_timestamp() + %(deadline)s * interval '1 s'
+     and not exists ({BEHIND})
      for share),
 due as (
   select asked.intent, work.seat, work.attempts, work.priority, work.state, work.read_first, seat.tenant, seat.person,

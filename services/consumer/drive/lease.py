@@ -17,15 +17,17 @@ class Lease:
     """Strictly increasing, also across a restore of the database: at least its clock in microseconds."""
 
 
-_ACQUIRE = """
+BEHIND = "select from recovery where active and behind"
+"""One row while the ledger has not read again what it has forgotten: nobody may act upon what it wants."""
+_ACQUIRE = f"""
 insert into lease as old (target, owner, epoch, expires_at)
-values (%(target)s, %(owner)s, (extract(epoch from clock_timestamp()) * 1e6)::bigint,
-        clock_timestamp() + %(ttl)s * interval '1 s')
+select %(target)s, %(owner)s, (extract(epoch from clock_timestamp()) * 1e6)::bigint, clock_timestamp() + %(ttl)s * interval '1 s'
+ where not exists ({BEHIND})
 on conflict (target) do update
    set owner = excluded.owner, epoch = greatest(old.epoch + 1, excluded.epoch), expires_at = excluded.expires_at
  where old.expires_at <= clock_timestamp()
 returning epoch
-"""
+"""  # noqa: S608  (constants of this module)
 _FREE = "select from lease where target = %s and expires_at > clock_timestamp()"
 _RENEW = """
 update lease set expires_at = clock_timestamp() + %s * interval '1 s' where target = %s and owner = %s and epoch = %s
@@ -36,7 +38,8 @@ HOLDS = "select from lease where target = %(target)s and owner = %(owner)s and e
 
 
 def acquire(connection: Connection, target: str, owner: str, ttl_seconds: float) -> Lease | None:
-    """Take the lease if nobody holds it. A standby asks every second, so the usual answer comes from a read without a lock."""
+    """Take the lease if nobody holds it, and the ledger is not behind the log. A standby asks every second, so the usual answer
+    comes from a read without a lock."""
     if connection.execute(_FREE, [target]).fetchone() is not None:
         return None
     row = connection.execute(_ACQUIRE, {"target": target, "owner": owner, "ttl": ttl_seconds}).fetchone()

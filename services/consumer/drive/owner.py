@@ -12,13 +12,17 @@ from typing import TypeVar
 import psycopg
 import structlog
 
-from services.consumer.ledger import database
+from services.consumer.ledger import database, recovery
 from services.kit.postgres import AWAY, Connection
 
 log = structlog.get_logger()
 T = TypeVar("T")
 _STATEMENT_SECONDS = 10.0
 """A statement that takes longer is ended by the server: a hanging database must not hold the driver for good."""
+
+
+class NotReviewed(psycopg.OperationalError):
+    """Another history than the ledger knows of: wait until the intake has seen to it, as for a database that is away."""
 
 
 class Owner:
@@ -53,8 +57,14 @@ class Owner:
 
     def _connect(self) -> Connection:
         connection = database.connect(self._url, statement_timeout_seconds=_STATEMENT_SECONDS)
-        if not self._durable:
-            connection.execute("set synchronous_commit = off")
+        try:
+            if not recovery.is_at_home(connection):
+                raise NotReviewed("the ledger does not know yet in which database it is")
+            if not self._durable:
+                connection.execute("set synchronous_commit = off")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _disconnect(self) -> None:

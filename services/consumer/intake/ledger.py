@@ -51,6 +51,11 @@ class Ledger:
                 raise
         return self._session
 
+    @property
+    def current(self) -> Session | None:
+        """The open one."""
+        return self._session
+
     def reach(self) -> bool:
         """Connect; False: not now."""
         try:

@@ -135,6 +135,10 @@ class Placing:
         if wrong:
             raise OffsetConflict(wrong)
 
+    def ends(self) -> dict[LogPartition, int]:
+        """Where all partitions end now, not only ours; raises `LogUnavailable`."""
+        return {place: one.high for place, one in self._in_kafka(self._events.places()).items()}
+
     def _let_go(self, places: Collection[Place]) -> None:
         self._reading.forget(places)
         self._line.forget(places)

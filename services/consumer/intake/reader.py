@@ -11,6 +11,7 @@ import structlog
 
 from schemas.topics import ENTITY_KINDS, Topics
 from services.consumer.intake.batches import BATCH, Batches
+from services.consumer.intake.catching_up import CatchingUp
 from services.consumer.intake.ledger import Ledger
 from services.consumer.intake.line import Flooded, Line
 from services.consumer.intake.placing import Placing
@@ -84,6 +85,7 @@ class Reader:
             on_placed=self._placed,
             on_forgotten=self._forgotten,
         )
+        self._catching_up = CatchingUp(ledger, self._placing)
         self._joined_at = 0.0
         self._checked_at = 0.0
         self._watched_at = 0.0
@@ -123,17 +125,16 @@ class Reader:
             self._attempt(step)
 
     def _next_step(self) -> Callable[[], None] | None:
-        if self._line.stopped:
-            return self._line.look
-        if self._telling.due:
-            return self._telling.positions
-        if self._status.assigned_once and not self._unparking.done:
-            return self._unparking.page
-        if self._batches.due:
-            return self._batches.store_held
-        if time.monotonic() >= max(self._checked_at, self._batches.stored_at) + self._settings.offset_check_seconds:
-            return self._check
-        return None
+        check_at = max(self._checked_at, self._batches.stored_at) + self._settings.offset_check_seconds
+        steps = (
+            (self._line.stopped, self._line.look),
+            (self._telling.due, self._telling.positions),
+            (self._status.assigned_once and not self._unparking.done, self._unparking.page),
+            (self._catching_up.due, self._catching_up.look),
+            (self._batches.due, self._batches.store_held),
+            (time.monotonic() >= check_at, self._check),
+        )
+        return next((step for due, step in steps if due), None)
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """Do a step that needs ledger and log; when either is away, hold everything and come back."""
@@ -176,6 +177,7 @@ class Reader:
 
     def _placed(self) -> None:
         self._telling.due = True
+        self._catching_up.begin()
 
     def _forgotten(self, places: Collection[Place]) -> None:
         self._letters.forget(places)

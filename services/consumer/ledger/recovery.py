@@ -1,11 +1,13 @@
 """Recovery mode: what the ledger does when it learns that it has lost history (a restore, a promotion, an empty database).
 
 What the LMS was told after the point that the ledger remembers is forgotten, so nothing it believes about a seat can be trusted:
-every seat is unknown and suspect, nobody holds a lease, and the first write to a seat is preceded by a read.
+every seat is unknown and suspect, nobody holds a lease, and the first write to a seat is preceded by a read. What the ledger
+wants of a seat may be old as well, so that nothing is written at all until the log has been read again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ import structlog
 
 from schemas.returns import Scope
 from services.consumer.ledger import audit, digests, offsets
+from services.consumer.ledger.offsets import LogPartition
 from services.consumer.nouns import PRIORITY_REPAIR
 from services.kit.postgres import Connection, DatabaseIdentity, identity
 
@@ -33,6 +36,8 @@ class Recovery(NamedTuple):
     since: datetime
     log_lost: bool
     """The log under the ledger lost something: only the mirror knows what, so the two have to be compared."""
+    behind: bool
+    """The ledger itself lost something, and has not read the log again: what it wants of a seat may be old."""
 
 
 class Witness:
@@ -52,8 +57,14 @@ class Witness:
 
 def read(connection: Connection) -> Recovery | None:
     """None before the very first start."""
-    row = connection.execute("select active, reason, system_id, timeline, since, log_lost from recovery").fetchone()
-    return Recovery(row[0], row[1], DatabaseIdentity(row[2], row[3]), row[4], row[5]) if row else None
+    row = connection.execute("select active, reason, system_id, timeline, since, log_lost, behind from recovery").fetchone()
+    return Recovery(row[0], row[1], DatabaseIdentity(row[2], row[3]), *row[4:]) if row else None
+
+
+def is_at_home(connection: Connection) -> bool:
+    """Whether the database is the one that the ledger knows itself in; otherwise recovery mode is about to be entered."""
+    known = read(connection)
+    return known is None or known.known == identity(connection)
 
 
 def begin_session(connection: Connection, suspect_seconds: float, witness: Witness | None = None) -> DatabaseIdentity:
@@ -88,11 +99,14 @@ def check_session(connection: Connection, began_with: DatabaseIdentity) -> None:
         raise HistoryChanged
 
 
-def enter(connection: Connection, reason: str, suspect_seconds: float, *, log_lost: bool = False) -> None:
+def enter(connection: Connection, reason: str, suspect_seconds: float, *, log_lost: bool = False, behind: bool = True) -> None:
     """Enter recovery mode for good, in one transaction; entering it again starts it over.
 
+    `behind`: the ledger lost history. `log_lost`: the log did; a ledger that had read it all is not behind.
+
     1. No other process may decide or drive meanwhile: both tables are locked.
-    2. The lease is void: a driver that works from the lost history can neither write an intent nor record an outcome.
+    2. The lease is void: a driver that works from the lost history can neither write an intent nor record an outcome. Nobody gets
+       it while the ledger is behind.
     3. Every seat is unknown, and suspect: a call that the lost history made may still land.
     4. Every seat has work that begins with a read.
     5. When the log is what lost something (`log_lost`), the publisher is asked to emit the current state of everything again.
@@ -102,11 +116,13 @@ def enter(connection: Connection, reason: str, suspect_seconds: float, *, log_lo
         connection.execute("set local statement_timeout = 0")
         connection.execute("lock table seat, work in exclusive mode")
         connection.execute(
-            """insert into recovery as old (active, reason, system_id, timeline, log_lost) values (true, %s, %s, %s, %s)
+            """insert into recovery as old (active, reason, system_id, timeline, log_lost, behind)
+               values (true, %s, %s, %s, %s, %s)
                on conflict (only_row) do update set active = true, reason = excluded.reason, since = clock_timestamp(),
                                                     system_id = excluded.system_id, timeline = excluded.timeline,
-                                                    log_lost = excluded.log_lost or (old.active and old.log_lost)""",
-            [reason, *current, log_lost],
+                                                    log_lost = excluded.log_lost or (old.active and old.log_lost),
+                                                    behind = excluded.behind or (old.active and old.behind)""",
+            [reason, *current, log_lost, behind],
         )
         if log_lost:
             digests.request_republish(connection, Scope(all=True), reason)
@@ -134,8 +150,23 @@ def is_active(connection: Connection) -> bool:
     return bool(row and row[0])
 
 
+def catch_up(connection: Connection, since: datetime, ends: Mapping[LogPartition, int]) -> bool:
+    """Whether the ledger is no longer behind: it has read up to `ends`, where the log ended after recovery began at `since`.
+
+    When the log has lost something too, reading it is not enough: a complete round of the mirror's digests must have left no
+    difference.
+    """
+    if not digests.passed(connection, ends):
+        return False
+    caught = connection.execute(
+        "update recovery set behind = false where active and behind and since = %s and (not log_lost or %s)",
+        [since, digests.reconciled(connection)],
+    ).rowcount
+    return bool(caught)
+
+
 def end_if_done(connection: Connection) -> bool:
-    """Leave recovery mode once every seat has been looked at in the LMS; true when this call ended it.
+    """Leave recovery mode once the log has been read again, and every seat looked at in the LMS; true when this call ended it.
 
     When the log lost something, also a complete round of the mirror's digests must have left no difference.
 
@@ -145,7 +176,7 @@ def end_if_done(connection: Connection) -> bool:
     with connection.transaction():
         ended = connection.execute(
             """update recovery set active = false, log_lost = false
-                where active
+                where active and not behind
                   and (not log_lost or %s)
                   and not exists (select from work where read_first and state in ('pending', 'retrying', 'suspect', 'held'))""",
             [digests.reconciled(connection)],

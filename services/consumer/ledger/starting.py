@@ -136,7 +136,10 @@ def begin(
         starts = _judge_all(connection, found, identity)
         losses = {place: one.loss for place, one in starts.items() if one.loss}
         if losses.items() - dict(accounted).items():
-            recovery.enter(connection, _reason(losses), suspect_seconds, log_lost=bool(LOG_LOST & set(losses.values())))
+            kinds = set(losses.values())
+            recovery.enter(
+                connection, _reason(losses), suspect_seconds, log_lost=bool(LOG_LOST & kinds), behind=bool(kinds - LOG_LOST)
+            )
         offsets.begin(connection, _chosen(starts, lost=False))
         offsets.restart(connection, _chosen(starts, lost=True))
         offsets.forget_others(connection, {place.topic: place.topic_id for place in found})

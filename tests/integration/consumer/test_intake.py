@@ -50,7 +50,7 @@ def test_events_become_work_and_kafka_follows_the_ledger(
         writer.write(*(enrollment(person=person) for person in people(0, 50)), section_event())
         eventually(lambda: len(ledger.work()) == 50)
 
-        assert set(running.handed_over) == set(ledger.work())
+        eventually(lambda: set(running.handed_over) == set(ledger.work()))
         eventually(lambda: running.counted("taken") == 50 and running.counted("taken", "section") == 1)
         eventually(lambda: bool(committed(kafka, topics.prefix, topics.entity("enrollment"))))
 
@@ -90,6 +90,8 @@ def test_kafkas_offset_ahead_of_the_ledgers_skips_nothing_and_is_believed_to_be_
 
     with Running(kafka, settings(ledger.url, topics)):
         eventually(lambda: stored_everything(ledger, kafka, topics))
+
+        eventually(lambda: ledger.rows("select behind from recovery") == [(False,)])
 
     assert len(ledger.desired()) == 40, "the records between the two offsets were read"
     assert ledger.rows("select active, reason from recovery") == [(True, "kafka_ahead")]

@@ -48,7 +48,7 @@ def test_gauges_follow_the_ledger(ledger: Ledger) -> None:
     assert gauge("sis_seats", target="canvas", state="pending") == 2
     assert gauge("sis_ledger_recovery") == 0
 
-    recovery.enter(ledger.connection, "test", 0)
+    recovery.enter(ledger.connection, "test", 0, behind=False)
     housekeeping.once(ledger.connection)
     assert gauge("sis_ledger_recovery") == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, datetime, timedelta
 
 import pytest
 
@@ -134,7 +134,7 @@ def test_recovery_ends_when_every_seat_has_been_looked_at(ledger: Ledger) -> Non
     ledger.take(enrollment(person="1"), enrollment(person="2"))
     ledger.settle()
     recovery.begin_session(ledger.connection, 60)
-    recovery.enter(ledger.connection, "test", 0)
+    recovery.enter(ledger.connection, "test", 0, behind=False)
 
     assert not recovery.end_if_done(ledger.connection)
     ledger.connection.execute("update work set read_first = false where person = '1'")
@@ -143,6 +143,39 @@ def test_recovery_ends_when_every_seat_has_been_looked_at(ledger: Ledger) -> Non
     ledger.connection.execute("insert into dependency values ('canvas', 'user', '2', 'missing', now(), null, 0, now())")
     assert recovery.end_if_done(ledger.connection), "what waits has been looked at: the answer is why it waits"
     assert not recovery.end_if_done(ledger.connection)
+
+
+def entered(ledger: Ledger, *, log_lost: bool = False) -> datetime:
+    """When recovery mode was entered, just now."""
+    recovery.begin_session(ledger.connection, 60)
+    recovery.enter(ledger.connection, "test", 0, log_lost=log_lost)
+    known = recovery.read(ledger.connection)
+    assert known is not None
+    assert known.behind
+    return known.since
+
+
+def test_a_ledger_is_behind_until_it_has_read_as_far_as_the_log_went(ledger: Ledger) -> None:
+    keep(ledger, batch(0, 5))
+    since = entered(ledger)
+
+    assert not recovery.catch_up(ledger.connection, since, {PLACE: 9})
+    ledger.connection.execute("update work set read_first = false")
+    assert not recovery.end_if_done(ledger.connection), "every seat was looked at, but there may be more in the log"
+
+    keep(ledger, batch(5, 9, version=2))
+    assert not recovery.catch_up(ledger.connection, since - timedelta(seconds=1), {PLACE: 9}), "entered again meanwhile"
+    assert recovery.catch_up(ledger.connection, since, {PLACE: 9})
+    assert not recovery.catch_up(ledger.connection, since, {PLACE: 9})
+
+
+def test_when_the_log_has_lost_something_too_reading_it_is_not_enough(ledger: Ledger) -> None:
+    keep(ledger, batch(0, 5))
+    since = entered(ledger, log_lost=True)
+
+    assert not recovery.catch_up(ledger.connection, since, {PLACE: 5})
+    ledger.connection.execute("insert into digest_reading (topic_id, next, agreed_for) values ('digests', 0, %s)", [since])
+    assert recovery.catch_up(ledger.connection, since, {PLACE: 5})
 
 
 def test_history_has_its_months_in_time_and_takes_rows_anyway(ledger: Ledger) -> None:

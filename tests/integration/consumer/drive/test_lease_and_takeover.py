@@ -13,8 +13,9 @@ from services.consumer.drive import intents, lease, outcomes, takeover, waiting
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.outcomes import LeaseLost
+from services.consumer.drive.owner import NotReviewed, Owner
 from services.consumer.drive.reactions import Attempt, react
-from services.consumer.ledger import database
+from services.consumer.ledger import database, recovery
 from services.consumer.targets.port import AlreadySo, Done, NotThere, Observation, Outcome, Unknown
 from tests.integration.consumer.drive.drive_support import (
     TARGET,
@@ -86,6 +87,35 @@ def test_no_intent_without_a_lease_that_outlives_the_call(ledger: SeatLedger) ->
     assert opened(ledger, replace(mine, epoch=mine.epoch - 1), key) == []
     assert opened(ledger, replace(mine, owner="other"), key) == []
     assert len(opened(ledger, mine, key, deadline_seconds=4)) == 1
+
+
+def test_nobody_drives_a_ledger_that_has_not_read_again_what_it_forgot(ledger: SeatLedger) -> None:
+    key = ledger.want(seat_of("p1"))
+    recovery.begin_session(ledger.connection, 0)
+    recovery.enter(ledger.connection, "test", 0)
+
+    assert lease.acquire(ledger.connection, TARGET, "a", 60) is None
+    # A lease that was taken while recovery mode was being entered is of no use either.
+    ledger.connection.execute("update recovery set behind = false")
+    mine = ledger.lease()
+    ledger.connection.execute("update recovery set behind = true")
+    assert opened(ledger, mine, key) == []
+
+    ledger.connection.execute("update recovery set behind = false")
+    assert len(opened(ledger, mine, key)) == 1
+
+
+async def test_a_driver_keeps_away_from_a_database_that_the_ledger_does_not_know_itself_in(ledger: SeatLedger) -> None:
+    recovery.begin_session(ledger.connection, 0)
+    ledger.connection.execute("update recovery set timeline = timeline + 1")
+    owner = Owner("test", ledger.url)
+    try:
+        with pytest.raises(NotReviewed):
+            await owner.run(lambda it: it.execute("select 1"))
+        recovery.begin_session(ledger.connection, 0)
+        await owner.run(lambda it: it.execute("select 1"))
+    finally:
+        await owner.close()
 
 
 def test_a_person_has_one_open_intent(ledger: SeatLedger) -> None:
