@@ -183,6 +183,16 @@ async def test_the_digest_is_stable_while_nothing_changes(operator: Operator, na
     assert third["digest"] != first["digest"]
 
 
+async def test_the_digest_covers_how_each_seat_is(operator: Operator) -> None:
+    school_with_trouble(operator.site)
+    first = await operator.plan({"term": TERM})
+    operator.site.fail(seat(ANA), "waiting")
+
+    second = await operator.plan({"term": TERM})
+
+    assert (second["changes"], second["digest"] == first["digest"]) == (first["changes"], False)
+
+
 async def refused(operator: Operator, plan: dict[str, Any]) -> dict[str, Any]:
     """The difference that keeps a plan from being applied."""
     before = operator.site.dump()
