@@ -24,7 +24,7 @@ from services.consumer.log.ranges import RangeLog
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.policy import model
-from services.consumer.replay import Pace, ReplayRunner
+from services.consumer.replay.runner import Pace, ReplayRunner
 from services.consumer.settings import Settings
 from services.consumer.targets.canvas.client import CanvasClient
 from services.consumer.targets.canvas.target import CanvasTarget

@@ -15,12 +15,12 @@ from confluent_kafka import KafkaError, KafkaException
 
 from schemas.markers import MARKER_KEY, Marker
 from schemas.topics import ENTITY_KINDS, Topics
-from services.consumer import replay_log
 from services.consumer.ledger.offsets import LogPartition
 from services.consumer.log import digests as digest_log
 from services.consumer.log import records as consumer_log
 from services.consumer.log.letters import Letter, context
 from services.consumer.log.watch import Change
+from services.consumer.replay import log as replay_log
 from services.kit import kafka
 from services.publisher import log as publisher_log
 from services.publisher import returns_log

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
 from services.consumer import digests as consumer_digests
-from services.consumer import housekeeping, replay
+from services.consumer import housekeeping
 from services.consumer.api.desk import Answer
 from services.consumer.drive import driver, probing
 from services.consumer.intake import reader
@@ -31,6 +31,7 @@ from services.consumer.ledger import history as ledger_history
 from services.consumer.ledger import policies, replays
 from services.consumer.metrics import Metrics as ConsumerMetrics
 from services.consumer.policy import model
+from services.consumer.replay import runner as replay
 from services.consumer.settings import Settings as ConsumerSettings
 from services.consumer.targets.canvas.client import CanvasClient
 from services.kit import postgres as kit_postgres

@@ -20,7 +20,7 @@ from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, b
 from services.consumer.ledger import replay_plans, replay_report, replays
 from services.consumer.ledger.replay_scopes import Offsets, Scope, Times
 from services.consumer.ledger.replays import Order, Range, Replay, TooLarge
-from services.consumer.replay_log import Log, LogUnavailable
+from services.consumer.replay.log import Log, LogUnavailable
 from services.kit.http import problem
 from services.kit.postgres import Connection
 

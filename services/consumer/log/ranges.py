@@ -15,7 +15,7 @@ from datetime import datetime
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from services.consumer.replay_log import Bounds, LogRecord, LogRefused, LogUnavailable, Missing
+from services.consumer.replay.log import Bounds, LogRecord, LogRefused, LogUnavailable, Missing
 from services.kit.kafka import KafkaSettings, topic_ids
 
 log = structlog.get_logger()

@@ -16,7 +16,7 @@ from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
 from services.consumer.metrics import Metrics
-from services.consumer.replay_log import Bounds, Log, LogUnavailable, Reader
+from services.consumer.replay.log import Bounds, Log, LogUnavailable, Reader
 from services.kit.credentials import Callers
 from tests.integration.consumer.ledger_support import START, TENANT, TIMERS, Ledger
 

@@ -24,7 +24,7 @@ from services.consumer.ledger.replays import Order, Range, Replay
 from services.consumer.log.ranges import RangeLog
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
-from services.consumer.replay import Pace, ReplayRunner
+from services.consumer.replay.runner import Pace, ReplayRunner
 from services.kit.kafka import KafkaSettings
 from services.sandbox.broker import EmbeddedBroker
 from tests.integration.consumer.api_support import Api

@@ -228,7 +228,7 @@ class Crash(BaseException):
 
 
 def test_a_replay_goes_on_where_a_dead_process_left_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.consumer.replay.BATCH", 5)
+    monkeypatch.setattr("services.consumer.replay.runner.BATCH", 5)
     events = [enrollment(version=n + 1, person=f"90000{n:02}") for n in range(23)]
     site.publish(*events)
     site.ledger.take(*events)
@@ -265,7 +265,7 @@ def test_a_replay_goes_on_where_a_dead_process_left_it(site: Site, monkeypatch: 
 
 @no_broker_matters
 def test_a_process_that_was_replaced_writes_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.consumer.replay.BATCH", 2)
+    monkeypatch.setattr("services.consumer.replay.runner.BATCH", 2)
     events = [enrollment(version=n + 1, person=f"90000{n:02}") for n in range(6)]
     site.publish(*events)
     replay = site.order()
@@ -359,7 +359,7 @@ def waits_for_a_lock(site: Site) -> bool:
 
 @no_broker_matters
 def test_a_replay_and_the_live_stream_may_meet_in_the_same_people(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.consumer.replay.BATCH", 7)
+    monkeypatch.setattr("services.consumer.replay.runner.BATCH", 7)
     people = [f"90000{n:02}" for n in range(20)]
     old = [enrollment(version=n + 1, person=person) for n, person in enumerate(people)]
     site.publish(*old)

@@ -16,8 +16,8 @@ from schemas import codec
 from schemas.topics import Topics
 from services.consumer.ledger import replay_batch, replays
 from services.consumer.ledger.replays import Range
-from services.consumer.replay import Pace
-from services.consumer.replay_log import LogUnavailable
+from services.consumer.replay.log import LogUnavailable
+from services.consumer.replay.runner import Pace
 from services.kit.kafka import KafkaSettings
 from tests.integration.consumer.ledger_support import Ledger, enrollment, seat, section_event
 from tests.integration.consumer.replay_support import Operator, Site, produce
@@ -188,7 +188,7 @@ def dies(*_: Any) -> None:
 def test_a_replay_of_the_ledger_goes_on_where_a_dead_process_left_it(
     site: Site, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr("services.consumer.replay.BATCH", 5)
+    monkeypatch.setattr("services.consumer.replay.runner.BATCH", 5)
     refused_people(site)
     replay = site.order_scope(TERM, verify=True)
     with monkeypatch.context() as patch:
@@ -223,7 +223,7 @@ def dies_the_third_time(real: Any) -> Any:
 
 
 def test_a_replay_of_several_partitions_goes_on_in_the_one_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.consumer.replay.BATCH", 5)
+    monkeypatch.setattr("services.consumer.replay.runner.BATCH", 5)
     refused_people(site)
     topic = site.topics.entity("enrollment")
     values = [codec.encode(enrollment(version=n + 1, person=person)) for n, person in enumerate(PEOPLE)]
@@ -289,7 +289,7 @@ async def test_a_cancelled_replay_stops_and_a_new_plan_goes_on(operator: Operato
 
 
 async def test_the_batch_that_is_under_way_is_the_last_one(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.consumer.replay.BATCH", 5)
+    monkeypatch.setattr("services.consumer.replay.runner.BATCH", 5)
     site = operator.site
     refused_people(site)
     replay = (await operator.apply(await operator.plan(TERM))).json()["replay"]

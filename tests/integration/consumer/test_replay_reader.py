@@ -8,7 +8,7 @@ import pytest
 
 from schemas.topics import Topics
 from services.consumer.log.ranges import RangeLog, RangeReader
-from services.consumer.replay_log import LogRecord, Missing
+from services.consumer.replay.log import LogRecord, Missing
 from services.kit.kafka import KafkaSettings
 from tests.integration.consumer.replay_support import produce, trim
 

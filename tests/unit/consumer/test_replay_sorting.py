@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from schemas import codec
 from schemas.events import TermEvent
 from services.consumer.ledger.replays import Judged, Range
-from services.consumer.replay_log import LogRecord, Missing
-from services.consumer.replay_steps import set_aside, sort_out
+from services.consumer.replay.log import LogRecord, Missing
+from services.consumer.replay.steps import set_aside, sort_out
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 PLACE = Range("t.term.v1", "topic-id", 3, 0, 99, 0)

@@ -26,8 +26,8 @@ from services.consumer.ledger.replay_batch import Outcome
 from services.consumer.ledger.replays import Range, Replay, ReplayLost
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import WORK_CHANNEL, SeatRef
-from services.consumer.replay_log import Log, LogRecord, LogRefused, LogUnavailable, Missing
-from services.consumer.replay_steps import Records, Seats, Step, set_aside, sort_out
+from services.consumer.replay.log import Log, LogRecord, LogRefused, LogUnavailable, Missing
+from services.consumer.replay.steps import Records, Seats, Step, set_aside, sort_out
 from services.kit.postgres import Connection, DatabaseIdentity
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.replay_batch import Outcome
 from services.consumer.ledger.replay_selection import NamedSeat
 from services.consumer.ledger.replays import Judged, Range, Replay
-from services.consumer.replay_log import LogRecord, Missing
+from services.consumer.replay.log import LogRecord, Missing
 from services.kit.postgres import Connection
 
 
