@@ -117,6 +117,10 @@ class Judged:
     seat: SeatRef | None = None
 
 
+_BATCHES = 0xBA7C
+"""Class of the advisory locks that stand for a replay's batches. They are granted in the order of asking: whoever cancels waits
+for the batch that is under way, and for no other; a row's lock might go to the next one first."""
+
 _COLUMNS = """replay, scope, dry_run, verify, plan, state, reason, done, total, digest, changes, actor, created_at, finished_at,
               after_target, after_seat,
               (select r.replay from replay r where r.plan = replay.replay) as applied_by,
@@ -148,9 +152,9 @@ def create(connection: Connection, order: Order, actor: str, most: int | None = 
 
 
 def find(connection: Connection, replay: UUID, *, lock: bool = False) -> Replay | None:
-    """One replay by its id; with `lock` nobody else applies or cancels it until the transaction ends."""
+    """One replay by its id; with `lock` nobody applies it, cancels it or begins a batch until the transaction ends."""
     if lock:
-        connection.execute("select from replay where replay = %s for no key update", [replay])
+        connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s::text))", [_BATCHES, replay])
     return next(iter(_read(connection, f"select {_COLUMNS} from replay where replay = %s", [replay])), None)  # noqa: S608
 
 
@@ -210,6 +214,7 @@ def advance_in_ledger(connection: Connection, replay: UUID, owner: str, last: Se
 
 
 def _advance(connection: Connection, replay: UUID, owner: str, count: int, seconds: float) -> int:
+    connection.execute("select pg_advisory_xact_lock_shared(%s, hashtext(%s::text))", [_BATCHES, replay])
     assignments = "done = done + %s, owned_until = clock_timestamp() + make_interval(secs => %s)"
     return _owned(connection, assignments, [count, seconds], replay, owner) - count + 1
 
@@ -221,7 +226,7 @@ def finish(connection: Connection, replay: UUID, owner: str, reason: str | None 
 
 
 def cancel(connection: Connection, replay: UUID) -> None:
-    """End a running replay; waits for the batch that is under way, which is its last. Its owner finds the replay lost."""
+    """End a running replay that the caller has locked: no batch is under way. Its owner finds the replay lost."""
     connection.execute(
         """update replay set state = 'cancelled', finished_at = clock_timestamp(), owner = null, owned_until = null
             where replay = %s and state = 'running'""",
