@@ -9,9 +9,10 @@ import psycopg
 import structlog
 
 from schemas.topics import Topics
+from services.consumer.intake.catching_up import CatchingUp
 from services.consumer.intake.ledger import Ledger
 from services.consumer.intake.line import Flooded, Line
-from services.consumer.intake.reading import Reading, before, set_aside, sort_out
+from services.consumer.intake.reading import Reading, before, set_aside, sort_out, without_repetition
 from services.consumer.intake.status import Status
 from services.consumer.intake.telling import Telling
 from services.consumer.ledger import storing
@@ -48,6 +49,7 @@ class Batches:
         events: EventLog,
         letters: DeadLetters,
         telling: Telling,
+        catching_up: CatchingUp,
         status: Status,
         metrics: Metrics,
     ) -> None:
@@ -59,6 +61,7 @@ class Batches:
         self._events = events
         self._letters = letters
         self._telling = telling
+        self._catching_up = catching_up
         self._status = status
         self._metrics = metrics
         self._letters_at = 0.0
@@ -79,7 +82,8 @@ class Batches:
         # Who has waited before has had its moment; the others must not wait for it again and again.
         self._letter_wait = 0.0 if waited else _LETTER_WAIT_SECONDS
         while records := self._reading.next(BATCH):
-            self._store(records)
+            # What the lost history had told the LMS may have come from any version: each is decided, and its seats are known.
+            self._store(without_repetition(records) if self._catching_up.needed else records)
         if waited - self._reading.blocked:
             self._events.resume(but=self._reading.blocked)
         self.show_waiting()

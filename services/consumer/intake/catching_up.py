@@ -37,9 +37,14 @@ class CatchingUp:
         self._looked_at = 0.0
 
     @property
-    def due(self) -> bool:
+    def needed(self) -> bool:
         """Whether the ledger may be behind, as far as is known of this session."""
-        return self._ledger.current is not self._clear_in and time.monotonic() >= self._looked_at + _EVERY_SECONDS
+        return self._clear_in is None or self._ledger.current is not self._clear_in
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return self.needed and time.monotonic() >= self._looked_at + _EVERY_SECONDS
 
     def begin(self) -> None:
         """Partitions were placed anew, and recovery mode perhaps entered."""

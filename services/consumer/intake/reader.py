@@ -69,10 +69,6 @@ class Reader:
         self._watch = LogWatch(kafka)
         self._line = Line(settings, self._reading, ledger, self._retry, status, metrics)
         self._telling = Telling(settings.target, topics, self._reading, ledger, self._events, metrics, handover)
-        self._batches = Batches(
-            topics, policies, self._reading, ledger, self._line, self._events, self._letters, self._telling, status, metrics
-        )
-        self._unparking = Unparking(topics, policies, ledger, self._telling)
         self._placing = Placing(
             self._reading,
             ledger,
@@ -86,6 +82,20 @@ class Reader:
             on_forgotten=self._forgotten,
         )
         self._catching_up = CatchingUp(ledger, self._placing)
+        self._batches = Batches(
+            topics,
+            policies,
+            self._reading,
+            ledger,
+            self._line,
+            self._events,
+            self._letters,
+            self._telling,
+            self._catching_up,
+            status,
+            metrics,
+        )
+        self._unparking = Unparking(topics, policies, ledger, self._telling)
         self._joined_at = 0.0
         self._checked_at = 0.0
         self._watched_at = 0.0

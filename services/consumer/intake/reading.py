@@ -89,6 +89,20 @@ def before(records: Sequence[Record], first: Collection[Coordinates]) -> list[Re
     return [record for record in records if record.place not in bounds or record.offset < bounds[record.place]]
 
 
+def without_repetition(records: Sequence[Record]) -> list[Record]:
+    """The first records, as many as have keys of their own: of no entity more than one version."""
+    found: list[Record] = []
+    seen: set[tuple[str, bytes]] = set()
+    for record in records:
+        if record.key is not None:
+            key = (record.place.topic, record.key)
+            if key in seen:
+                break
+            seen.add(key)
+        found.append(record)
+    return found
+
+
 def set_aside(record: Record, reading: Reading, reason: str, message: str) -> tuple[Batch, list[Letter]]:
     """The same for a record that can be decoded, but not stored."""
     letter = Letter(record, reason, message)

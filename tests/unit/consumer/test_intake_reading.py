@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.topics import Topics
-from services.consumer.intake.reading import Reading, before, sort_out
+from services.consumer.intake.reading import Reading, before, sort_out, without_repetition
 from services.consumer.ledger.offsets import LogPartition, Span
 from services.consumer.log.records import Place, Record
 
@@ -66,3 +66,14 @@ def test_what_nobody_can_decode_is_for_the_dead_letters_and_still_moves_the_offs
     assert [(letter.reason, letter.record.offset) for letter in letters] == [("not_json", 10)]
     assert [(one.offset, one.reason) for one in batch.undecodable] == [(10, "not_json")]
     assert batch.spans == [Span(LogPartition("id", *ONE), 10, 11)]
+
+
+def test_of_no_key_more_than_one_record_goes_into_a_batch_that_must_not_skip_a_version() -> None:
+    def keyed(offset: int, key: bytes | None, place: Place = ONE) -> Record:
+        return Record(place, offset, key, b"?")
+
+    section = Place(TOPICS.entity("section"), 0)
+    records = [keyed(1, b"a"), keyed(2, None), keyed(3, b"b"), keyed(1, b"a", section), keyed(4, b"a"), keyed(5, b"c")]
+
+    assert without_repetition(records) == records[:4]
+    assert without_repetition(records[4:]) == records[4:]
