@@ -128,13 +128,13 @@ class Lms:
         self._note(sent)
         self.on_send(sent)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._decide(sent, future, asyncio.get_running_loop())
+        arrives = self._decide(sent, future, asyncio.get_running_loop())
         answered = False
         try:
             status, headers, content = await future
             answered = status not in (408, 499, 502, 504)
         finally:
-            if not answered and sent.seat is not None:
+            if not answered and arrives and sent.seat is not None:
                 self.doubtful.add(sent.seat[:2])
         return httpx.Response(status, headers=headers, content=content, request=request)
 
@@ -172,7 +172,8 @@ class Lms:
         login = row.user.login()
         return SeatName(row.section.sis_section_id, login.sis_user_id, row.role.name)
 
-    def _decide(self, sent: Sent, future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def _decide(self, sent: Sent, future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> bool:
+        """Choose its fate. False: there was no connection, so that Canvas never gets it, which its sender knows."""
         chance = self.scheduler.random
         fate = self._fate(sent)
         if fate != "ok":
@@ -185,7 +186,7 @@ class Lms:
             error = httpx.ConnectTimeout("simulated")
             error.__cause__ = aiohttp.ClientConnectorError(None, OSError())  # type: ignore[arg-type]
             self._later(takes, lambda: _settle(loop, future, error=error))
-            return
+            return False
         if fate in ("reset", "hang", "gateway"):
             how = chance.choice(("never", "now", "late")) if sent.seat is not None else "now"
             if how == "late":
@@ -200,7 +201,7 @@ class Lms:
             elif fate == "gateway":
                 page = (chance.choice((502, 504)), [(b"content-type", b"text/html")], b"<html>gateway</html>")
                 self._later(chance.uniform(takes, self._timeout * 0.9), lambda: _settle(loop, future, page))
-            return
+            return True
         spec = None
         if fate == "error":
             spec = FaultSpec(kind="status", status=chance.choice((500, 503)), apply=chance.random() < 0.5)
@@ -212,6 +213,7 @@ class Lms:
             self._later(max(0.0, answer - takes), lambda: _settle(loop, future, made))
 
         self._later(apply, work)
+        return True
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
         self.scheduler.call_later(seconds, function)

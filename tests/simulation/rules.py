@@ -35,6 +35,8 @@ class Run:
         self.world = world
         self.checks = checks
         self.snapshots: dict[str, object] = {}
+        self.repeat: set[tuple[str, str]] = set()
+        """Rows of which a lost mirror had accepted more than the log has: a change without news makes no event."""
         self.log_incomplete = False
         """The log has not got all that the mirror has: a mirror that loses it now cannot take it back from there."""
 
@@ -96,6 +98,7 @@ class Run:
             world.lms.add_user(person)
         for section, course in world.sis.sections.items():
             world.lms.add_section(section_name(section), course)
+        world.sis.repeat(self.repeat)
         for process in world.processes.values():
             process.paused_until = 0.0
             process.failpoints.clear()
@@ -231,6 +234,25 @@ def objects(run: Run, chance: random.Random) -> None:
     world.lms.add_section(section_name(section), course)
 
 
+def opening(run: Run, chance: random.Random) -> None:
+    """A new section, or a new person, and enrollments that Canvas hears of before and after it has that."""
+    world, sis = run.world, run.world.sis
+    seconds = chance.choice((0.02, 0.5, 1.0, 2.0, 3.0))
+    if chance.random() < 0.6:
+        section = f"{100 + len(sis.sections)}"
+        sis.sections[section] = course = chance.choice(["C1", "C2"])
+        world.scheduler.call_later(seconds, lambda: world.lms.add_section(section_name(section), course))
+        sis.send(sis.set_class(section, "A"))
+        for person in chance.sample(sis.people, min(3, len(sis.people))):
+            sis.send(sis.set_student(person, section, "enrolled"))
+    else:
+        person = f"P{len(sis.people) + 1}"
+        sis.people.append(person)
+        world.scheduler.call_later(seconds, lambda: world.lms.add_user(person))
+        for section in list(sis.sections)[:3]:
+            sis.send(sis.set_student(person, section, "enrolled"))
+
+
 def crosslist(run: Run, chance: random.Random) -> None:
     """Somebody moves a section of Canvas into another course."""
     world = run.world
@@ -327,6 +349,11 @@ def canvas_links(run: Run, chance: random.Random) -> None:
     run.world.lms.fates = {"foreign_link": chance.choice((0.1, 0.5)), "small_pages": 0.3}
 
 
+def canvas_slow(run: Run, chance: random.Random) -> None:
+    """What an answer says is not so any more when it comes."""
+    run.world.lms.fates = {"slow": chance.choice((0.3, 0.8))}
+
+
 def canvas_down(run: Run, chance: random.Random) -> None:
     run.world.lms.down_until = run.world.scheduler.now + chance.choice((0.5, 2.0, 5.0))
 
@@ -392,10 +419,10 @@ def backup(run: Run, chance: random.Random) -> None:
 
 def restore(run: Run, chance: random.Random) -> None:
     """A database comes back from a backup, or a standby that lacked the last commits is promoted."""
-    name = chance.choice(("mirror", "ledger"))
-    saved = run.snapshots.get(name)
-    if saved is None:
+    if not run.snapshots:
         return
+    name = chance.choice(sorted(run.snapshots))
+    saved = run.snapshots[name]
     world = run.world
     world.bites(f"{name} restored")
     _cut_history(run, name)
@@ -423,6 +450,7 @@ def _cut_history(run: Run, name: str) -> None:
         run.checks.ledger_was_restored()
     else:
         run.world.hurt_mirror = True
+        run.repeat |= run.checks.known_to_the_mirror_alone()
 
 
 def put_back(run: Run, _chance: random.Random) -> None:
@@ -442,7 +470,7 @@ def digests(run: Run, chance: random.Random) -> None:
 def log_lost(run: Run, chance: random.Random) -> None:
     """A topic is deleted and made anew, or retention takes records that nobody has read yet."""
     world = run.world
-    if not run.checks.mirror_has_everything():
+    if not run.checks.mirror_has_everything() or world.databases.rows("select from ledger.recovery where active"):
         return  # no promise holds when both lose the same
     name = world.topics.entity(chance.choice(("enrollment", "enrollment", "section")))
     if chance.random() < 0.6:
@@ -472,8 +500,8 @@ def silent_loss(run: Run, chance: random.Random) -> None:
 
 
 def _no_way_back(run: Run) -> None:
-    """What the log held until now it cannot give to a mirror that forgets it: no older backup is of use."""
-    run.snapshots.pop("mirror", None)
+    """What the log held until now it cannot give to a mirror or a ledger that forgets it: no older backup is of use."""
+    run.snapshots.clear()
     run.log_incomplete = True
 
 
@@ -496,6 +524,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (extract, 2, False),
     (resend, 4, False),
     (objects, 2, False),
+    (opening, 3, False),
     (operate, 2, True),
     (crosslist, 1, True),
     (wait, 5, False),
@@ -506,6 +535,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (pause, 4, True),
     (canvas_faults, 8, True),
     (canvas_links, 1, True),
+    (canvas_slow, 1, True),
     (canvas_down, 2, True),
     (canvas_lag, 2, True),
     (log_faults, 5, True),
@@ -515,8 +545,8 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (database_crash, 2, True),
     (database_faults, 3, True),
     (interleaving, 3, True),
-    (backup, 3, False),
-    (restore, 2, True),
+    (backup, 4, False),
+    (restore, 3, True),
     (empty_mirror, 1, True),
     (put_back, 1, True),
     (silent_loss, 2, True),
@@ -525,7 +555,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (clock_jump, 2, True),
 ]
 ACTIONS: dict[str, Callable[[Run, random.Random], None]] = {function.__name__: function for function, _, _ in _RULES}
-_SCHOOL = {function.__name__ for function in (change, audit, swap, flap, classes, instructor, extract, resend)}
+_SCHOOL = {function.__name__ for function in (change, audit, swap, flap, classes, instructor, extract, resend, opening)}
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
 
 

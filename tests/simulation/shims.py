@@ -7,6 +7,7 @@ loaded modules are replaced while a simulation runs. A module that is new tomorr
 from __future__ import annotations
 
 import datetime as real_datetime
+import functools
 import random as real_random
 import secrets as real_secrets
 import sys
@@ -136,6 +137,18 @@ def _at_failpoint(scheduler: Scheduler, bites: Callable[[str], None]) -> Callabl
     return failpoint
 
 
+@functools.lru_cache(maxsize=4)
+def _names(wanted: frozenset[int], _modules: int) -> list[tuple[Any, str]]:
+    """Where the product's modules name these objects; looked up again when a module has been loaded."""
+    return [
+        (module, attribute)
+        for name, module in list(sys.modules.items())
+        if module is not None and name.startswith(_PRODUCT)
+        for attribute, value in vars(module).items()
+        if id(value) in wanted and not attribute.startswith("__")
+    ]
+
+
 @contextmanager
 def installed(scheduler: Scheduler, databases: Databases, bites: Callable[[str], None]) -> Iterator[Time]:
     """The product runs on the simulation's ground until the end of the block."""
@@ -152,14 +165,10 @@ def installed(scheduler: Scheduler, databases: Databases, bites: Callable[[str],
         id(postgres.migrate): lambda *_args: None,
     }
     put: list[tuple[Any, str, Any]] = []
-    for name, module in list(sys.modules.items()):
-        if module is None or not name.startswith(_PRODUCT):
-            continue
-        for attribute, value in list(vars(module).items()):
-            replacement = replacements.get(id(value))
-            if replacement is not None and not attribute.startswith("__"):
-                put.append((module, attribute, value))
-                setattr(module, attribute, replacement)
+    for module, attribute in _names(frozenset(replacements), len(sys.modules)):
+        value = getattr(module, attribute)
+        put.append((module, attribute, value))
+        setattr(module, attribute, replacements[id(value)])
     real_connect = psycopg.connect
     psycopg.connect = databases.connect
     try:

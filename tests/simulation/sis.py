@@ -7,7 +7,8 @@ the oracle.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from schemas import keys
@@ -58,6 +59,8 @@ class Sis:
     """Per seat every state that it should ever have had, in the order of the SIS."""
     tangled: set[SeatName] = field(default_factory=set)
     """Seats that hang on several rows: the order between rows is not promised, so only their end is checked."""
+    newest: dict[tuple[str, str], Change] = field(default_factory=dict)
+    """Of each row what was last said."""
     _position: int = 0
 
     # --- what people do ---
@@ -116,7 +119,9 @@ class Sis:
             row.columns = known.columns
         self.rows[name] = row
         self._note()
-        return Change(TENANT, row.record, row.key, {} if row.deleted else dict(row.columns), entity, self._token(), row.deleted)
+        columns = {} if row.deleted else dict(row.columns)
+        self.newest[name] = Change(TENANT, row.record, row.key, columns, entity, self._token(), row.deleted)
+        return self.newest[name]
 
     def _token(self) -> OrderToken:
         self._position = max(self._position + 1, int(self.now * 1_000_000))
@@ -137,6 +142,17 @@ class Sis:
                 entity = keys.enrollment_key(TENANT, INSTITUTION, TERM, row.key["CLASS_NBR"], row.key["EMPLID"], "learner")
                 found.append(Change(TENANT, row.record, row.key, dict(row.columns), entity, token))
         self.send(found)
+
+    def repeat(self, names: Iterable[tuple[str, str]]) -> None:
+        """What an operator asks for after the mirror was lost: these rows again, as they are now."""
+        for name in sorted(names):
+            self.newest[name] = replace(self.newest[name], order=self._token())
+            self.send([self.newest[name]])
+
+    def promise_no_order(self, name: tuple[str, str]) -> None:
+        """Of what hangs on this row only the end is to be checked."""
+        columns = self.rows[name].key | self.rows[name].columns
+        self._tangle(columns.get("CLASS_NBR", columns.get("CLASS_SECTION", "")), columns.get("EMPLID"))
 
     # --- what it means ---
 

@@ -313,7 +313,7 @@ def _publisher_settings(url: str, folder: Path) -> PublisherSettings:
         intake_credentials_file=folder / "callers",
         answer_within_seconds=3,
         delivery_timeout_seconds=1,
-        outbox_sweep_after_seconds=2,
+        outbox_sweep_after_seconds=3,
         digest_settled_seconds=2,
         digest_interval_seconds=60,
     )
@@ -367,13 +367,19 @@ def _metrics() -> tuple[ConsumerMetrics, PublisherMetrics]:
     return _METRICS[0], _METRICS[1]
 
 
+_DEFECTS = {"attempt_failed", "part_failed", "replay_failed", "sweep_failed", "returned_event_refused", "mirror_event_refused"}
+"""Lines that the product writes when a part of it has failed in a way that nobody foresaw."""
+
+
 @contextmanager
 def _logs(world: World) -> Iterator[None]:
     """The product's log lines become part of the trace."""
 
     def processor(_logger: Any, _method: str, event: Any) -> Any:
+        process = world.scheduler.process
+        if event["event"] in _DEFECTS and (process is None or process.alive):
+            world.violated("defect", f"{event['event']}: {event.get('exc_info')!r}")
         if world.trace.wanted:
-            process = world.scheduler.process
             words = {name: value for name, value in event.items() if name not in ("event", "exc_info")}
             error = event.get("exc_info")
             world.trace.add(
