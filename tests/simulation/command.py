@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "tests.simulation", *(words or sys.argv[1:])])  # noqa: S606
     if arguments.seed is not None:
-        return _replay(arguments.seed, arguments.plant, shrink=arguments.shrink)
+        return _replay(arguments.seed, next(iter(arguments.plant), None), shrink=arguments.shrink)
     if arguments.planted:
         return _plant(arguments.plant, arguments.seeds or SEEDS_PER_PLANT, arguments.workers)
     if arguments.corpus:
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="run this seed and print what happened")
     parser.add_argument("--shrink", action="store_true", help="of --seed: leave out every action that the failure does not need")
     parser.add_argument("--planted", action="store_true", help="plant each bug in turn and tell which are caught")
-    parser.add_argument("--plant", help="only this bug, by its name")
+    parser.add_argument("--plant", action="append", default=[], help="only this bug, by its name; may be repeated")
     parser.add_argument("--corpus", action="store_true", help="run what once failed")
     parser.add_argument("--hypothesis", type=int, default=0, metavar="N", help="let Hypothesis choose the actions of N runs")
     return parser
@@ -209,8 +209,8 @@ def _hunt(name: str, seeds: int) -> tuple[str, str, str]:
     return name, "SURVIVED", f"{seeds} seeds"
 
 
-def _plant(only: str | None, seeds: int, workers: int) -> int:
-    chosen = [plant for plant in PLANTS if only in (None, plant.name)]
+def _plant(only: Sequence[str], seeds: int, workers: int) -> int:
+    chosen = [plant for plant in PLANTS if not only or plant.name in only]
     bad = 0
     with _workers(workers) as pool:
         hunts = {plant.name: pool.submit(_hunt, plant.name, seeds) for plant in chosen if plant.changes}
