@@ -28,6 +28,7 @@ _SLICE = 500
 _CONTACT_SECONDS = 15.0
 _REPORT_MARGIN_SECONDS = 2.0
 """A delivery report that is so much later than the delivery timeout will not come: librdkafka times out once a second."""
+_RENEW_EVERY_SECONDS = 30.0
 _REBUILDS = 3
 _REBUILD_WINDOW_SECONDS = 600.0
 _PERMANENT = {
@@ -38,6 +39,11 @@ _PERMANENT = {
     KafkaError.INVALID_TIMESTAMP: "refused",
 }
 """What no repetition cures. Missing topics and permissions are not here: a person cures them, and then the event may go."""
+
+
+_STALE = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART})
+"""What a producer says of a topic that was deleted and made anew. librdkafka believes that leader epochs only grow: whoever has
+seen a later one of the old topic takes the new leaders for stale news, and nothing it sends arrives any more."""
 
 
 class Record(NamedTuple):
@@ -82,7 +88,8 @@ class EventLog(Protocol):
 class KafkaLog:
     """`EventLog` over an idempotent producer. A producer that has become unusable is replaced, three times in ten minutes.
 
-    What does not heal that way is given up for good: everything is refused from then on, and `alive` says so.
+    What does not heal that way is given up for good: everything is refused from then on, and `alive` says so. One that lets
+    records time out while Kafka answers may have an old view of the topics: it is renewed, twice a minute at most, without end.
     """
 
     def __init__(self, settings: KafkaSettings, delivery_timeout_ms: int, probe_topic: str) -> None:
@@ -94,6 +101,8 @@ class KafkaLog:
         self._awake = False
         self._stopping = threading.Event()
         self._unusable = threading.Event()
+        self._stale = threading.Event()
+        self._renewed_at = 0.0
         self._contact: float | None = None
         self._rebuilds: deque[float] = deque(maxlen=_REBUILDS)
         self._given_up = False
@@ -119,8 +128,10 @@ class KafkaLog:
 
     def ready(self) -> bool:
         """Kafka has answered lately and the producer is usable."""
-        recent = self._contact is not None and time.monotonic() - self._contact < _CONTACT_SECONDS
-        return recent and not self._unusable.is_set()
+        return self._in_contact() and not self._unusable.is_set()
+
+    def _in_contact(self) -> bool:
+        return self._contact is not None and time.monotonic() - self._contact < _CONTACT_SECONDS
 
     def alive(self) -> bool:
         """False when replacing the producer did not help: a new process has to try."""
@@ -157,6 +168,8 @@ class KafkaLog:
     def _refused(self, error: KafkaError) -> Refused:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._unusable.set()
+        if error.code() in _STALE:
+            self._stale.set()
         return _refused(error)
 
     # --- the poll thread ----------------------------------------------------------------------------------------------
@@ -177,6 +190,8 @@ class KafkaLog:
             self._stopping.wait(0.1)
         if self._unusable.is_set() and not self._given_up:
             self._replace()
+        elif self._stale.is_set() and self._in_contact() and time.monotonic() >= self._renewed_at + _RENEW_EVERY_SECONDS:
+            self._renew()
 
     def _give_up(self, error: Exception | None = None) -> None:
         if not self._given_up:
@@ -214,10 +229,19 @@ class KafkaLog:
             return
         self._rebuilds.append(now)
         log.error("producer_replaced", count=len(self._rebuilds))
+        self._exchange()
+        self._unusable.clear()
+
+    def _renew(self) -> None:
+        log.warning("producer_renewed")
+        self._exchange()
+        self._renewed_at = time.monotonic()
+        self._stale.clear()
+
+    def _exchange(self) -> None:
         with self._lock:
             broken, self._producer = self._producer, _producer(self._configuration, self._on_error)
         _let_go(broken)  # reports what was under way as refused; the outbox sends it again
-        self._unusable.clear()
 
     # --- readiness ------------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psycopg
 
 from schemas.topics import Topics
 from services.kit.kafka import create_topics
@@ -325,6 +327,7 @@ class World:
         self.expected_dead_letters = False
         self._letters_before = {}
         self._letters_before = self.dead_letters()
+        self._recoveries_before = self._recoveries()
         for part in self.parts:
             part.ends.clear()
             part.unhealthy = 0
@@ -338,6 +341,23 @@ class World:
         wanted = {name: min(count, _PARTITIONS) for name, count in self.topics.all().items()}
         create_topics(self.brokers.settings, wanted, 3)
         self.brokers.await_all()
+
+    def _recoveries(self) -> int:
+        ((count,),) = self.ledger_ask("select count(*) from audit where action = 'recovery.enter'")
+        return int(count)
+
+    def await_recovery(self, seconds: float, what: str) -> None:
+        """Block until the ledger has found out, in this drill, that something lost history; `seen` tells when and why."""
+        begun = time.monotonic()
+
+        def entered() -> bool:
+            with suppress(psycopg.OperationalError):
+                return self._recoveries() > self._recoveries_before
+            return False
+
+        eventually(entered, seconds, what)
+        self.seen |= {"noticed after s": round(time.monotonic() - begun, 1)}
+        ((self.seen["reason"],),) = self.ledger_ask("select reason from recovery")
 
     def await_recovered(self, seconds: float = 240) -> None:
         """Block until the ledger trusts itself again."""

@@ -341,6 +341,9 @@ class Member:
             self._membership.revoked(gone)
         self._enter()
 
+    def renew(self) -> None:
+        self.rejoin()
+
     def poll(self, limit: int, wait_seconds: float) -> consumer_log.Polled:
         self._heartbeat()
         found, lost = self._fetch(limit)

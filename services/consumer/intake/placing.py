@@ -55,6 +55,8 @@ class Placing:
         self._accounted: dict[LogPartition, Loss] = {}
         self._failed = 0
         self._rejoined_at = 0.0
+        self._outdated = False
+        """The client has read a topic that was made anew since."""
 
     def review(self) -> bool:
         """Ask Kafka what it remembers of this ledger, in all partitions and before anybody is told to act. False: not now."""
@@ -120,7 +122,11 @@ class Placing:
         self._retry.over()
         self._let_go(list(self._reading.positions))
         self._status.misplaced = False
-        self._events.rejoin()
+        if self._outdated:
+            self._outdated = False
+            self._events.renew()
+        else:
+            self._events.rejoin()
 
     def check(self) -> None:
         """Is the ledger still where we left it? An idle member that lost it must not wait for the next record to notice.
@@ -148,6 +154,8 @@ class Placing:
     def _starts(self, places: Sequence[Place]) -> dict[Place, int]:
         """Kafka is asked first, then the ledger: another member's progress in between must not look like a loss of ours."""
         found = self._in_kafka(places)
+        if self._outdated:
+            raise LogUnavailable("a topic was made anew, which this client cannot read")
         if len(found) < len(places):
             raise LogUnavailable("topic ids unknown")
         session = self._ledger.session()
@@ -163,6 +171,7 @@ class Placing:
     def _in_kafka(self, places: Sequence[Place]) -> dict[LogPartition, InKafka]:
         """What Kafka knows of those whose topic has an id; raises `LogUnavailable`."""
         ids = self._events.topic_ids()
+        self._outdated |= any(self._reading.ids.get(topic, identity) != identity for topic, identity in ids.items())
         self._reading.ids |= ids
         return {
             self._reading.place(place): InKafka(known.committed, CommitMetadata.decode(known.metadata), known.low, known.high)

@@ -40,10 +40,15 @@ class EventLog:
         self._membership: Membership
         self._unacknowledged = 0
         self._fatal: str | None = None
-        self._consumer = Consumer(
-            settings.group_member(group) | {"on_commit": self._on_commit, "error_cb": self._on_error, "client.id": "consumer"},
-            logger=sparse_logger(),
-        )
+        self._configuration = settings.group_member(group) | {
+            "on_commit": self._on_commit,
+            "error_cb": self._on_error,
+            "client.id": "consumer",
+        }
+        self._consumer = self._client()
+
+    def _client(self) -> Consumer:
+        return Consumer(self._configuration, logger=sparse_logger())
 
     def join(self, membership: Membership) -> None:
         """Become a member. Assignments arrive during `poll`, and `membership` is told."""
@@ -56,6 +61,17 @@ class EventLog:
     def rejoin(self) -> None:
         """Leave and become a member again, so that every partition is assigned, and its start decided, anew."""
         self._consumer.unsubscribe()
+        self._subscribe()
+
+    def renew(self) -> None:
+        """The same with a new client, for a topic that was made anew.
+
+        librdkafka believes that leader epochs only grow. Those of a new topic begin at 0: a client that has seen a later one of
+        the old topic takes the new leaders for stale news and fetches nothing, for ever and in silence.
+        """
+        self.close(wait_seconds=1)
+        self._unacknowledged = 0
+        self._consumer = self._client()
         self._subscribe()
 
     def poll(self, limit: int, wait_seconds: float) -> Polled:

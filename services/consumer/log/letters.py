@@ -43,16 +43,24 @@ class DeadLetters:
 
     def __init__(self, settings: KafkaSettings, name_of: Callable[[str], str]) -> None:
         """`name_of` gives a topic's dead-letter topic."""
-        self._producer = Producer(settings.producer(_DEAD_LETTER_MS), logger=sparse_logger())
+        self._configuration = settings.producer(_DEAD_LETTER_MS)
+        self._producer = self._client()
+        self._outdated = False
         self._name_of = name_of
         self._under_way: set[Coordinates] = set()
         self._written: set[Coordinates] = set()
         self.refusal: str | None = None
         """Why Kafka did not take the last one that it did not take."""
 
+    def _client(self) -> Producer:
+        return Producer(self._configuration, logger=sparse_logger())
+
     def written(self, letters: Sequence[Letter], wait_seconds: float) -> set[Coordinates]:
         """Have them written; which of them Kafka has acknowledged by now. Each is written once, or again when Kafka refused it
         or did not answer: twice is possible, and harmless."""
+        if self._outdated and not self._under_way:
+            # A letter that times out may mean a topic that was made anew, which this client would never find (see `log.events`).
+            self._producer, self._outdated = self._client(), False
         wanted = {letter.at for letter in letters}
         for letter in letters:
             if letter.at not in self._written | self._under_way and not self._send(letter):
@@ -78,6 +86,7 @@ class DeadLetters:
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is not None:
                 self.refusal = error.name()
+                self._outdated |= error.code() == KafkaError._MSG_TIMED_OUT
             elif at in self._under_way:
                 self._written.add(at)
             self._under_way.discard(at)

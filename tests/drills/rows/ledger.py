@@ -154,7 +154,7 @@ def l6(world: World) -> None:
         ((after,),) = world.ledger_ask("select last_value from activity")
         world.seen["transactions lost"] = int(before) - int(after)
         assert before > after
-        _await_recovery(world)
+        world.await_recovery(90, "the ledger knows that it lost history")
         traffic.await_sent(120)
     world.await_recovered()
 
@@ -187,23 +187,6 @@ def l7(world: World) -> None:
         ((after,),) = world.ledger_ask("select last_value from activity")
         world.seen["transactions lost"] = int(before) - int(after)
         assert before > after, "nothing was lost: the drill proves nothing"
-        _await_recovery(world)
+        world.await_recovery(90, "the ledger knows that it lost history")
         traffic.await_sent(120)
     world.await_recovered()
-
-
-def _await_recovery(world: World) -> None:
-    begun = time.monotonic()
-
-    def entered() -> bool:
-        with contextlib.suppress(psycopg.OperationalError):
-            return bool(
-                world.ledger_ask(
-                    "select from audit where action = 'recovery.enter' and at > clock_timestamp() - interval '2 minutes'"
-                )
-            )
-        return False
-
-    eventually(entered, 90, "the ledger knows that it lost history")
-    world.seen["known after s"] = round(time.monotonic() - begun, 1)
-    world.seen["reason"] = world.ledger_ask("select reason from recovery")[0][0]
