@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -65,9 +67,11 @@ def _parser() -> argparse.ArgumentParser:
 _SIMULATOR: list[Simulator] = []
 
 
-def _begin() -> None:
-    """In a worker: its own server."""
+def _begin(cores: Any) -> None:
+    """In a worker: its own server, and a core for the two of them, because they take turns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if cores is not None:
+        os.sched_setaffinity(0, {cores.get()})
     simulator = Simulator()
     _SIMULATOR.append(simulator)
     Finalize(None, simulator.close, exitpriority=10)
@@ -100,8 +104,19 @@ def _one(seed: int, plant: str | None = None) -> tuple[int, int, float, Counter[
 
 @contextlib.contextmanager
 def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, _begin, (_cores(context, count),)) as pool:
         yield pool
+
+
+def _cores(context: SpawnContext, workers: int) -> Any:
+    """A queue with a core for each worker; None where there are cores left over, which the system may choose from."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) > workers:
+        return None
+    queue = context.SimpleQueue()
+    for _, core in zip(range(workers), itertools.cycle(sorted(os.sched_getaffinity(0))), strict=False):
+        queue.put(core)
+    return queue
 
 
 def _seeds(first: int, count: int, workers: int) -> int:
@@ -116,8 +131,8 @@ def _seeds(first: int, count: int, workers: int) -> int:
             if violations:
                 failed += 1
                 _tell_failure(seed, violations, actions, shown=failed <= _SHOWN)
-            if done % 500 == 0 and sys.stderr.isatty():
-                sys.stderr.write(f"\r{done} of {count} seeds, {failed} failed")
+            if done % 500 == 0:
+                print(f"{done} of {count} seeds, {failed} failed", file=sys.stderr)
     took = time.monotonic() - begun
     print(f"seeds       {count} ({first} to {first + count - 1})")
     print(f"steps       {steps}")

@@ -105,7 +105,7 @@ PLANTS = (
         "auto.offset.reset=latest",
         "reliability 10",
         (Edit(starting, "judge", 'return Start(kafka.low, "recreated"', 'return Start(kafka.high, "recreated"'),),
-        rules=(("kill", 6),),
+        rules=(("log_lost", 20), ("change", 20)),
     ),
     Plant(
         "in flight > 1 without idempotence",
