@@ -66,6 +66,11 @@ class SeatGauges:
         self._metrics.sections_to_decide.set(waiting.sections)
         self._metrics.sections_to_decide_age.set(max(0.0, waiting.oldest_seconds))
 
+    def parked(self, records: int, oldest_seconds: float) -> None:
+        """What waits for a newer reader."""
+        self._metrics.parked.set(records)
+        self._metrics.parked_oldest.set(max(0.0, oldest_seconds))
+
     def _states(self, census: Census) -> None:
         for state in WORK_STATES:
             groups = census.of_state(state)

@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from services.consumer.gauges import SeatGauges
-from services.consumer.ledger import database, dead_letters, history, members, recovery, redeciding
+from services.consumer.ledger import database, dead_letters, history, members, parked, recovery, redeciding
 from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
@@ -77,6 +77,7 @@ class Housekeeping:
         recovery.end_if_done(connection)
         self._metrics.recovery.set(recovery.is_active(connection))
         self._gauges.observe(connection)
+        self._gauges.parked(*parked.backlog(connection))
         if self._is_due("release", _RELEASE_EVERY_SECONDS):
             self._release(connection)
         if self._is_due("months", _RARELY_SECONDS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-import psycopg
 from psycopg import conninfo, sql
 
 from services.kit import postgres
@@ -36,13 +35,3 @@ def address(url: str) -> str:
 def migrate(url: str) -> None:
     """Bring the ledger's tables up to date; several processes may do so at once."""
     postgres.migrate(url, files("services.consumer.ledger") / "migrations", SCHEMA)
-
-
-def is_current(connection: Connection) -> bool:
-    """Whether every migration that this program knows has been applied."""
-    known = {file.name for file in (files("services.consumer.ledger") / "migrations").iterdir() if file.name.endswith(".sql")}
-    try:
-        applied = {name for (name,) in connection.execute("select name from migration").fetchall()}
-    except psycopg.errors.UndefinedTable:
-        return False
-    return known <= applied

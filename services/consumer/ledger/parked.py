@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from services.consumer.ledger.offsets import LogPartition
@@ -60,14 +60,10 @@ class Waiting(NamedTuple):
     at: datetime
 
 
-def listed(connection: Connection, after: Waiting | None, limit: int) -> list[Waiting]:
-    """What waits for a newer reader, oldest first."""
-    place = (after.at, after.topic, after.partition, after.offset) if after else (datetime.min.replace(tzinfo=UTC), "", -1, -1)
+def listed(connection: Connection, limit: int) -> list[Waiting]:
+    """What has waited longest for a newer reader."""
     rows = connection.execute(
-        """select topic, "partition", "offset", reason, at from parked
-            where (at, topic, "partition", "offset") > (%s, %s, %s, %s)
-            order by at, topic, "partition", "offset" limit %s""",
-        [*place, limit],
+        'select topic, "partition", "offset", reason, at from parked order by at, topic, "partition", "offset" limit %s', [limit]
     ).fetchall()
     return [Waiting(*row) for row in rows]
 

@@ -156,6 +156,9 @@ CALLS = [
     ("GET", f"/replays/{uuid.UUID(int=1)}/changes", {}),
     ("POST", f"/replays/{uuid.UUID(int=1)}/apply", {"json": {"digest": "0" * 64}}),
     ("POST", f"/replays/{uuid.UUID(int=1)}/cancel", {}),
+    ("GET", "/intake/stops", {}),
+    ("GET", "/intake/parked", {}),
+    ("POST", "/intake/resume", {"json": {}}),
     ("POST", "/trace", {"json": {"person": "9000001", "section": {"institution": "I", "term": "T", "section": "S"}}}),
 ]
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from schemas import codec
 from schemas.topics import Topics
-from services.consumer.ledger import offsets
+from services.consumer.ledger import offsets, stops
 from services.consumer.ledger.starting import CommitMetadata
 from services.kit.kafka import KafkaSettings
 from services.kit.postgres import identity
@@ -204,6 +204,29 @@ def test_a_record_too_large_to_be_written_again_holds_nothing_up(
     assert value is None
     assert headers["enrollstream.value_bytes"] == b"980000"
     assert headers["__connect.errors.offset"] == b"0"
+
+
+def test_a_flood_of_bad_records_stops_the_line_until_a_person_lets_it_go_on(
+    kafka: KafkaSettings, topics: Topics, ledger: Ledger, writer: Writer
+) -> None:
+    limited = settings(ledger.url, topics, dead_letter_limit=5, dead_letter_window=20)
+    enrollments = topics.entity("enrollment")
+    for number in range(12):
+        writer.raw(b"bad %d" % number)
+    writer.write(*(enrollment(person=person) for person in people(0, 5)))
+    with Running(kafka, limited) as running:
+        eventually(lambda: not running.intake.status.ready()["flowing"])
+        assert running.intake.status.reasons()["flowing"].startswith(f"6 of the last 6 records of {enrollments} [0]")
+        assert len(read_all(kafka, topics.dead_letter(enrollments))) < 12
+
+        (stop,) = stops.every(ledger.connection)
+        stops.divert(ledger.connection, stop.place, 12)
+        eventually(lambda: stored_everything(ledger, kafka, topics))
+        eventually(lambda: running.ready)
+
+    assert len(ledger.desired()) == 5
+    assert len(read_all(kafka, topics.dead_letter(enrollments))) == 12
+    assert stops.every(ledger.connection) == []
 
 
 def test_a_record_for_a_newer_reader_is_parked_and_released_by_the_upgrade(
