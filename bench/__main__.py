@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import driving, intake, machine, memory, overhead, publishing
+from bench import driving, intake, machine, memory, overhead, publishing, replaying
 from bench.figures import Result
 from bench.ground import RUN, Ground
 from services.kit.kafka import KafkaSettings
@@ -25,6 +25,7 @@ SCENARIOS: Mapping[str, Callable[[Ground, bool], Result]] = {
     "driver": driving.run,
     "throttle": driving.throttle,
     "memory": memory.run,
+    "replay": replaying.run,
 }
 HEAD = """\
 # Benchmarks
