@@ -49,9 +49,14 @@ def is_paused(pid: int) -> bool:
 
 
 def limit_memory(pid: int, share: float) -> None:
-    """Let the process map at most this share of what it has mapped (``RLIMIT_AS``); below 1 it gets no page more."""
-    limit = int(psutil.Process(pid).memory_info().vms * share)
-    resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+    """Let the process map at most this share of what it has mapped; below 1 it gets no page more.
+
+    ``RLIMIT_AS`` alone leaves it what malloc has reserved, up to 64 MiB for each thread; ``RLIMIT_DATA`` counts when it is used.
+    """
+    memory = psutil.Process(pid).memory_info()
+    for kind, size in ((resource.RLIMIT_AS, memory.vms), (resource.RLIMIT_DATA, memory.data)):
+        limit = int(size * share)
+        resource.prlimit(pid, kind, (limit, limit))
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -63,7 +68,11 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 _TICKER = "import time\nwhile True:\n    print('tick', flush=True)\n    time.sleep(0.02)"
-_GREEDY = "print('ready', flush=True)\ninput()\nhoard = bytearray(256 * 1024 * 1024)\nprint('took it', flush=True)"
+_GREEDY = (
+    "print('ready', flush=True)\ninput()\nhoard = []\n"
+    "for _ in range(2000):\n    hoard.append(b'x' * 100_000)\nprint('took it', flush=True)"
+)
+"""In pieces that malloc takes from what it has reserved."""
 
 
 def prove_pause() -> None:
@@ -88,7 +97,7 @@ def prove_pause() -> None:
 
 
 def prove_memory() -> None:
-    """A process under the limit cannot take 256 MiB more."""
+    """A process under the limit cannot take 200 MB more, not even in small pieces."""
     child = subprocess.Popen(
         [sys.executable, "-c", _GREEDY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
