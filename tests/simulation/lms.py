@@ -75,8 +75,8 @@ class Lms:
         self.on_send: Callable[[Sent], None] = lambda _sent: None
         self.know: Callable[[SeatName], Any] = lambda _seat: None
         self.requests: Counter[str] = Counter()
-        self.doubtful: set[tuple[str, str]] = set()
-        """(section, user) of writes whose sender never heard what became of them, until it asked."""
+        self.doubtful: set[SeatName] = set()
+        """Written, and the sender never heard what became of it, until it asked."""
         self._late, self._timeout = late_seconds, call_seconds
         self._current: Sent | None = None
 
@@ -135,23 +135,27 @@ class Lms:
             answered = status not in (408, 499, 502, 504)
         finally:
             if not answered and arrives and sent.seat is not None:
-                self.doubtful.add(sent.seat[:2])
+                self.doubtful.add(sent.seat)
         return httpx.Response(status, headers=headers, content=content, request=request)
 
     def _note(self, sent: Sent) -> None:
         """A write of unknown outcome is read back before the next one (I18)."""
         if sent.seat is not None:
-            if sent.seat[:2] in self.doubtful:
+            if sent.seat in self.doubtful:
                 self.violated("I18", f"a change of unknown outcome was repeated without a read: {sent.seat}")
             return
         words = sent.request.url.path.split("/")
         if words[-1] == "enrollments" and words[3] == "sections":
             user = sent.request.url.params.get("user_id", "")
-            self.doubtful.discard((_sis(words[4]), _sis(user)))
+            self._answered(_sis(words[4]), _sis(user))
         elif len(words) > 5 and words[5] == "enrollments":
             row = self.canvas.world.enrollments.get(int(words[6]))
             if row is not None:
-                self.doubtful.discard(self._name(row)[:2])
+                self._answered(*self._name(row)[:2])
+
+    def _answered(self, section: str, user: str) -> None:
+        """A list of a person's rows in a section shows all of them."""
+        self.doubtful = {seat for seat in self.doubtful if seat[:2] != (section, user)}
 
     def _seat(self, request: httpx.Request, body: bytes) -> SeatName | None:
         if request.method == "GET":
