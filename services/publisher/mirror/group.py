@@ -17,7 +17,8 @@ from services.publisher.changes import Unavailable
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.nouns import OutboxRow, Request, Result
 from services.publisher.mirror.owner import Owner
-from services.publisher.mirror.store import CommitUnknown, Contention, MirrorClosed, Store
+from services.publisher.mirror.store import CommitUnknown, Contention, Store
+from services.publisher.mirror.tables import MirrorClosed
 
 log = structlog.get_logger()
 SMALL_ROWS = 100

@@ -99,6 +99,13 @@ class EntityRow:
         return self.version <= claim.version and not same
 
 
+class Locked(NamedTuple):
+    """What a transaction has locked: entities, and all rows that are folded into them."""
+
+    rows: dict[RowKey, StoredRow]
+    entities: dict[EntityKey, EntityRow]
+
+
 class OutboxKey(NamedTuple):
     """One version of one entity."""
 

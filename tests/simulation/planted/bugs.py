@@ -163,8 +163,8 @@ PLANTS = (
             Edit(
                 Store,
                 "transact",
-                "committed = work.run(requests, hints)",
-                "committed = work.run(requests, hints)\n"
+                "committed = self._attempt(Tables(connection, floor), requests, hints, emit=emit)",
+                "committed = self._attempt(Tables(connection, floor), requests, hints, emit=emit)\n"
                 "                getattr(self, 'early', lambda rows: None)(committed.outbox)",
             ),
         ),

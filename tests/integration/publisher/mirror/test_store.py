@@ -18,7 +18,8 @@ from services.kit.postgres import identity
 from services.publisher.changes import Change, MirrorRow
 from services.publisher.mirror import database
 from services.publisher.mirror.nouns import Committed, Request
-from services.publisher.mirror.store import MirrorClosed, Store
+from services.publisher.mirror.store import Store
+from services.publisher.mirror.tables import MirrorClosed
 from tests.integration.publisher.mirror.bench import assignment, change, fold, learner, now
 
 
