@@ -18,7 +18,7 @@ from services.sandbox.canvas.client import CanvasControl
 from services.sandbox.demo import world as school_world
 from services.sandbox.demo.verdict import Difference, Placement, Write, compare, unexplained
 from services.sandbox.sis.client import Delivery, Poster, Progress
-from services.sandbox.sis.messages import Message
+from services.sandbox.sis.messages import Message, enrollment_row
 from services.sandbox.sis.morning import Morning
 from services.sandbox.sis.truth import roster, section_id
 
@@ -98,6 +98,16 @@ class Traffic:
         self._thread.join(seconds)
         self._check()
         assert self.sent, f"I1: {self.share:.0%} of the messages were accepted {seconds:g} s after healing"
+
+    def say_everything_again(self) -> None:
+        """The SIS sends each enrollment row as it is now, once everything was answered.
+
+        As an operator has it after the mirror lost something: what changed a row's time and nothing else is not in the log.
+        """
+        school = self.morning.school
+        rows = [enrollment_row(row, "C") for class_nbr in school.classes for row in school.of_class(class_nbr)]
+        answered = asyncio.run(self.posters[0].play([Message(0, "ZZ_ENRL_SYNC", tuple(rows), 0.0, 0.0)]))
+        assert all(delivery.accepted for delivery in answered)
 
     # -- afterwards --------------------------------------------------------------------------------------------------------
 

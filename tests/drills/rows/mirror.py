@@ -32,6 +32,7 @@ def m1(world: World) -> None:
         assert _version(world) < before, "nothing was lost: the drill proves nothing"
         world.seen["seconds of changes lost"] = round((before - _version(world)) / 1e6, 1)
         traffic.await_sent(180)
+        traffic.say_everything_again()
 
 
 @drill(
@@ -61,6 +62,7 @@ def m2(world: World) -> None:
         assert _version(world) < before, "nothing was lost: the drill proves nothing"
         world.seen["seconds of changes lost"] = round((before - _version(world)) / 1e6, 1)
         traffic.await_sent(180)
+        traffic.say_everything_again()
 
 
 @drill("M3", "an empty new mirror", "the mirror's schema dropped amid traffic")
@@ -73,4 +75,5 @@ def m3(world: World) -> None:
         for part in world.publishers:
             part.restart()
         traffic.await_sent(180)
+        traffic.say_everything_again()
     world.seen["entities at the end"] = world.arena.mirror("select count(*) from entity")[0][0]
