@@ -8,6 +8,7 @@ import psycopg
 
 from tests.drills.catalogue import drill
 from tests.drills.world import World
+from tests.e2e.arena import eventually
 
 
 def _version(world: World) -> int:
@@ -49,8 +50,9 @@ def m2(world: World) -> None:
     with world.traffic(seconds=16, timeout_seconds=20) as traffic:
         traffic.reach(0.5)
         with replication.cut():
+            at_the_cut = _version(world)
             traffic.reach(0.8)
-            time.sleep(1)
+            eventually(lambda: _version(world) > at_the_cut, 30, "the primary goes on without its standby")
             before = _version(world)
             world.mirror.kill()
         replication.toxins.refusing = True
