@@ -323,10 +323,19 @@ class Checks:
         for message, row, position in said:
             if message.delivered:
                 accepted[row] = max(accepted.get(row, 0), position)
-        found = {row for _, row, position in said if in_log.get(row, 0) < position < accepted.get(row, 0)}
-        for row in sorted(found):
-            world.sis.promise_no_order(row)
-        return found
+        return {row for _, row, position in said if in_log.get(row, 0) < position < accepted.get(row, 0)}
+
+    def under_way(self) -> set[tuple[str, str]]:
+        """Rows of which the student system has sent something and has heard nothing: their event may be on its way to the log.
+
+        Of a mirror that is lost meanwhile it comes as a ghost, which the next one undoes until it gets the message again.
+        """
+        return {
+            (change.record, change.row_key)
+            for message in self.world.sis.messages
+            for change in message.changes
+            if message.attempts and not message.delivered
+        }
 
     def disagreement(self) -> str | None:
         """One entity of which mirror and ledger do not say the same."""

@@ -451,6 +451,8 @@ def _cut_history(run: Run, name: str) -> None:
     else:
         run.world.hurt_mirror = True
         run.repeat |= run.checks.known_to_the_mirror_alone()
+        for row in run.repeat | run.checks.under_way():
+            run.world.sis.promise_no_order(row)
 
 
 def put_back(run: Run, _chance: random.Random) -> None:
