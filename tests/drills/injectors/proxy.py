@@ -83,6 +83,11 @@ class Link:
         self._targets = targets
         self.reset()
 
+    def sever(self) -> None:
+        """Refuse from now on; connections are reset, and what the link held of them never arrives."""
+        self.toxins.refusing = True
+        self.reset()
+
     def reset(self) -> None:
         """Reset every connection (RST)."""
         self._network.call(self._reset())

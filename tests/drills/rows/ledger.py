@@ -177,7 +177,7 @@ def l7(world: World) -> None:
             time.sleep(1)
             ((before,),) = world.ledger_ask("select last_value from activity")
             world.ledger.kill()
-        replication.toxins.refusing = True
+            replication.sever()
         standby.promote()
         old, world.ledger = world.ledger, standby
         world.on_exit(old.stop)

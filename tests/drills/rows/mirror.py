@@ -55,7 +55,7 @@ def m2(world: World) -> None:
             eventually(lambda: _version(world) > at_the_cut, 30, "the primary goes on without its standby")
             before = _version(world)
             world.mirror.kill()
-        replication.toxins.refusing = True
+            replication.sever()
         standby.promote()
         old, world.mirror = world.mirror, standby
         world.on_exit(old.stop)
