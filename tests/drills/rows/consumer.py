@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -237,7 +238,7 @@ def _stopped_line(url: str) -> bool:
 @drill(
     "C14",
     "two versions side by side",
-    "the previous release's consumer beside this one's; the migration killed in between",
+    "an earlier version's consumer beside this one's; the migration killed in between",
     own_world=True,
 )
 def c14(world: World) -> None:
@@ -271,15 +272,19 @@ def c14(world: World) -> None:
 
 
 def _previous_release(world: World) -> Path:
-    """The sources of the newest tag, unpacked. Raises `NotRun` while nothing has been released."""
+    """The sources of ``DRILLS_PREVIOUS`` (any revision), or of the newest tag, unpacked. Raises `NotRun` when there is neither."""
     root = Path(__file__).parents[3]
-    tag = subprocess.run(
-        ["git", "describe", "--tags", "--abbrev=0"], cwd=root, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    if not tag:
-        raise NotRun("nothing has been released yet: there is no earlier version whose schema and events must fit")
-    folder = world.data / tag
+    newest_tag = ["git", "describe", "--tags", "--abbrev=0"]
+    revision = (
+        os.environ.get("DRILLS_PREVIOUS")
+        or subprocess.run(newest_tag, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    )
+    if not revision:
+        raise NotRun("nothing has been released yet; DRILLS_PREVIOUS=<revision> names what to run beside this one")
+    folder = world.data / revision
     folder.mkdir()
-    archive = subprocess.run(["git", "archive", tag, "schemas", "services"], cwd=root, capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["git", "archive", revision, "schemas", "services"], cwd=root, capture_output=True, check=True
+    ).stdout
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
     return folder
