@@ -272,7 +272,7 @@ def c14(world: World) -> None:
 
 
 def _previous_release(world: World) -> Path:
-    """The sources of ``DRILLS_PREVIOUS`` (any revision), or of the newest tag, unpacked. Raises `NotRun` when there is neither."""
+    """The sources of ``DRILLS_PREVIOUS`` (any revision), or of the newest tag, unpacked. Raises `NotRun` without either."""
     root = Path(__file__).parents[3]
     newest_tag = ["git", "describe", "--tags", "--abbrev=0"]
     revision = (
