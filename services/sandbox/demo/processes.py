@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +18,9 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME
 """Everything else of the caller's environment stays out: a setting or a proxy of the machine must not reach the parts."""
 
 _POLL_SECONDS = 0.05
+_PORTS = range(20_000, 30_000)
+"""Below those that systems give to outgoing connections (Linux: 32768 and up)."""
+_given: set[int] = set()
 
 
 class ProcessFailed(RuntimeError):
@@ -143,8 +148,15 @@ class Processes:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback that nobody uses, and that no outgoing connection takes before its server is there.
+
+    Ports that the system gives by itself are not safe: a database or broker that starts later, or again, may find its own taken.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if port in _given:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
+    raise RuntimeError(f"no free port from {_PORTS.start} to {_PORTS.stop}")
