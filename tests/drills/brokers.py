@@ -63,7 +63,6 @@ class Brokers:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda number: self._format(number, cluster), self.ids))
-        self._admin: AdminClient | None = None
 
     # -- what clients need -------------------------------------------------------------------------------------------------
 
@@ -88,10 +87,11 @@ class Brokers:
 
     @property
     def admin(self) -> AdminClient:
-        """A client for whatever the drill wants to know or change."""
-        if self._admin is None:
-            self._admin = AdminClient(self.settings.client() | {"log_level": 0})
-        return self._admin
+        """A new client for whatever the drill wants to know or change.
+
+        One that had lived through the fall of two brokers ended this process with a fault inside librdkafka 2.16, twice.
+        """
+        return AdminClient(self.settings.client() | {"log_level": 0})
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,6 @@ class Brokers:
             except (KafkaException, TimeoutError):
                 if time.monotonic() > deadline:
                     raise
-                self._admin = None
 
     # -- files -------------------------------------------------------------------------------------------------------------
 
