@@ -63,6 +63,7 @@ class Brokers:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         with ThreadPoolExecutor() as threads:
             list(threads.map(lambda number: self._format(number, cluster), self.ids))
+        self._admin: AdminClient | None = None
 
     # -- what clients need -------------------------------------------------------------------------------------------------
 
@@ -87,10 +88,15 @@ class Brokers:
 
     @property
     def admin(self) -> AdminClient:
-        """A new client for whatever the drill wants to know or change.
+        """A client for whatever the drill wants to know or change.
 
-        One that had lived through the fall of two brokers ended this process with a fault inside librdkafka 2.16, twice.
+        A new one after each fall of a broker: one that had lived through two ended this process inside librdkafka 2.16, twice.
         """
+        if self._admin is None:
+            self._admin = self._client()
+        return self._admin
+
+    def _client(self) -> AdminClient:
         return AdminClient(self.settings.client() | {"log_level": 0})
 
     # -- life --------------------------------------------------------------------------------------------------------------
@@ -114,7 +120,7 @@ class Brokers:
     def whole(self) -> bool:
         """Every broker is there and every copy in sync."""
         try:
-            found = self.admin.list_topics(timeout=5)
+            found = self._client().list_topics(timeout=5)
         except KafkaException:
             return False
         partitions = [one for topic in found.topics.values() for one in topic.partitions.values()]
@@ -123,6 +129,7 @@ class Brokers:
     def kill(self, number: int) -> None:
         """SIGKILL one."""
         self._programs[number].kill()
+        self._admin = None
 
     def revive(self) -> None:
         """Start those that are not running, and wait for all."""
@@ -226,6 +233,7 @@ class Brokers:
             except (KafkaException, TimeoutError):
                 if time.monotonic() > deadline:
                     raise
+                self._admin = None
 
     # -- files -------------------------------------------------------------------------------------------------------------
 
