@@ -26,8 +26,11 @@ from services.kit.http import server
 from services.kit.kafka import KafkaSettings
 from services.kit.postgres import MigrationError
 from services.kit.settings import describe, explain
+from services.kit.watchdog import Watchdog
 
 _SETTINGS: tuple[type[BaseSettings], ...] = (Settings, KafkaSettings)
+_GRACE_SECONDS = 5
+"""After the time in which the process should have ended."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -82,6 +85,7 @@ def _serve() -> int:
 async def _run(settings: Settings, kafka: KafkaSettings) -> int:
     """The HTTP surface outlives the work, so that health is answered from the first moment to the last."""
     program: Consumer = consumer(settings, kafka)
+    program.on_end = Watchdog(settings.stop_seconds + _GRACE_SECONDS).start().arm
     http = server(create_app(program), settings.host, settings.port)
     http.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # see below
     # A signal ends the work first and the server after it; left to itself, the server would end first and raise it again.

@@ -83,6 +83,8 @@ class Consumer:
     replays: ReplayRunner
     housekeeping: Housekeeping
     digests: DigestReader
+    on_end: Callable[[], None] = lambda: None
+    """Called when the end begins, asked for or not."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _prepared: bool = False
     _drives: bool = False
@@ -165,6 +167,7 @@ class Consumer:
 
     async def _end(self, workers: Collection[_Worker], driving: asyncio.Task[None]) -> bool:
         """Everything is told to stop at once, because each has something to finish; together they have `stop_seconds`."""
+        self.on_end()
         end = time.monotonic() + self.settings.stop_seconds - 1
         failed = not self._stopping.is_set()
         self._stopping.set()
