@@ -128,8 +128,7 @@ def _at_failpoint(scheduler: Scheduler, bites: Callable[[str], None]) -> Callabl
         bites(f"{action} at {name}")
         if action == "kill":
             process.alive = False
-            for cut in list(process.on_death):
-                cut()
+            process.cut_off()
             raise Killed
         process.paused_until = scheduler.now + float(action.removeprefix("pause "))
         scheduler.step_aside()
