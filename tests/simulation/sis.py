@@ -94,7 +94,7 @@ class Sis:
         known = self.rows.get(("CLASS_INSTR", keys.join(*_sorted(key))))
         if person is None and (known is None or known.deleted):
             return []
-        for one in (person, known.columns.get("EMPLID") if known else None):
+        for one in {person, known.columns["EMPLID"] if known else None} - {None}:
             self._tangle(section, one)
         if person is None:
             return [self._commit(Row("CLASS_INSTR", key, dict(known.columns) if known else {}, deleted=True), None)]
