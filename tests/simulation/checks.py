@@ -128,7 +128,7 @@ class Checks:
             world.scheduler.now, f"CANVAS {attempt.before} -> {attempt.after} {seat} by {sent.process.name}, sent {sent.at:.4f}"
         )
         self.writes[seat] += 1
-        if seat in world.sis.tangled:
+        if not world.sis.promises_order(seat):
             return
         states = world.sis.history.get(seat, ["deleted"])
         state = str(attempt.after)

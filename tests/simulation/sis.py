@@ -57,8 +57,8 @@ class Sis:
     messages: list[Message] = field(default_factory=list)
     history: dict[SeatName, list[str]] = field(default_factory=dict)
     """Per seat every state that it should ever have had, in the order of the SIS."""
-    tangled: set[SeatName] = field(default_factory=set)
-    """Seats that hang on several rows: the order between rows is not promised, so only their end is checked."""
+    tangled: set[tuple[str, str | None]] = field(default_factory=set)
+    """Section and person, or None for everybody, those who come later too: what they have there hangs on several rows."""
     newest: dict[tuple[str, str], Change] = field(default_factory=dict)
     """Of each row what was last said."""
     _position: int = 0
@@ -154,6 +154,10 @@ class Sis:
         columns = self.rows[name].key | self.rows[name].columns
         self._tangle(columns.get("CLASS_NBR", columns.get("CLASS_SECTION", "")), columns.get("EMPLID"))
 
+    def promises_order(self, seat: SeatName) -> bool:
+        """Whether the seat hangs on one row; no order is promised between rows, so of other seats only the end is checked."""
+        return self.tangled.isdisjoint({(seat.section, seat.user), (seat.section, None)})
+
     # --- what it means ---
 
     def truth(self) -> dict[SeatName, str]:
@@ -199,8 +203,7 @@ class Sis:
                 states.append(state)
 
     def _tangle(self, section: str, person: str | None = None) -> None:
-        for one in [person] if person is not None else self.people:
-            self.tangled |= {SeatName(_section(section), one, role) for role in (STUDENT, AUDITOR, TEACHER, ASSISTANT)}
+        self.tangled.add((_section(section), person))
 
 
 def _section(number: str) -> str:
