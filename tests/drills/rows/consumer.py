@@ -141,7 +141,7 @@ def c8(world: World) -> None:
 @drill(
     "C9",
     "out of memory",
-    "RLIMIT_AS and RLIMIT_DATA at half of what the consumer has, so that it gets no page more; records of 5 MiB",
+    "RLIMIT_DATA at half of what the consumer has, so that it gets no page more; records of 5 MiB",
     uses=["memory"],
 )
 def c9(world: World) -> None:
