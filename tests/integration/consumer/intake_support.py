@@ -65,7 +65,7 @@ class Running:
 
     def __enter__(self) -> Running:
         self._thread.start()
-        eventually(lambda: self.ready or self.error is not None)
+        eventually(lambda: self.ready or self._stopped or self.error is not None)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -78,6 +78,11 @@ class Running:
     @property
     def ready(self) -> bool:
         return all(self.intake.status.ready().values())
+
+    @property
+    def _stopped(self) -> bool:
+        """What lies in the log may stop the line before anybody has seen it ready."""
+        return self.intake.status.stopped_by is not None
 
     def counted(self, result: str, kind: str = "enrollment") -> float:
         return self.metrics.registry.get_sample_value("sis_events_total", {"kind": kind, "result": result}) or 0
