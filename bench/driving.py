@@ -73,17 +73,17 @@ def throttle(ground: Ground, quick: bool) -> Result:
 
 
 def _until_steady(site: Site, theory: float) -> None:
-    """The bucket starts empty, so that a burst goes first; it is over when the rate has come down to the leak's."""
+    """The bucket starts empty, so that a burst goes first; it is over when the rate has come down to the leak's and stays."""
     deadline = time.monotonic() + 180
-    last = site.canvas.counts()
-    while time.monotonic() < deadline:
+    last, steady = site.canvas.counts(), 0
+    while steady < 2:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the driver never came down to the bucket's rate")
         time.sleep(3)
         now = site.canvas.counts()
         rate = (now["calls"] - last["calls"]) / (now["now"] - last["now"])
-        if now["left"] < 400 and 0 < rate < 1.3 * theory:
-            return
+        steady = steady + 1 if 0 < rate < 1.15 * theory else 0
         last = now
-    raise TimeoutError("the driver never came down to the bucket's rate")
 
 
 def _drive(ground: Ground, latency_ms: int, in_flight: int, seats: int) -> tuple[float, float]:

@@ -53,6 +53,7 @@ _LOOK_PEOPLE = 512
 """People in one look at the table, beside those under way: a tenth of a second of the fastest LMS, and few enough to order."""
 _TICK_SECONDS = 1.0
 """The table is looked at so often even if nobody calls."""
+_LEAST_AHEAD = 2
 _LEAST_WAIT_SECONDS = 0.005
 _RETRY_SECONDS = 0.25
 """Between attempts to reach a ledger that is away."""
@@ -85,8 +86,6 @@ class Driver:
         bucket = Bucket(settings.rate_limit_reserve, reserve_percent=settings.rate_limit_reserve_percent)
         self._gate = Gate(settings.max_in_flight, bucket, self._clock, random.random)
         self._caller = Caller(target, self._gate, self._observer, settings.call_timeout_seconds, self._clock)
-        self._ahead = max(2, settings.max_in_flight // 4)
-        """Intents written ahead of a free slot, so that the token never idles while one is being written."""
         self._scheduler = Scheduler()
         self._looking = Owner("intents", database_url)
         self._recording = Owner("outcomes", database_url, durable=False)
@@ -272,10 +271,17 @@ class Driver:
         pause = self._gate.pause_left
         return max(_LEAST_WAIT_SECONDS, min(soon, pause) if pause > 0 else soon)
 
+    def _room(self) -> int:
+        """For how many attempts. Some intents are written ahead of a free slot, so that the token never idles while one is being
+        written; few, because an intent whose slot comes too late was written in vain."""
+        if self._gate.pause_left:
+            return 0
+        slots = self._gate.capacity()
+        return slots + max(_LEAST_AHEAD, slots // 4) - len(self._attempts)
+
     async def _start(self, lease: Lease) -> int:
         """Write intents for what is next and let their attempts begin; how many."""
-        room = 0 if self._gate.pause_left else self._gate.capacity() + self._ahead - len(self._attempts)
-        rows = self._scheduler.take(room)
+        rows = self._scheduler.take(self._room())
         if not rows:
             return 0
         try:

@@ -2,7 +2,9 @@
 
 The bucket refuses a call when ``count + held >= capacity``; each call in flight holds a fixed amount until its real cost is
 known, and the count leaks at a fixed rate (Canvas: ``app/middleware/request_throttle.rb``). The header says capacity - count
-at the end of a call, so what our *other* calls held at that moment is subtracted in it already.
+at the end of a call, so what our *other* calls held at that moment is subtracted in it already. How many those were, nobody
+tells: of the calls in flight some had not arrived yet, and some had ended. So the bucket is kept in step by what our calls
+cost and by the leak, and a header bounds it from both sides.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ Clock = Callable[[], float]
 Random = Callable[[], float]
 _LEARN_AFTER_CALLS = 200
 """So many calls without a refusal before one more may be in flight than the last refusal left."""
+_OLD_NEWS_SECONDS = 10.0
+"""Since the last answer; by then other tools may have used any part of the bucket."""
 _FAILING_SEATS = 5
 """So many different seats failing with no success in between means that the LMS is down, not that the seats are bad."""
 
@@ -50,19 +54,28 @@ class Bucket:
     def _reserve(self) -> float:
         return max(self._least_reserve, self._reserve_share * self._most)
 
-    def observe(self, remaining: float, others_in_flight: int, now: float) -> None:
-        """Learn from the header of an answer."""
-        self._free = remaining + self._rates.held_per_call * others_in_flight
+    def observe(self, remaining: float, others_in_flight: int, now: float, cost: float = 0.0) -> None:
+        """Learn from the header of an answer to a call that cost so much. What other tools used shows as soon as it is more than
+        our other calls can have held."""
+        most = remaining + self._rates.held_per_call * others_in_flight
+        known = remaining if self._free is None else self._left(self._free, now) - cost
+        self._free = max(remaining, min(known, most))
         self._at = now
-        self._most = max(self._most, self._free)
+        self._most = max(self._most, remaining)
+
+    def _left(self, free: float, now: float) -> float:
+        return min(self._most, free + self._rates.leak_per_second * (now - self._at))
+
+    def is_old_news(self, now: float) -> bool:
+        """Whether other tools may have emptied the bucket since we heard of it."""
+        return self._free is not None and now - self._at > _OLD_NEWS_SECONDS
 
     def slots(self, now: float) -> int | None:
         """How many calls may be in flight at once; None when the LMS sets no limit that we know of."""
         if self._free is None:
             return None
-        free = min(self._most, self._free + self._rates.leak_per_second * (now - self._at))
         # Strictly above: a bucket that is exactly full refuses.
-        return max(0, int((free - self._reserve - 1e-6) // self._rates.held_per_call))
+        return max(0, int((self._left(self._free, now) - self._reserve - 1e-6) // self._rates.held_per_call))
 
     def wait_for(self, slots: int, now: float) -> float:
         """Seconds until `slots` calls may be in flight, by the leak alone."""
@@ -89,8 +102,8 @@ class Gate:
         self._paused_until = float("-inf")
         self._setbacks = 0
         """Pauses since the last success."""
-        self._trying = False
-        """After a pause one call goes alone, until one succeeds."""
+        self._trying = True
+        """At first and after a pause one call goes alone, until one succeeds."""
         self._failing: set[str] = set()
 
     @property
@@ -100,11 +113,16 @@ class Gate:
 
     def capacity(self) -> int:
         """How many calls may be in flight now."""
-        if self.pause_left > 0:
+        now = self._clock()
+        if now < self._paused_until:
             return 0
-        slots = self._bucket.slots(self._clock())
-        most = self._ceiling if slots is None else min(self._ceiling, slots)
-        return min(most, 1) if self._trying else most
+        slots = self._bucket.slots(now)
+        limit = self._limit(now)
+        return limit if slots is None else min(limit, slots)
+
+    def _limit(self, now: float) -> int:
+        """Whatever the bucket has left: while nobody knows what that is, one call goes ahead and asks."""
+        return 1 if self._trying or self._bucket.is_old_news(now) else self._ceiling
 
     def enter_at_once(self) -> bool:
         """Take a slot if nobody has to be waited for."""
@@ -134,7 +152,7 @@ class Gate:
     def observe(self, usage: Usage) -> None:
         """Learn what the token has left, before leaving."""
         if usage.remaining is not None:
-            self._bucket.observe(usage.remaining, self._in_flight - 1, self._clock())
+            self._bucket.observe(usage.remaining, self._in_flight - 1, self._clock(), usage.cost or 0.0)
 
     def succeeded(self) -> None:
         """The LMS works and the token is good."""
@@ -182,9 +200,9 @@ class Gate:
             if not waiter.done():
                 self._in_flight += 1
                 waiter.set_result(None)
-        limit = 1 if self._trying else self._ceiling
-        if self._waiters and self._timer is None and self._in_flight < limit:
-            wait = max(self.pause_left, self._bucket.wait_for(self._in_flight + 1, self._clock()), 0.001)
+        now = self._clock()
+        if self._waiters and self._timer is None and self._in_flight < self._limit(now):
+            wait = max(self.pause_left, self._bucket.wait_for(self._in_flight + 1, now), 0.001)
             self._timer = asyncio.get_running_loop().call_later(min(wait, 1.0), self._tick)
 
     def _tick(self) -> None:

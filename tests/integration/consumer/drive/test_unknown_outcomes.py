@@ -130,10 +130,12 @@ async def test_an_intent_that_waited_too_long_is_not_sent(ledger: SeatLedger, lm
 
 
 async def test_stopping_finishes_and_records_what_is_under_way(ledger: SeatLedger, lms: ScriptedLms) -> None:
-    lms.seconds = 0.3
-    keys = [ledger.want(seat_of(f"p{number}"), applied="absent") for number in range(5)]
+    first = ledger.want(seat_of("first"), applied="absent")
 
     async with driving(ledger.url, lms) as driver:
+        await eventually(lambda: ledger.work(first) is None)  # until the first answer nothing goes beside it
+        lms.seconds = 0.3
+        keys = [ledger.want(seat_of(f"p{number}"), applied="absent") for number in range(5)]
         await eventually(lambda: lms.in_flight == 5)
         driver.stop()
 
