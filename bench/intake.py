@@ -97,7 +97,11 @@ class Feed:
                         self._topic,
                         codec.encode(event),
                         keys.record_key(event.entity_key),
-                        headers=list(headers.event_headers(event, "enrollment", "bench")),
+                        headers=[
+                            *headers.event_headers(
+                                "enrollment", event.version, event.content_hash, event.accepted_at, "bench"
+                            ).items()
+                        ],
                     )
                     break
                 except BufferError:

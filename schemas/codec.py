@@ -59,11 +59,24 @@ def encode(event: AnyEvent) -> bytes:
     Raises `InvalidEvent` when the bytes would not be read back: an event made by `model_copy` or `model_construct` has never
     been validated, and a record that no reader can use must not reach the log.
     """
-    value = orjson.dumps(event.model_dump(mode="json", exclude_none=True, warnings=False), option=orjson.OPT_SORT_KEYS)
+    return _checked(type(event), event.model_dump(mode="json", exclude_none=True, warnings=False))
+
+
+def compose(kind: EntityKind, fields: Mapping[str, object]) -> bytes:
+    """The record value of the event of `kind` with these fields, which hold JSON's types and times; None counts as absent.
+
+    Like `build` and `encode` together, but the event is made once, of the bytes: this is on the way of every change. Raises
+    `InvalidEvent`.
+    """
+    return _checked(EVENT_MODELS[kind], {name: value for name, value in fields.items() if value is not None})
+
+
+def _checked(model: type[AnyEvent], fields: Mapping[str, object]) -> bytes:
+    value = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
     try:
-        type(event).model_validate_json(value, strict=True, extra="forbid")
+        model.model_validate_json(value, strict=True, extra="forbid")
     except ValidationError as error:
-        raise InvalidEvent(f"{type(event).__name__}: {_field_names(_problems(error))}") from error
+        raise InvalidEvent(f"{model.__name__}: {_field_names(_problems(error))}") from error
     return value
 
 

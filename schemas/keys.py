@@ -57,13 +57,16 @@ def term_key(tenant: str, institution: str, term: str) -> EntityKey:
 
 def join(*parts: str) -> str:
     """Encode and join parts into one key text."""
-    # Almost every id is plain; asking first costs a tenth of quoting it.
-    return "/".join(part if part.isalnum() and part.isascii() else quote(part, safe="") for part in parts)
+    together = "".join(parts)
+    if together.isascii() and (together.isalnum() or not together):  # almost every id: nothing to be quoted
+        return "/".join(parts)
+    return "/".join(quote(part, safe="") for part in parts)
 
 
 def split(key: str) -> tuple[str, ...]:
     """The inverse of `join`."""
-    return tuple(unquote(part) for part in key.split("/"))
+    parts = key.split("/")
+    return tuple(map(unquote, parts)) if "%" in key else tuple(parts)
 
 
 def record_key(key: EntityKey) -> bytes:

@@ -22,6 +22,7 @@ from services.consumer.policy.model import PolicyError
 from services.consumer.policy_command import apply
 from services.consumer.settings import LedgerSettings, Settings
 from services.kit import logs
+from services.kit.collector import collect_rarely
 from services.kit.http import server
 from services.kit.kafka import KafkaSettings
 from services.kit.postgres import MigrationError
@@ -91,6 +92,7 @@ async def _run(settings: Settings, kafka: KafkaSettings) -> int:
     # A signal ends the work first and the server after it; left to itself, the server would end first and raise it again.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, program.stop)
+    collect_rarely()
     serving, working = asyncio.create_task(http.serve()), asyncio.create_task(program.run())
     await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
     stopped_serving = serving.done()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from importlib.resources.abc import Traversable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -59,14 +59,24 @@ def connect(url: str, *, autocommit: bool = True) -> Connection:
 def text_array(values: Iterable[str | None]) -> str:
     """A PostgreSQL array literal (``{"a","b",NULL}``), to be cast with ``::text[]`` or another array type.
 
-    psycopg adapts a Python list element by element; one literal costs a seventh of that. Backslash and quote are escaped,
-    None becomes NULL (array input syntax: PostgreSQL documentation, section 8.15.6).
+    psycopg adapts a Python list element by element; one literal costs a small part of that. Backslash and quote are escaped,
+    None becomes NULL (array input syntax: PostgreSQL documentation, section 8.15.6). Raises `psycopg.DataError` for a text with
+    a NUL character, which PostgreSQL does not store.
     """
-    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+    texts = list(values)
+    if not texts:
+        return "{}"
+    if None in texts:
+        return "{" + ",".join("NULL" if text is None else _elements([text]) for text in texts) + "}"
+    return "{" + _elements(cast(list[str], texts)) + "}"
 
 
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _elements(texts: list[str]) -> str:
+    """All at once: a few passes over one long text are much faster than a function call for each of many short ones."""
+    joined = "\0".join(texts)
+    if joined.count("\0") != len(texts) - 1:
+        raise psycopg.DataError("PostgreSQL text cannot contain NUL characters")
+    return '"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","') + '"'
 
 
 def identity(connection: Connection) -> DatabaseIdentity:

@@ -11,6 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from services.kit import logs
+from services.kit.collector import collect_rarely
 from services.kit.http import server
 from services.kit.kafka import KafkaSettings
 from services.kit.settings import describe, explain
@@ -44,6 +45,7 @@ def main() -> int:
     if settings.quarantine_key_file is None:
         log.warning("quarantine_without_key")  # bytes that do not parse cannot be looked at later: only their digest is kept
     uvicorn = server(create_app(publisher(settings, kafka)), settings.host, settings.port)
+    collect_rarely()
     uvicorn.run()
     return 0 if uvicorn.started else _NOT_STARTED
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from schemas.events import OrderToken
 from schemas.keys import EntityKey, join
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Change:
     """One SIS row as a source reported it: state, not difference."""
 
@@ -26,7 +27,7 @@ class Change:
     event_version: int | None = None
     """Of the event that the row was read back from; None for what a source reported."""
 
-    @property
+    @cached_property
     def row_key(self) -> str:
         """The natural key as one text, unique within tenant and record; by column name, since neither JSON nor a database
         keeps the order of columns, and a row that comes back from the log has to be the same row."""

@@ -159,4 +159,4 @@ class Outbox:
 
 
 def _record(row: OutboxRow) -> Record:
-    return Record(row.topic, row.record_key, row.value, [(name, value.encode()) for name, value in row.headers.items()])
+    return Record(row.topic, row.record_key, row.value, list(row.headers.items()))

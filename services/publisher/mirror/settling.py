@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from schemas import codec
-from schemas.events import SourceRow
 from schemas.headers import event_headers
 from schemas.keys import EntityKey, record_key
 from schemas.topics import Topics
@@ -153,12 +152,13 @@ class Settling:
         """The entity's new version, None when there is nothing to say or it cannot be said."""
         try:
             issued = self._fold_entity(entity, rows, cause, forced or entity.was_unfoldable)
-            event = self._event(issued, rows, cause.source) if issued is not None else None
+            if issued is None:
+                return None
+            event = self._event(issued, rows, cause)
         except Exception as error:  # a defect of ours or a state that the contract refuses: it must stop nobody else
             entity.unfoldable = type(error).__name__
             return None
-        if issued is not None:
-            self._entities[entity.key] = issued
+        self._entities[entity.key] = issued
         return event
 
     def _fold_entity(self, entity: EntityRow, rows: Sequence[StoredRow], cause: Request, forced: bool) -> EntityRow | None:
@@ -206,23 +206,23 @@ class Settling:
                 causes.setdefault(entity, request)
         return causes
 
-    def _event(self, entity: EntityRow, rows: Sequence[StoredRow], source: str) -> OutboxRow:
-        key = entity.key
-        event = codec.build(
+    def _event(self, entity: EntityRow, rows: Sequence[StoredRow], cause: Request) -> OutboxRow:
+        key, content_hash = entity.key, entity.content_hash or ""
+        value = codec.compose(
             key.kind,
             {
                 **entity.state,
                 "tenant": key.tenant,
                 "version": entity.version,
-                "content_hash": entity.content_hash,
+                "content_hash": content_hash,
                 "occurred_at": entity.occurred_at,
-                "accepted_at": entity.accepted_at,
+                "accepted_at": cause.accepted_at,
                 "source_rows": [_source_row(row) for row in rows],
             },
         )
-        headers = {name: value.decode() for name, value in event_headers(event, key.kind, f"urn:enrollstream:{source}")}
+        headers = event_headers(key.kind, entity.version, content_hash, cause.accepted_at, f"urn:enrollstream:{cause.source}")
         outbox_key = OutboxKey(key.tenant, key.kind, key.key, entity.version)
-        return OutboxRow(outbox_key, self._topics.entity(key.kind), record_key(key), headers, codec.encode(event))
+        return OutboxRow(outbox_key, self._topics.entity(key.kind), record_key(key), headers, value)
 
     def _count(self, requests: Sequence[Request], results: Sequence[Result]) -> None:
         """A row counts as changed when an entity that it touched got a new version."""
@@ -252,8 +252,13 @@ def _was_overtaken(row: StoredRow, change: Change, tied: bool) -> bool:
     return tied or change.entity == row.entity
 
 
-def _source_row(row: StoredRow) -> SourceRow:
-    return SourceRow(record=row.key.record, key=row.key_columns, values=row.columns, deleted=row.deleted, order=row.order)
+def _source_row(row: StoredRow) -> dict[str, object]:
+    """A `schemas.events.SourceRow`."""
+    token = row.order
+    told = {"position": token.position, "as_of_from": token.as_of_from, "as_of_to": token.as_of_to}
+    known: dict[str, object] = {name: value for name, value in told.items() if value is not None}
+    order = {"channel": token.channel, "incarnation": token.incarnation, "snapshot": token.snapshot} | known
+    return {"record": row.key.record, "key": row.key_columns, "values": row.columns, "deleted": row.deleted, "order": order}
 
 
 def _occurred_at(rows: Iterable[StoredRow]) -> datetime | None:

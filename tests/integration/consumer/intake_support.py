@@ -105,7 +105,7 @@ class Writer:
                 self._topics.entity(key.kind),
                 key=record_key(key),
                 value=codec.encode(event),
-                headers=[*event_headers(event, key.kind, "test")],
+                headers=[*event_headers(key.kind, event.version, event.content_hash, event.accepted_at, "test").items()],
             )
         assert self._producer.flush(15) == 0
 

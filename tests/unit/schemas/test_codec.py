@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, date, datetime
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import InvalidEvent, NewerEvent, UndecodableEvent, build, content_hash, decode, encode, state
+from schemas.codec import InvalidEvent, NewerEvent, UndecodableEvent, build, compose, content_hash, decode, encode, state
 from tests.unit.schemas.factories import FIELDS, enrollment
 
 storable = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -24,6 +25,25 @@ def changed(**fields: Any) -> bytes:
 def test_what_is_written_is_read_back(person: str, section: str, codes: dict[str, str]) -> None:
     event = enrollment(person=person, section=section, codes=codes)
     assert decode("enrollment", encode(event)) == event
+
+
+@given(storable, st.dictionaries(storable, storable), st.datetimes(timezones=st.just(UTC)), st.booleans())
+def test_composing_an_event_makes_the_bytes_that_encoding_it_does(
+    person: str, codes: dict[str, str], accepted_at: datetime, snapshot: bool
+) -> None:
+    order = {"channel": "ib:SIS", "position": 1, "as_of_from": accepted_at, "snapshot": snapshot}
+    source_row = {"record": "STDNT_ENRL", "key": {"EMPLID": person}, "values": codes, "order": order}
+    event = enrollment(
+        person=person, codes=codes, accepted_at=accepted_at, effective_date=date(2027, 1, 4), source_rows=[source_row]
+    )
+    assert compose("enrollment", event.model_dump(exclude_none=True)) == encode(event)
+
+
+def test_what_is_composed_is_checked() -> None:
+    with pytest.raises(InvalidEvent, match="nickname"):
+        compose("enrollment", FIELDS | {"nickname": "x"})
+    with pytest.raises(InvalidEvent, match="status"):
+        compose("enrollment", FIELDS | {"status": "vanished"})
 
 
 def test_equal_events_have_equal_bytes() -> None:
