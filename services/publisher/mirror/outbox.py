@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Sequence
+from typing import get_args
 
 import structlog
 
+from schemas.keys import EntityKind
 from services.kit.failpoints import failpoint
 from services.publisher.changes import Unavailable
 from services.publisher.log import Delivered, EventLog, Record, Refused
@@ -23,6 +25,20 @@ log = structlog.get_logger()
 _SWEEP_ROWS = 500
 
 
+class _Publication:
+    """The first attempt for some events, or a later one; one future for all of them, as most attempts are for hundreds."""
+
+    def __init__(self, keys: Collection[OutboxKey]) -> None:
+        self.written_down: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = dict.fromkeys(keys, "kafka")
+        """Why, of those that failed: all, as long as nobody knows better."""
+
+    def end(self) -> None:
+        """Wake whoever waits."""
+        if not self.written_down.done():
+            self.written_down.set_result(None)
+
+
 class Outbox:
     """Publishes committed events; lives in the loop."""
 
@@ -33,9 +49,11 @@ class Outbox:
         self._log = event_log
         self._books = bookkeeping
         self._metrics = metrics
-        self._under_way: dict[OutboxKey, asyncio.Future[str | None]] = {}
+        self._delivered_of = {kind: metrics.events.labels(kind) for kind in get_args(EntityKind)}
+        self._under_way: dict[OutboxKey, _Publication] = {}
         self._tasks: set[asyncio.Task[object]] = set()
-        self._positions: dict[str, int] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        """By topic and partition: one past the newest record that is ours."""
 
     @property
     def full(self) -> bool:
@@ -44,12 +62,16 @@ class Outbox:
 
     def publish(self, rows: Sequence[OutboxRow]) -> None:
         """Send committed events; returns at once. `failure` tells how it went."""
-        self._start(rows, self._publish_first(rows))
+        self._start(self._publish_first(rows, self._begin(rows)))
 
-    def _start(self, rows: Sequence[OutboxRow], work: Coroutine[None, None, object]) -> None:
-        loop = asyncio.get_running_loop()
-        self._under_way.update({row.key: loop.create_future() for row in rows})
-        task = loop.create_task(work)
+    def _begin(self, rows: Sequence[OutboxRow]) -> _Publication:
+        keys = [row.key for row in rows]
+        publication = _Publication(keys)
+        self._under_way.update(dict.fromkeys(keys, publication))
+        return publication
+
+    def _start(self, work: Coroutine[None, None, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -58,11 +80,12 @@ class Outbox:
 
         None does not prove that they are published: rule R2's read does.
         """
-        waiting = [future for key in keys if (future := self._under_way.get(key)) is not None]
-        if not waiting:
+        publications = {publication for key in keys if (publication := self._under_way.get(key)) is not None}
+        if not publications:
             return None
-        await asyncio.wait(waiting)
-        return next((reason for future in waiting if (reason := future.result()) is not None), None)
+        await asyncio.wait([publication.written_down for publication in publications])
+        failed = [publication.failed for publication in publications if publication.failed]
+        return next((reasons[key] for reasons in failed for key in keys if key in reasons), None)
 
     async def sweep(self, older_than_seconds: float) -> bool:
         """Send again what has waited too long; False when Kafka still does not take it. Raises ``Unavailable("database")``."""
@@ -75,7 +98,7 @@ class Outbox:
         rows = [row for row in backlog.rows if row.key not in self._under_way]
         if not rows:
             return True
-        self._start(rows, self._publish(rows))
+        self._start(self._publish(rows, self._begin(rows)))
         failure = await self.failure([row.key for row in rows])
         log.warning("outbox_swept", count=len(rows), outcome=failure or "published")
         return failure is None
@@ -84,7 +107,8 @@ class Outbox:
         """Write down how far the log is ours."""
         positions, self._positions = self._positions, {}
         if positions:
-            await self._books.query(lambda connection: books.keep_positions(connection, positions))
+            named = {f"{topic}/{partition}": position for (topic, partition), position in positions.items()}
+            await self._books.query(lambda connection: books.keep_positions(connection, named))
 
     async def finish(self, timeout_seconds: float) -> None:
         """Wait for what is under way."""
@@ -93,10 +117,10 @@ class Outbox:
 
     # --- one publication ------------------------------------------------------------------------------------------------
 
-    async def _publish_first(self, rows: Sequence[OutboxRow]) -> None:
-        self._waiting += await self._publish(rows)
+    async def _publish_first(self, rows: Sequence[OutboxRow], publication: _Publication) -> None:
+        self._waiting += await self._publish(rows, publication)
 
-    async def _publish(self, rows: Sequence[OutboxRow]) -> int:
+    async def _publish(self, rows: Sequence[OutboxRow], publication: _Publication) -> int:
         """1. send; 2. write down; 3. tell who waits; 4. try the refused ones alone. Returns how many failed."""
         suspects: list[OutboxRow] = []
         try:
@@ -104,14 +128,14 @@ class Outbox:
             if published:
                 failpoint("publisher.after_ack")
             await self._write_down(Outcomes(published=published, failed=list(failed)))
-            for row in rows:
-                self._tell(row.key, failed.get(row.key))
+            publication.failed = failed
+            publication.end()
             for row in suspects:
                 await self._write_down(await self._send_alone(row))
             return len(failed)
         finally:
+            publication.end()
             for row in rows:
-                self._tell(row.key, "kafka")
                 self._under_way.pop(row.key, None)
 
     async def _send(self, rows: Sequence[OutboxRow], suspects: list[OutboxRow]) -> tuple[list[OutboxKey], dict[OutboxKey, str]]:
@@ -148,14 +172,9 @@ class Outbox:
             log.warning("outbox_not_recorded", reason=error.reason, count=len(outcomes.published))
 
     def _delivered(self, row: OutboxRow, where: Delivered) -> None:
-        self._metrics.events.labels(row.key.kind).inc()
-        place = f"{row.topic}/{where.partition}"
+        self._delivered_of[row.key.kind].inc()
+        place = (row.topic, where.partition)
         self._positions[place] = max(where.offset + 1, self._positions.get(place, 0))
-
-    def _tell(self, key: OutboxKey, failure: str | None) -> None:
-        future = self._under_way.get(key)
-        if future is not None and not future.done():
-            future.set_result(failure)
 
 
 def _record(row: OutboxRow) -> Record:
