@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from schemas import codec
 from schemas.events import AnyEvent
@@ -20,6 +20,7 @@ from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.settings import Settings
 from services.kit.kafka import KafkaSettings
+from tests.kafka_clients import ends, producer
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
@@ -96,7 +97,7 @@ class Writer:
 
     def __init__(self, kafka: KafkaSettings, topics: Topics) -> None:
         self._kafka, self._topics = kafka, topics
-        self._producer = Producer(kafka.producer(10_000))
+        self._producer = producer(kafka)
 
     def write(self, *events: AnyEvent) -> None:
         for event in events:
@@ -112,16 +113,6 @@ class Writer:
     def raw(self, value: bytes | None, *, partition: int = 0, headers: Sequence[tuple[str, str]] = ()) -> None:
         self._producer.produce(self._topics.entity("enrollment"), key=b"k", value=value, partition=partition, headers=[*headers])
         assert self._producer.flush(15) == 0
-
-
-def ends(kafka: KafkaSettings, topic: str) -> dict[int, int]:
-    """One past the newest offset of each partition."""
-    consumer = Consumer(kafka.reader("ends"))
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {one: consumer.get_watermark_offsets(TopicPartition(topic, one), timeout=10)[1] for one in partitions}
-    finally:
-        consumer.close()
 
 
 def committed(kafka: KafkaSettings, group: str, topic: str) -> dict[int, TopicPartition]:

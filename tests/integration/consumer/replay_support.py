@@ -11,8 +11,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import TopicPartition
 
 from schemas import codec
 from schemas.events import AnyEvent, Event
@@ -29,16 +28,17 @@ from services.kit.kafka import KafkaSettings
 from services.sandbox.broker import EmbeddedBroker
 from tests.integration.consumer.api_support import Api
 from tests.integration.consumer.ledger_support import TENANT, Ledger
+from tests.kafka_clients import admin, producer
 
 PACE = Pace(lease=5, look=0.05, wait=0.1, seats_per_second=10_000)
 
 
 def produce(kafka: KafkaSettings, topic: str, values: Sequence[bytes | None], partition: int = 0) -> None:
     """Append records without keys to one partition, in order; returns when they are in the log."""
-    producer = Producer(kafka.producer(10_000))
+    shared = producer(kafka)
     for value in values:
-        producer.produce(topic, value=value, partition=partition)
-    assert producer.flush(10) == 0
+        shared.produce(topic, value=value, partition=partition)
+    assert shared.flush(10) == 0
 
 
 def trim(request: pytest.FixtureRequest, kafka: KafkaSettings, topic: str, before: int, partition: int = 0) -> None:
@@ -47,8 +47,7 @@ def trim(request: pytest.FixtureRequest, kafka: KafkaSettings, topic: str, befor
     if kafka.bootstrap_servers == broker.bootstrap_servers:
         broker.trim(topic, partition, before)
         return
-    admin = AdminClient(kafka.client())  # has to outlive its answers
-    for answer in admin.delete_records([TopicPartition(topic, partition, before)]).values():
+    for answer in admin(kafka).delete_records([TopicPartition(topic, partition, before)]).values():
         answer.result(10)
 
 

@@ -15,9 +15,10 @@ from services.consumer.ledger import offsets, stops
 from services.consumer.ledger.starting import CommitMetadata
 from services.kit.kafka import KafkaSettings
 from services.kit.postgres import identity
-from tests.integration.consumer.intake_support import Running, Writer, commit_as_member, committed, ends, eventually, settings
+from tests.integration.consumer.intake_support import Running, Writer, commit_as_member, committed, eventually, settings
 from tests.integration.consumer.ledger_support import Ledger, enrollment, seat, section_event
 from tests.integration.consumer.replay_support import trim
+from tests.kafka_clients import ends
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from schemas.topics import Topics
 from services.consumer.policy.model import default_text
 from services.kit.kafka import KafkaSettings
 from services.sandbox.postgres import EmbeddedPostgres
-from tests.integration.consumer.intake_support import Running, Writer, ends, eventually, settings
+from tests.integration.consumer.intake_support import Running, Writer, eventually, settings
 from tests.integration.consumer.ledger_support import Ledger, enrollment
+from tests.kafka_clients import ends
 
 
 class Process:

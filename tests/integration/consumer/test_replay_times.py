@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from schemas import codec
 from schemas.topics import Topics
@@ -15,6 +14,7 @@ from services.consumer.log.ranges import RangeLog
 from services.kit.kafka import KafkaSettings
 from tests.integration.consumer.ledger_support import Ledger, enrollment, seat
 from tests.integration.consumer.replay_support import Operator, Site
+from tests.kafka_clients import producer
 
 pytestmark = pytest.mark.parametrize("kafka", [pytest.param("real", marks=pytest.mark.kafka)], indirect=True)
 
@@ -23,11 +23,11 @@ MORNING = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
 def produce_at(kafka: KafkaSettings, topic: str, partition: int, *records: tuple[int, bytes]) -> None:
     """Append records with the time of so many minutes after the morning began."""
-    producer = Producer(kafka.producer(10_000))
+    shared = producer(kafka)
     for minute, value in records:
         at = int((MORNING + timedelta(minutes=minute)).timestamp() * 1000)
-        producer.produce(topic, value=value, partition=partition, timestamp=at)
-    assert producer.flush(10) == 0
+        shared.produce(topic, value=value, partition=partition, timestamp=at)
+    assert shared.flush(10) == 0
 
 
 def minutes(since: int, until: int) -> tuple[datetime, datetime]:

@@ -14,12 +14,12 @@ from services.kit import postgres
 BEFORE = UUID(int=1)
 
 
-def test_a_replay_of_the_release_before_keeps_its_place_and_its_verdicts(database_url: str, tmp_path: Path) -> None:
+def test_a_replay_of_the_release_before_keeps_its_place_and_its_verdicts(empty_database_url: str, tmp_path: Path) -> None:
     for file in (files("services.consumer.ledger") / "migrations").iterdir():
         if file.name < "0007":
             (tmp_path / file.name).write_text(file.read_text())
-    postgres.migrate(database_url, tmp_path, database.SCHEMA)
-    with database.connect(database_url) as connection:
+    postgres.migrate(empty_database_url, tmp_path, database.SCHEMA)
+    with database.connect(empty_database_url) as connection:
         connection.execute(
             """insert into replay (replay, topic, topic_id, "partition", first, last, next, dry_run, verify, state, actor)
                values (%s, 't.enrollment.v1', 'id', 3, 10, 19, 12, false, true, 'running', 'ops')""",
@@ -30,9 +30,9 @@ def test_a_replay_of_the_release_before_keeps_its_place_and_its_verdicts(databas
             {"id": BEFORE},
         )
 
-    database.migrate(database_url)
+    database.migrate(empty_database_url)
 
-    with database.connect(database_url) as connection:
+    with database.connect(empty_database_url) as connection:
         replay = replays.find(connection, BEFORE)
         assert replay is not None
         asked = {"topic": "t.enrollment.v1", "partition": 3, "from": 10, "to": 19}

@@ -175,6 +175,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def empty(bench: Bench) -> None:
+    """The operator's fresh database under the old name: not even tables."""
+    with psycopg.connect(bench.database_url) as connection:
+        connection.execute("drop schema mirror cascade")
+
+
 def keep_what_was_issued(database_url: str) -> None:
     """From now on the database remembers every committed event, also after its outbox row is gone."""
     with psycopg.connect(database_url) as connection:

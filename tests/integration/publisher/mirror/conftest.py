@@ -10,6 +10,7 @@ import pytest
 from schemas.topics import Topics
 from services.kit.kafka import KafkaSettings
 from services.sandbox.broker import EmbeddedBroker
+from tests.embedded import embedded_broker_with
 from tests.integration.publisher.mirror.bench import Bench, LogReader
 
 
@@ -28,7 +29,7 @@ def event_log(kafka: KafkaSettings, topics: Topics) -> LogReader:
 @pytest.fixture
 def own_broker(topics_of_own_broker: Topics) -> Iterator[EmbeddedBroker]:
     """A broker that this test may hurt."""
-    with EmbeddedBroker({name: min(partitions, 3) for name, partitions in topics_of_own_broker.all().items()}) as broker:
+    with embedded_broker_with(topics_of_own_broker) as broker:
         yield broker
 
 

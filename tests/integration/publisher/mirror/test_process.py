@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from services.kit.credentials import basic
-from tests.integration.publisher.mirror.bench import Bench, LogReader, eventually
+from tests.integration.publisher.mirror.bench import Bench, LogReader, empty, eventually
 
 EVENT = {
     "kind": "enrollment",
@@ -117,6 +117,7 @@ async def test_a_start_that_fails_ends_with_an_error(bench: Bench) -> None:
 
 @pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
 async def test_a_first_start_complains_of_nothing_but_the_missing_key(bench: Bench) -> None:
+    empty(bench)
     async with process(bench) as (publisher, client):
         await eventually(lambda: answers(client, "/readyz"))
         publisher.send_signal(signal.SIGTERM)

@@ -16,7 +16,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
 
 from schemas import codec
 from schemas.keys import EntityKey, EntityKind, enrollment_key, record_key
@@ -29,30 +28,26 @@ from services.publisher.mirror.recovery import Recovery
 from services.publisher.mirror.republish import Scope
 from services.publisher.mirror.store import Store
 from services.publisher.mirror.writer import MirrorWriter
-from services.sandbox.broker import EmbeddedBroker
 from services.sandbox.postgres import EmbeddedPostgres
+from tests.embedded import embedded_broker_with
 from tests.integration.publisher.mirror.bench import (
     Bench,
     LogReader,
     assert_no_ghost_and_no_twin,
     assignment,
     change,
+    empty,
     eventually,
     fold,
     keep_what_was_issued,
     learner,
     run_and_kill,
 )
+from tests.kafka_clients import producer
 
 FAR = 4_000_000_000_000_000
 """A version of the year 2096."""
 _MINUTE = 60_000_000
-
-
-def _empty(bench: Bench) -> None:
-    """The operator's fresh database under the old name."""
-    with psycopg.connect(bench.database_url) as connection:
-        connection.execute("drop schema mirror cascade")
 
 
 def _sql(bench: Bench, statement: str, *values: object) -> None:
@@ -67,6 +62,7 @@ def _marker(bench: Bench) -> Marker:
 
 
 async def test_a_first_start_writes_a_marker_and_later_starts_find_it(bench: Bench) -> None:
+    empty(bench)
     async with bench.writer():
         first = _marker(bench)
     async with bench.writer():
@@ -82,7 +78,7 @@ async def test_an_empty_new_mirror_takes_its_history_back_and_stays_above_the_lo
     before = {person: event_log.of(learner(person))[-1] for person in "12"}
     assert before["1"].version == FAR + 1
 
-    _empty(bench)
+    empty(bench)
     async with bench.writer() as writer:
         keep_what_was_issued(bench.database_url)
         floor = _marker(bench).floor
@@ -105,7 +101,7 @@ async def test_a_recovery_never_repeats_an_old_state_above_the_floor(bench: Benc
         await writer.accept([change(person, "dropped", 2) for person in people], "peoplesoft")
         await writer.accept([assignment("1", "A", 1)], "peoplesoft")
         await writer.accept([assignment("1", "B", 2)], "peoplesoft")
-    _empty(bench)
+    empty(bench)
     async with bench.writer():
         floor = _marker(bench).floor
     again = [event for event in event_log.events() if event.version > floor and event.entity_key.parts[3] in people]
@@ -142,7 +138,7 @@ async def test_a_restored_mirror_reads_on_from_where_it_was(
 async def test_a_recovery_that_was_cut_short_begins_again(bench: Bench, event_log: LogReader) -> None:
     async with bench.writer() as writer:
         await writer.accept([change(str(number), "enrolled", 5) for number in range(700)], "peoplesoft")
-    _empty(bench)
+    empty(bench)
     floor_before = _marker(bench).floor
     assert await run_and_kill(bench, "publisher.recovering:kill@1") == (-signal.SIGKILL, "")
     assert _marker(bench).floor == floor_before
@@ -158,7 +154,7 @@ async def test_an_entity_that_cannot_be_folded_stops_neither_the_opening_nor_its
 ) -> None:
     async with bench.writer() as writer:
         await writer.accept([change(person) for person in "123"], "peoplesoft")
-    _empty(bench)
+    empty(bench)
     async with bench.writer(fold_with=_not_person_2) as writer:
         floor = _marker(bench).floor
         assert {event.entity_key for event in event_log.events() if event.version > floor} == {learner("1"), learner("3")}
@@ -178,10 +174,10 @@ async def test_an_event_that_the_database_refuses_is_left_out_alone(bench: Bench
     key = {"EMPLID": random.Random(7).randbytes(6_000).hex()}  # noqa: S311  (longer than an index entry may be, even compressed)
     [row] = event.source_rows
     poison = event.model_copy(update={"source_rows": [row.model_copy(update={"key": key})], "version": event.version + 1})
-    producer = Producer(bench.kafka.producer(10_000))
-    producer.produce(bench.topics.entity("enrollment"), codec.encode(poison), record_key(learner("2")))
-    assert producer.flush(10) == 0
-    _empty(bench)
+    shared = producer(bench.kafka)
+    shared.produce(bench.topics.entity("enrollment"), codec.encode(poison), record_key(learner("2")))
+    assert shared.flush(10) == 0
+    empty(bench)
     async with bench.writer() as writer:
         floor = _marker(bench).floor
         assert (await writer.accept([change("4")], "peoplesoft")).events == 1
@@ -226,8 +222,7 @@ def server_of_its_own() -> Iterator[EmbeddedPostgres]:
 async def test_a_crash_of_the_database_repeats_no_version(server_of_its_own: EmbeddedPostgres, tmp_path: Path) -> None:
     server = server_of_its_own
     names = Topics("crash")
-    few = {name: min(partitions, 3) for name, partitions in names.all().items()}
-    with EmbeddedBroker(few) as broker:
+    with embedded_broker_with(names) as broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, fetch_wait_max_ms=20, linger_ms=5)
         bench = Bench(server.create_database("mirror"), kafka, names, tmp_path)
         statuses = ("enrolled", "dropped")
@@ -262,7 +257,7 @@ async def test_a_database_put_back_to_an_earlier_moment_under_running_processes_
 ) -> None:
     """A disk snapshot and a dump keep identity, timeline and floor; a promotion with the last commits lost does not."""
     server, names = server_of_its_own, Topics("back")
-    with EmbeddedBroker({name: min(partitions, 3) for name, partitions in names.all().items()}) as broker:
+    with embedded_broker_with(names) as broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, fetch_wait_max_ms=20, linger_ms=5)
         bench = Bench(server.create_database("mirror"), kafka, names, tmp_path)
         log = LogReader(kafka, names)
@@ -376,6 +371,7 @@ async def test_another_database_behind_the_same_name_closes_the_intake(bench: Be
 
 
 async def test_two_processes_that_start_at_once_open_one_mirror(bench: Bench) -> None:
+    empty(bench)
     async with bench.writer(open_it=False) as one, bench.writer(open_it=False) as other:
         await asyncio.wait_for(asyncio.gather(one.opened(), other.opened()), 30)
         await asyncio.gather(one.accept([change("1")], "peoplesoft"), other.accept([change("2")], "peoplesoft"))
@@ -383,7 +379,10 @@ async def test_two_processes_that_start_at_once_open_one_mirror(bench: Bench) ->
 
 
 @pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
-async def test_without_kafka_the_mirror_stays_closed(bench: Bench) -> None:
+async def test_without_kafka_the_mirror_stays_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "services.publisher.mirror.history._TIMEOUT_SECONDS", 0.5
+    )  # the thread that asks has to end with the test
     bench.kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     async with bench.writer(open_it=False) as writer:
         with pytest.raises(TimeoutError):
