@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from schemas.keys import EntityKind
@@ -23,7 +24,7 @@ class Topics(NamedTuple):
 
     def kind(self, topic: str) -> EntityKind | None:
         """The kind of event on `topic`, None for a topic that is not ours."""
-        return next((kind for kind in ENTITY_KINDS if self.entity(kind) == topic), None)
+        return _kinds(self.prefix).get(topic)
 
     def dead_letter(self, topic: str) -> str:
         """Where undecodable records of `topic` go, bytes untouched."""
@@ -49,3 +50,8 @@ class Topics(NamedTuple):
         entities = {self.entity(kind): DEFAULT_PARTITIONS for kind in ENTITY_KINDS}
         others = dict.fromkeys((self.markers, self.digests, self.returns), 1)
         return entities | {self.dead_letter(topic): 1 for topic in entities} | others
+
+
+@cache
+def _kinds(prefix: str) -> dict[str, EntityKind]:
+    return {Topics(prefix).entity(kind): kind for kind in ENTITY_KINDS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from schemas import keys
@@ -52,8 +51,7 @@ class PersonRef(NamedTuple):
     person: str
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):
     """One row of the LMS as the policy names it: what a target needs to find, make or remove it."""
 
     target: str

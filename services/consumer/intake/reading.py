@@ -64,7 +64,7 @@ def decoded(record: Record, topics: Topics) -> Arrival:
     kind = topics.kind(record.place.topic)
     if kind is None:
         raise UndecodableEvent("unknown_topic", "not a topic of events")
-    return Arrival(decode(kind, record.value), record.value or b"", *record.place, record.offset)
+    return Arrival.of(decode(kind, record.value), record.value or b"", *record.place, record.offset)
 
 
 def sort_out(records: Sequence[Record], reading: Reading, topics: Topics) -> tuple[Batch, list[Letter]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 
 import structlog
@@ -83,11 +84,13 @@ class Telling:
         self._counted = offsets.last_activity(session.connection)
 
     def _count(self, stored: Stored, batch: Batch) -> None:
+        for (kind, what), count in Counter((arrival.key.kind, fate) for arrival, fate in stored.fates).items():
+            self._metrics.events.labels(kind, what).inc(count)
         for arrival, fate in stored.fates:
-            kind = arrival.event.entity_key.kind
-            self._metrics.events.labels(kind, fate).inc()
             if fate == "hash_alarm":
-                log.error("hash_alarm", kind=kind, topic=arrival.topic, partition=arrival.partition, offset=arrival.offset)
+                log.error(
+                    "hash_alarm", kind=arrival.key.kind, topic=arrival.topic, partition=arrival.partition, offset=arrival.offset
+                )
         for result, others in (("parked", batch.parked), ("undecodable", batch.undecodable)):
             for one in others:
                 self._metrics.events.labels(self._topics.kind(one.place.topic) or "unknown", result).inc()

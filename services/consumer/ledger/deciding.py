@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 
@@ -29,7 +29,7 @@ from services.consumer.nouns import (
     SeatRef,
     SeatState,
 )
-from services.consumer.policy.decide import DesiredSeat, Entitlement, Stamp, decide, effect_of, fold
+from services.consumer.policy.decide import Entitlement, Stamp, decide, effect_of, fold
 from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
@@ -92,8 +92,7 @@ def _chunks(persons: Sequence[PersonRef]) -> Iterator[Sequence[PersonRef]]:
     return (persons[start : start + _CHUNK] for start in range(0, len(persons), _CHUNK))
 
 
-@dataclass(frozen=True, slots=True)
-class _SeatRow:
+class _SeatRow(NamedTuple):
     """A seat as the ledger holds it."""
 
     seat: Seat
@@ -101,21 +100,18 @@ class _SeatRow:
     because: Stamp
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(NamedTuple):
     """A seat whose desired state changes."""
 
+    ref: SeatRef
     seat: Seat
     entity: EntityKey | None
     """Whose entitlement decided it, or was the last to go; None when the ledger no longer knows."""
     before: SeatState | None
     after: SeatState
     because: Stamp
+    effect: Effect
     policy_version: int
-
-    @property
-    def effect(self) -> Effect:
-        return effect_of(self.before, self.after)
 
     @property
     def priority(self) -> int:
@@ -127,10 +123,8 @@ class _Change:
 _EntitlementKey = tuple[EntityKey, SeatRef]
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredEntitlement:
-    state: SeatState
-    version: int
+_StoredEntitlement = tuple[SeatState, int]
+"""State and version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +147,7 @@ def _plan(
 ) -> _Plan:
     entities = enrollments.read(connection, persons)
     given = {
-        (one.entity, one.seat.ref): one
+        (one.entity, one.ref): one
         for person, theirs in entities.items()
         for one in decide(theirs, active[person.tenant].policy, target)
     }
@@ -169,21 +163,26 @@ def _plan(
     if cause == "policy":
         changes = _because_of_the_policy(connection, changes)
     return _Plan(
-        entitlements=[one for key, one in given.items() if stored.get(key) != _StoredEntitlement(one.state, one.version)],
+        entitlements=[one for key, one in given.items() if stored.get(key) != (one.state, one.version)],
         lapsed=lapsed,
-        changes=sorted(changes, key=lambda change: change.seat.ref),
+        changes=sorted(changes, key=_by_ref),
         unchanged=len(seats.keys() | wanted.keys()) - len(changes),
         moved=[one.seat for ref, one in wanted.items() if ref in seats and _has_moved(one, seats[ref])],
     )
 
 
+def _by_ref(change: _Change) -> SeatRef:
+    return change.ref
+
+
 def _changed(
-    wanted: dict[SeatRef, DesiredSeat], seats: dict[SeatRef, _SeatRow], active: dict[str, ActivePolicy]
+    wanted: dict[SeatRef, Entitlement], seats: dict[SeatRef, _SeatRow], active: dict[str, ActivePolicy]
 ) -> Iterator[_Change]:
     for ref, one in wanted.items():
         before = seats[ref].desired if ref in seats else None
         if before != one.state:
-            yield _Change(one.seat, one.entity, before, one.state, one.because, active[one.seat.tenant].version)
+            effect, version = effect_of(before, one.state), active[one.seat.tenant].version
+            yield _Change(ref, one.seat, one.entity, before, one.state, one.because, effect, version)
 
 
 def _orphaned(
@@ -198,10 +197,11 @@ def _orphaned(
         if row.desired != "deleted":
             entity = last.get(ref)
             because = newest[entity] if entity else row.because
-            yield _Change(row.seat, entity, row.desired, "deleted", because, active[row.seat.tenant].version)
+            effect, version = effect_of(row.desired, "deleted"), active[row.seat.tenant].version
+            yield _Change(ref, row.seat, entity, row.desired, "deleted", because, effect, version)
 
 
-def _has_moved(wanted: DesiredSeat, row: _SeatRow) -> bool:
+def _has_moved(wanted: Entitlement, row: _SeatRow) -> bool:
     return (wanted.seat.course, wanted.seat.base_role) != (row.seat.course, row.seat.base_role)
 
 
@@ -209,10 +209,7 @@ def _because_of_the_policy(connection: Connection, changes: list[_Change]) -> li
     """Freshness of what another policy changes counts from now, not from the old event."""
     row = connection.execute("select clock_timestamp()").fetchone()
     assert row is not None  # noqa: S101  (always one row)
-    return [
-        _Change(one.seat, one.entity, one.before, one.after, Stamp(row[0], one.because.version), one.policy_version)
-        for one in changes
-    ]
+    return [one._replace(because=Stamp(row[0], one.because.version)) for one in changes]
 
 
 def _stored_entitlements(
@@ -225,7 +222,7 @@ def _stored_entitlements(
         [*_person_columns(persons), target],
     ).fetchall()
     return {
-        (EntityKey(tenant, kind, key), SeatRef(at, seat)): _StoredEntitlement(state, version)
+        (EntityKey(tenant, kind, key), SeatRef(at, seat)): (state, version)
         for tenant, kind, key, at, seat, state, version in rows
     }
 
@@ -233,14 +230,16 @@ def _stored_entitlements(
 def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: str) -> dict[SeatRef, _SeatRow]:
     """Read without a lock: only who holds the person's lock changes `desired`."""
     rows = connection.execute(
-        """select s.target, s.tenant, s.person, s.section, s.course, s.lms_section, s.lms_user, s.role, s.base_role,
+        """select s.seat, s.target, s.tenant, s.person, s.section, s.course, s.lms_section, s.lms_user, s.role, s.base_role,
                   s.associated_user, s.desired, s.accepted_at, s.version
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
              join seat s using (tenant, person) where s.target = %s""",
         [*_person_columns(persons), target],
     ).fetchall()
-    found = (_SeatRow(Seat(*values), desired, Stamp(accepted_at, version)) for *values, desired, accepted_at, version in rows)
-    return {row.seat.ref: row for row in found}
+    return {
+        SeatRef(target, seat): _SeatRow(Seat(target, *values), desired, Stamp(accepted_at, version))
+        for seat, target, *values, desired, accepted_at, version in rows
+    }
 
 
 def _person_columns(persons: Sequence[PersonRef]) -> list[str]:
@@ -256,7 +255,7 @@ def _write_entitlements(connection: Connection, plan: _Plan) -> None:
             [text_array(column) for column in zip(*((*entity, *ref) for entity, ref in plan.lapsed), strict=True)],
         )
     if plan.entitlements:
-        rows = [(*one.entity, *one.seat.ref, one.seat.person, one.state, str(one.version)) for one in plan.entitlements]
+        rows = [(*one.entity, *one.ref, one.seat.person, one.state, str(one.version)) for one in plan.entitlements]
         connection.execute(
             """insert into entitlement (tenant, kind, key, target, seat, person, state, version)
                select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
@@ -294,12 +293,12 @@ def _write_seats(connection: Connection, changes: Sequence[_Change], policies: P
     if not changes:
         return set()
     written = _upsert_seats(connection, changes)
-    done = [change for change in changes if change.seat.ref in written]
-    refused = [change for change in changes if change.seat.ref not in written]
+    done = [change for change in changes if change.ref in written]
+    refused = [change for change in changes if change.ref not in written]
     if refused:
         log.warning("seats_belong_to_somebody_else", target=policies.target, count=len(refused))
     work = _write_work(connection, done, policies.swap_settle_seconds) if done else set()
-    history.append(connection, (_happening(change, cause, written.get(change.seat.ref)) for change in changes))
+    history.append(connection, (_happening(change, cause, written.get(change.ref)) for change in changes))
     return work
 
 
@@ -307,7 +306,7 @@ def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[Se
     """Each seat's decision counter; missing for a seat of another person (two SIS ids with one LMS id), which is left alone."""
     rows = [
         (
-            *one.seat.ref,
+            *one.ref,
             one.seat.tenant,
             one.seat.person,
             one.seat.section,
@@ -351,8 +350,8 @@ def _write_work(connection: Connection, changes: Sequence[_Change], swap_settle_
     them has committed its intent by now; one that comes later finds what we leave.
     """
     columns = [
-        text_array(one.seat.ref.target for one in changes),
-        text_array(one.seat.ref.seat for one in changes),
+        text_array(one.ref.target for one in changes),
+        text_array(one.ref.seat for one in changes),
         text_array(str(one.priority) for one in changes),
         text_array(str(swap_settle_seconds if one.effect == "drop" else 0) for one in changes),
     ]
@@ -402,8 +401,8 @@ def _happening(change: _Change, cause: Cause, decision: int | None) -> Happening
         person=change.seat.person,
         what="conflict" if decision is None else "decided",
         section=change.seat.section,
-        target=change.seat.ref.target,
-        seat=change.seat.ref.seat,
+        target=change.ref.target,
+        seat=change.ref.seat,
         kind=change.entity.kind if change.entity else None,
         key=change.entity.key if change.entity else None,
         version=change.because.version,

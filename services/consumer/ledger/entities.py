@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from schemas import keys
 from schemas.events import AnyEvent, EnrollmentEvent, PersonEvent, SectionEvent
@@ -24,8 +23,7 @@ _SECTION_LOCKS = 0x5EC7
 """Class of the advisory locks that stand for sections; see `_lock_sections`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """One decoded record of the log."""
 
     event: AnyEvent
@@ -34,18 +32,24 @@ class Arrival:
     topic: str
     partition: int
     offset: int
+    key: EntityKey
+    """Of the event's entity; made once, because a batch asks for it a dozen times."""
+    person: str
+    """SIS id of the person it is about; empty for sections, courses and terms."""
+    section: str | None
+    """Section key text of the section it is about."""
 
-    @property
-    def person(self) -> str:
-        """SIS id of the person it is about; empty for sections, courses and terms."""
-        return self.event.person if isinstance(self.event, EnrollmentEvent | PersonEvent) else ""
-
-    @property
-    def section(self) -> str | None:
-        """Section key text of the section it is about."""
-        if isinstance(self.event, EnrollmentEvent | SectionEvent):
-            return keys.join(self.event.institution, self.event.term, self.event.section)
-        return None
+    @classmethod
+    def of(cls, event: AnyEvent, value: bytes, topic: str, partition: int, offset: int) -> Self:
+        """The record with what the ledger calls the things that it is about."""
+        key, person, section = event.entity_key, "", None
+        if isinstance(event, EnrollmentEvent):
+            person, section = event.person, key.section
+        elif isinstance(event, SectionEvent):
+            section = key.key
+        elif isinstance(event, PersonEvent):
+            person = event.person
+        return cls(event, value, topic, partition, offset, key, person, section)
 
 
 class Taken(NamedTuple):
@@ -83,9 +87,9 @@ def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
 def _newest(arrivals: Iterable[Arrival]) -> dict[EntityKey, Arrival]:
     newest: dict[EntityKey, Arrival] = {}
     for arrival in arrivals:
-        known = newest.get(arrival.event.entity_key)
+        known = newest.get(arrival.key)
         if known is None or known.event.version < arrival.event.version:
-            newest[arrival.event.entity_key] = arrival
+            newest[arrival.key] = arrival
     return newest
 
 
@@ -96,11 +100,11 @@ def _lock_sections(connection: Connection, arrivals: Iterable[Arrival]) -> None:
     not committed, which in turn decides by a section that is still active. Enrollments of one section do not exclude each other.
     Advisory locks, because the section may not have a row yet; equal numbers of different sections only wait needlessly.
     """
+    named = {(one.key.tenant, one.section, one.key.kind == "section") for one in arrivals if one.section is not None}
     exclusive: dict[int, bool] = {}
-    for arrival in arrivals:
-        if arrival.section is not None:
-            number = zlib.crc32(keys.join(arrival.event.tenant, arrival.section).encode()) - 2**31
-            exclusive[number] = exclusive.get(number, False) or isinstance(arrival.event, SectionEvent)
+    for tenant, section, changes in named:
+        number = zlib.crc32(keys.join(tenant, section).encode()) - 2**31
+        exclusive[number] = exclusive.get(number, False) or changes
     if exclusive:
         ordered = sorted(exclusive)
         connection.execute(
@@ -130,9 +134,7 @@ def _upsert(connection: Connection, newest: dict[EntityKey, Arrival]) -> set[Ent
             where entity.version < excluded.version
            returning tenant, kind, key""",
         [
-            text_array(one.event.tenant for one in ordered),
-            text_array(one.event.entity_key.kind for one in ordered),
-            text_array(one.event.entity_key.key for one in ordered),
+            *map(text_array, zip(*(one.key for one in ordered), strict=True)),
             text_array(one.person or None for one in ordered),
             text_array(one.section if isinstance(one.event, EnrollmentEvent) else None for one in ordered),
             text_array(str(one.event.version) for one in ordered),
@@ -151,11 +153,11 @@ def _fates(
     connection: Connection, arrivals: Sequence[Arrival], newest: dict[EntityKey, Arrival], taken: set[EntityKey]
 ) -> list[tuple[Arrival, Fate]]:
     def is_taken(arrival: Arrival) -> bool:
-        return arrival.event.entity_key in taken and newest[arrival.event.entity_key] is arrival
+        return arrival.key in taken and newest[arrival.key] is arrival
 
-    rest = {arrival.event.entity_key for arrival in arrivals if not is_taken(arrival)}
+    rest = {arrival.key for arrival in arrivals if not is_taken(arrival)}
     stored = _stored(connection, rest)
-    return [(arrival, "taken" if is_taken(arrival) else _fate(arrival, stored[arrival.event.entity_key])) for arrival in arrivals]
+    return [(arrival, "taken" if is_taken(arrival) else _fate(arrival, stored[arrival.key])) for arrival in arrivals]
 
 
 def _fate(arrival: Arrival, stored: _Stored) -> Fate:
@@ -177,7 +179,7 @@ def _stored(connection: Connection, wanted: Collection[EntityKey]) -> dict[Entit
 
 
 def _happening(arrival: Arrival, fate: Fate) -> Happening:
-    key = arrival.event.entity_key
+    key = arrival.key
     return Happening(
         tenant=key.tenant,
         person=arrival.person,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ def append(connection: Connection, happenings: Iterable[Happening]) -> None:
     rows = list(happenings)
     if not rows:
         return
-    columns = [text_array(_text(value) for value in column) for column in zip(*rows, strict=True)]
+    columns = [_literal(column) for column in zip(*rows, strict=True)]
     connection.execute(
         """insert into history
              (tenant, person, what, section, target, seat, kind, key, version, topic, "partition", "offset", detail)
@@ -49,6 +49,13 @@ def append(connection: Connection, happenings: Iterable[Happening]) -> None:
                                 %s::bigint[], %s::text[], %s::int[], %s::bigint[], %s::jsonb[])""",
         columns,
     )
+
+
+def _literal(column: Sequence[Any]) -> str:
+    """A column that says nothing is an empty array: `unnest` fills the shorter ones up with NULL."""
+    if column.count(None) == len(column):
+        return "{}"
+    return text_array(column if isinstance(column[0], str) else map(_text, column))
 
 
 def _text(value: Any) -> str | None:

@@ -46,7 +46,7 @@ def replay(connection: Connection, arrivals: Sequence[Arrival], policies: Polici
     unknown = [one for one in arrivals if _relation(one, newest) in ("ahead", "hash_alarm")]
     taken = entities.take(connection, unknown) if unknown else Taken([], set())
     newest |= _newest(connection, unknown)
-    current = {one.event.entity_key for one in arrivals if _relation(one, newest) == "same"}
+    current = {one.key for one in arrivals if _relation(one, newest) == "same"}
 
     lock_persons(connection, sorted(taken.persons | reopening.persons_of(connection, current)))
 
@@ -80,7 +80,7 @@ _Ledger = Mapping[EntityKey, _Newest]
 
 
 def _newest(connection: Connection, arrivals: Iterable[Arrival]) -> dict[EntityKey, _Newest]:
-    wanted = {one.event.entity_key for one in arrivals}
+    wanted = {one.key for one in arrivals}
     if not wanted:
         return {}
     rows = connection.execute(
@@ -93,7 +93,7 @@ def _newest(connection: Connection, arrivals: Iterable[Arrival]) -> dict[EntityK
 
 def _relation(arrival: Arrival, ledger: _Ledger) -> Literal["ahead", "same", "behind", "hash_alarm"]:
     """Where a record stands to what the ledger holds of its entity."""
-    newest = ledger.get(arrival.event.entity_key)
+    newest = ledger.get(arrival.key)
     if newest is None or newest.version < arrival.event.version:
         return "ahead"
     if newest.version > arrival.event.version:
@@ -105,7 +105,7 @@ _OF_STANDING: dict[Standing | None, Verdict] = {"open": "reopened", "satisfied":
 
 
 def _judged(arrival: Arrival, ledger: _Ledger, standings: Mapping[EntityKey, Standing]) -> Judged:
-    key, version = arrival.event.entity_key, arrival.event.version
+    key, version = arrival.key, arrival.event.version
     newest = ledger[key]
     match _relation(arrival, ledger):
         case "same":

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, NamedTuple
 
-from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from schemas.keys import EntityKey
 from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
@@ -38,8 +37,7 @@ class SectionState:
     stamp: Stamp
 
 
-@dataclass(frozen=True, slots=True)
-class Enrollment:
+class Enrollment(NamedTuple):
     """One enrollment entity at its newest version, with its section's when the SIS has told it."""
 
     entity: EntityKey
@@ -51,26 +49,17 @@ class Enrollment:
     section: SectionState | None = None
 
     @property
-    def person(self) -> str:
-        """SIS id."""
-        return self.entity.parts[3]
-
-    @property
-    def section_key(self) -> str:
-        """Section key text."""
-        return keys.join(*self.entity.parts[:3])
-
-    @property
     def newest(self) -> Stamp:
         """The newest of the events that this enrollment's decision rests on."""
         return max(self.stamp, self.section.stamp) if self.section else self.stamp
 
 
-@dataclass(frozen=True, slots=True)
-class Entitlement:
+class Entitlement(NamedTuple):
     """What one entity gives one seat."""
 
     entity: EntityKey
+    ref: SeatRef
+    """The seat's identity, made once."""
     seat: Seat
     state: SeatState
     version: int
@@ -81,21 +70,14 @@ class Entitlement:
     """When time alone will change the decision (a start in the future); None: only an event or another policy can."""
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredSeat:
-    """What one seat should be."""
-
-    entity: EntityKey
-    """The one whose entitlement won."""
-    seat: Seat
-    state: SeatState
-    because: Stamp
-
-
 def decide(enrollments: Iterable[Enrollment], policy: Policy, target: str) -> list[Entitlement]:
     """What the enrollments of a person give, in the order of their keys. A status or role that gives no seat gives nothing."""
-    found = (_entitlement(enrollment, policy, target) for enrollment in sorted(enrollments, key=lambda one: one.entity))
+    found = (_entitlement(enrollment, policy, target) for enrollment in sorted(enrollments, key=_by_key))
     return [entitlement for entitlement in found if entitlement is not None]
+
+
+def _by_key(enrollment: Enrollment) -> EntityKey:
+    return enrollment.entity
 
 
 def _entitlement(enrollment: Enrollment, policy: Policy, target: str) -> Entitlement | None:
@@ -105,18 +87,19 @@ def _entitlement(enrollment: Enrollment, policy: Policy, target: str) -> Entitle
         return None
     institution, term, section, person, _family = enrollment.entity.parts
     tenant = enrollment.entity.tenant
+    told = enrollment.section
     seat = Seat(
         target=target,
         tenant=tenant,
         person=person,
-        section=enrollment.section_key,
-        course=enrollment.section.course if enrollment.section else None,
+        section=enrollment.entity.section,
+        course=told.course if told else None,
         lms_section=policy.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=section),
         lms_user=policy.sis_ids.user.format(tenant=tenant, person=person),
         role=role.label,
         base_role=role.base,
     )
-    return Entitlement(enrollment.entity, seat, state, enrollment.stamp.version, enrollment.newest)
+    return Entitlement(enrollment.entity, seat.ref, seat, state, enrollment.stamp.version, enrollment.newest)
 
 
 def _status(enrollment: Enrollment) -> EnrollmentStatus:
@@ -125,12 +108,18 @@ def _status(enrollment: Enrollment) -> EnrollmentStatus:
     return "cancelled" if gone and enrollment.status != "waitlisted" else enrollment.status
 
 
-def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, DesiredSeat]:
-    """One state per seat: the strongest, and among equals the newest event counts as its reason."""
-    seats: dict[SeatRef, DesiredSeat] = {}
-    for one in sorted(entitlements, key=lambda one: (_STRENGTH[one.state], one.because, one.entity), reverse=True):
-        seats.setdefault(one.seat.ref, DesiredSeat(one.entity, one.seat, one.state, one.because))
+def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, Entitlement]:
+    """The entitlement that decides each seat: the strongest, and among equals the newest event counts as its reason."""
+    seats: dict[SeatRef, Entitlement] = {}
+    for one in entitlements:
+        known = seats.get(one.ref)
+        if known is None or _rank(known) < _rank(one):
+            seats[one.ref] = one
     return seats
+
+
+def _rank(one: Entitlement) -> tuple[int, Stamp, EntityKey]:
+    return _STRENGTH[one.state], one.because, one.entity
 
 
 def effect_of(before: SeatState | None, after: SeatState) -> Effect:

@@ -114,7 +114,7 @@ def sort_out(place: Range, kind: EntityKind, found: Sequence[LogRecord | Missing
             batch.judged.append(Judged(one.offset, "parked", error.field))
             batch.parked.append(Parked(partition, one.offset, one.key, one.value or b"", error.field))
         else:
-            batch.arrivals.append(Arrival(event, one.value or b"", place.topic, place.partition, one.offset))
+            batch.arrivals.append(Arrival.of(event, one.value or b"", place.topic, place.partition, one.offset))
     return batch
 
 

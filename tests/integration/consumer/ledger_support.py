@@ -84,7 +84,7 @@ def seat(person: str = "9000001", section: str = "1001", role: str = "StudentEnr
 def arrivals(*events: AnyEvent, first_offset: int = 0) -> list[Arrival]:
     """The events as records of one partition."""
     return [
-        Arrival(event, codec.encode(event), f"enrollstream.{event.entity_key.kind}.v1", 0, first_offset + number)
+        Arrival.of(event, codec.encode(event), f"enrollstream.{event.entity_key.kind}.v1", 0, first_offset + number)
         for number, event in enumerate(events)
     ]
 

@@ -70,3 +70,9 @@ def test_topic_names_carry_prefix_kind_and_version() -> None:
 
 def test_the_topics_of_two_prefixes_never_meet() -> None:
     assert not any(set(a.all()) & set(b.all()) for a, b in pairwise([Topics("one"), Topics("two"), Topics("three")]))
+
+
+@given(ids, ids, ids, ids)
+def test_an_enrollment_key_begins_with_its_sections(institution: str, term: str, section: str, person: str) -> None:
+    key = keys.enrollment_key("main", institution, term, section, person, "learner")
+    assert key.section == keys.section_key("main", institution, term, section).key
