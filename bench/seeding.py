@@ -81,9 +81,8 @@ select %(tenant)s, 'enrollment', replace(%(key)s, %(mark)s, person), person, %(s
        replace(%(event)s, %(mark)s, person)::jsonb, 'seeded', 0, 0, clock_timestamp()
   from ({numbers}) as people"""
 _ENTITLEMENTS = """
-insert into entitlement (tenant, kind, key, target, seat, person, state, version)
-select %(tenant)s, 'enrollment', replace(%(key)s, %(mark)s, person), 'canvas', replace(%(seat)s, %(mark)s, person), person,
-       'active', %(version)s
+insert into entitlement (tenant, kind, key, target, seat, person)
+select %(tenant)s, 'enrollment', replace(%(key)s, %(mark)s, person), 'canvas', replace(%(seat)s, %(mark)s, person), person
   from ({numbers}) as people"""
 _SEATS = """
 insert into seat (target, seat, tenant, person, section, lms_section, lms_user, role, base_role, desired, effect, version,

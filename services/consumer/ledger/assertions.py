@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from schemas.keys import EntityKey
 from services.consumer.ledger import enrollments
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import SATISFIED, PersonRef, SeatRef
@@ -24,7 +23,7 @@ def violations(connection: Connection, policies: Policies) -> list[str]:
 
 
 def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> list[str]:
-    """`seat.desired` is what the entities decide, and so are the entitlements; a seat that nothing entitles to is deleted.
+    """`seat.desired` is what the entities decide, entitlements are what they give, what nothing entitles to is deleted.
 
     Members of a section that is still queued are left out: they are decided in a moment.
     """
@@ -43,22 +42,15 @@ def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> l
         policies.target,
     ]
     stored = {SeatRef(*ref): desired for *ref, desired in connection.execute(_STORED_SEATS, of_persons).fetchall()}
-    entitled = {(*entity, SeatRef(*ref), state) for *entity, (*ref, state) in _entitlements(connection, of_persons)}
+    entitled = {(EntityKey(*row[:3]), SeatRef(*row[3:])) for row in connection.execute(_STORED_ENTITLEMENTS, of_persons)}
     return [
         *(
             f"seat.desired = decide(entities): is {stored.get(ref)}, should be {wanted.get(ref, 'deleted')}"
             for ref in sorted(stored.keys() | wanted.keys())
             if stored.get(ref) != wanted.get(ref, "deleted")
         ),
-        *(
-            f"entitlement = decide(entity): {seat.seat} {state}"
-            for *_, seat, state in sorted(entitled ^ {(*one.entity, one.seat.ref, one.state) for one in given})
-        ),
+        *(f"entitlement = decide(entity): {ref.seat}" for _, ref in sorted(entitled ^ {(one.entity, one.ref) for one in given})),
     ]
-
-
-def _entitlements(connection: Connection, of_persons: list[str]) -> list[tuple[Any, ...]]:
-    return [(*row[:3], row[3:]) for row in connection.execute(_STORED_ENTITLEMENTS, of_persons).fetchall()]
 
 
 _DECIDED_PERSONS = """
@@ -73,7 +65,7 @@ select target, seat, desired
   from seat join unnest(%s::text[], %s::text[]) as decided (tenant, person) using (tenant, person) where target = %s
 """
 _STORED_ENTITLEMENTS = """
-select tenant, kind, key, target, seat, state
+select tenant, kind, key, target, seat
   from entitlement join unnest(%s::text[], %s::text[]) as decided (tenant, person) using (tenant, person) where target = %s
 """
 

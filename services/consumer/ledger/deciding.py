@@ -7,7 +7,7 @@ reads their entities. So two that decide the same person pass one after the othe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -73,18 +73,15 @@ def decide_persons(
 
 
 def lock_persons(connection: Connection, ordered: Sequence[PersonRef]) -> None:
-    """Take the locks that stand for these people, in the order of their keys, creating what is missing."""
-    columns = [text_array(one.tenant for one in ordered), text_array(one.person for one in ordered)]
+    """Take the locks that stand for these people, in the order of their keys, creating what is missing.
+
+    The update never happens: a row that is there already is locked, and left as it is.
+    """
     connection.execute(
         """insert into person (tenant, person)
            select * from unnest(%s::text[], %s::text[]) as p(tenant, person) order by tenant, person
-           on conflict do nothing""",
-        columns,
-    )
-    connection.execute(
-        """select from person join unnest(%s::text[], %s::text[]) as p(tenant, person) using (tenant, person)
-            order by tenant, person for no key update of person""",
-        columns,
+           on conflict (tenant, person) do update set person = excluded.person where false""",
+        _person_columns(ordered),
     )
 
 
@@ -123,16 +120,12 @@ class _Change(NamedTuple):
 _EntitlementKey = tuple[EntityKey, SeatRef]
 
 
-_StoredEntitlement = tuple[SeatState, int]
-"""State and version."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """What a round of decisions writes."""
 
     entitlements: list[Entitlement]
-    """New or changed."""
+    """New."""
     lapsed: list[_EntitlementKey]
     """No longer given."""
     changes: list[_Change]
@@ -163,7 +156,7 @@ def _plan(
     if cause == "policy":
         changes = _because_of_the_policy(connection, changes)
     return _Plan(
-        entitlements=[one for key, one in given.items() if stored.get(key) != (one.state, one.version)],
+        entitlements=[one for key, one in given.items() if key not in stored],
         lapsed=lapsed,
         changes=sorted(changes, key=_by_ref),
         unchanged=len(seats.keys() | wanted.keys()) - len(changes),
@@ -212,19 +205,14 @@ def _because_of_the_policy(connection: Connection, changes: list[_Change]) -> li
     return [one._replace(because=Stamp(row[0], one.because.version)) for one in changes]
 
 
-def _stored_entitlements(
-    connection: Connection, persons: Sequence[PersonRef], target: str
-) -> dict[_EntitlementKey, _StoredEntitlement]:
+def _stored_entitlements(connection: Connection, persons: Sequence[PersonRef], target: str) -> set[_EntitlementKey]:
     rows = connection.execute(
-        """select e.tenant, e.kind, e.key, e.target, e.seat, e.state, e.version
+        """select e.tenant, e.kind, e.key, e.target, e.seat
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
              join entitlement e using (tenant, person) where e.target = %s""",
         [*_person_columns(persons), target],
     ).fetchall()
-    return {
-        (EntityKey(tenant, kind, key), SeatRef(at, seat)): (state, version)
-        for tenant, kind, key, at, seat, state, version in rows
-    }
+    return {(EntityKey(*row[:3]), SeatRef(*row[3:])) for row in rows}
 
 
 def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: str) -> dict[SeatRef, _SeatRow]:
@@ -255,12 +243,11 @@ def _write_entitlements(connection: Connection, plan: _Plan) -> None:
             [text_array(column) for column in zip(*((*entity, *ref) for entity, ref in plan.lapsed), strict=True)],
         )
     if plan.entitlements:
-        rows = [(*one.entity, *one.ref, one.seat.person, one.state, str(one.version)) for one in plan.entitlements]
+        rows = [(*one.entity, *one.ref, one.seat.person) for one in plan.entitlements]
         connection.execute(
-            """insert into entitlement (tenant, kind, key, target, seat, person, state, version)
-               select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                                    %s::bigint[])
-               on conflict (tenant, kind, key, target, seat) do update set state = excluded.state, version = excluded.version""",
+            """insert into entitlement (tenant, kind, key, target, seat, person)
+               select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+               on conflict (tenant, kind, key, target, seat) do nothing""",
             [text_array(column) for column in zip(*rows, strict=True)],
         )
     if plan.moved:
@@ -294,16 +281,24 @@ def _write_seats(connection: Connection, changes: Sequence[_Change], policies: P
         return set()
     written = _upsert_seats(connection, changes)
     done = [change for change in changes if change.ref in written]
-    refused = [change for change in changes if change.ref not in written]
-    if refused:
-        log.warning("seats_belong_to_somebody_else", target=policies.target, count=len(refused))
-    work = _write_work(connection, done, policies.swap_settle_seconds) if done else set()
+    if len(done) < len(changes):
+        log.warning("seats_belong_to_somebody_else", target=policies.target, count=len(changes) - len(done))
+    work = _write_work(connection, done, written, policies.swap_settle_seconds) if done else set()
     history.append(connection, (_happening(change, cause, written.get(change.ref)) for change in changes))
     return work
 
 
-def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[SeatRef, int]:
-    """Each seat's decision counter; missing for a seat of another person (two SIS ids with one LMS id), which is left alone."""
+class _Written(NamedTuple):
+    """A seat after its desired state was written."""
+
+    decision: int
+    """Counts the changes."""
+    satisfied: bool
+    """The LMS is as wanted, as far as we know."""
+
+
+def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[SeatRef, _Written]:
+    """What became of each seat; a seat of another person (two SIS ids with one LMS id) is left alone, and missing here."""
     rows = [
         (
             *one.ref,
@@ -325,7 +320,7 @@ def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[Se
         for one in changes
     ]
     found = connection.execute(
-        """insert into seat (target, seat, tenant, person, section, course, lms_section, lms_user, role, base_role,
+        f"""insert into seat (target, seat, tenant, person, section, course, lms_section, lms_user, role, base_role,
                              associated_user, desired, effect, version, policy_version, accepted_at)
            select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
                                 %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::int[],
@@ -336,24 +331,62 @@ def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[Se
                   policy_version = excluded.policy_version, accepted_at = excluded.accepted_at, course = excluded.course,
                   base_role = excluded.base_role
             where seat.tenant = excluded.tenant and seat.person = excluded.person
-           returning target, seat, decision""",
+           returning target, seat, decision, {SATISFIED}""".encode(),  # noqa: S608  (a constant of ours)
         [text_array(column) for column in zip(*rows, strict=True)],
     ).fetchall()
-    return {SeatRef(target, seat): decision for target, seat, decision in found}
+    return {SeatRef(target, seat): _Written(decision, satisfied) for target, seat, decision, satisfied in found}
 
 
-def _write_work(connection: Connection, changes: Sequence[_Change], swap_settle_seconds: float) -> set[SeatRef]:
-    """One work row for each seat that is not as it should be, none for those that are.
+def _write_work(
+    connection: Connection, changes: Sequence[_Change], written: Mapping[SeatRef, _Written], swap_settle_seconds: float
+) -> set[SeatRef]:
+    """One work row for each seat that is not as it should be, none for those that are. The seats are locked.
 
-    Three statements, because each must see what became visible while the one before it waited for a lock: the seats are locked
-    already, then the work rows, and only then is it asked whether a call is under way. A driver that had locked either of
+    Whether a seat that is as it should be has something left is a longer question, so that it is asked only when there is one.
+    All of the batch are asked about then: work rows are locked in one order.
+    """
+    delays = [swap_settle_seconds if one.effect == "drop" else 0 for one in changes]
+    if any(written[one.ref].satisfied for one in changes):
+        return _look_for_work(connection, changes, delays)
+    _give_work(connection, changes, delays)
+    return {one.ref for one in changes}
+
+
+def _give_work(connection: Connection, changes: Sequence[_Change], delays: Sequence[float]) -> None:
+    """What the LMS does not have as wanted is work, whatever is under way."""
+    connection.execute(
+        f"""insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
+            select target, seat, tenant, person, course, {TERM}, 'pending', priority,
+                   clock_timestamp() + delay * interval '1 second'
+              from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::float8[])
+                as seat(target, seat, tenant, person, course, section, priority, delay)
+             order by target, seat
+            {_BEGIN_ANEW}""".encode(),  # noqa: S608  (constants of ours)
+        [
+            text_array(one.ref.target for one in changes),
+            text_array(one.ref.seat for one in changes),
+            text_array(one.seat.tenant for one in changes),
+            text_array(one.seat.person for one in changes),
+            text_array(one.seat.course for one in changes),
+            text_array(one.seat.section for one in changes),
+            text_array(str(one.priority) for one in changes),
+            text_array(map(str, delays)),
+        ],
+    )
+
+
+def _look_for_work(connection: Connection, changes: Sequence[_Change], delays: Sequence[float]) -> set[SeatRef]:
+    """The same where some seats are as wanted: they have work only while something is under way, or not known.
+
+    Two statements, because each must see what became visible while the one before it waited for a lock: the seats are locked
+    already, now the work rows, and only then is it asked whether a call is under way. A driver that had locked either of
     them has committed its intent by now; one that comes later finds what we leave.
     """
     columns = [
         text_array(one.ref.target for one in changes),
         text_array(one.ref.seat for one in changes),
         text_array(str(one.priority) for one in changes),
-        text_array(str(swap_settle_seconds if one.effect == "drop" else 0) for one in changes),
+        text_array(map(str, delays)),
     ]
     connection.execute(
         """select from work join unnest(%s::text[], %s::text[]) as t(target, seat) using (target, seat)
@@ -363,6 +396,10 @@ def _write_work(connection: Connection, changes: Sequence[_Change], swap_settle_
     rows = connection.execute(_WORK.encode(), columns).fetchall()
     return {SeatRef(target, seat) for target, seat in rows}
 
+
+_BEGIN_ANEW = """on conflict (target, seat) do update
+   set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
+       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null"""
 
 _WORK = f"""
 with fact as (
@@ -388,18 +425,16 @@ select target, seat, tenant, person, course, term,
   from fact
  where not satisfied or busy or suspect_until is not null
  order by target, seat
-on conflict (target, seat) do update
-   set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
-       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null
+{_BEGIN_ANEW}
 returning target, seat
 """  # noqa: S608  (constants of ours)
 
 
-def _happening(change: _Change, cause: Cause, decision: int | None) -> Happening:
+def _happening(change: _Change, cause: Cause, written: _Written | None) -> Happening:
     return Happening(
         tenant=change.seat.tenant,
         person=change.seat.person,
-        what="conflict" if decision is None else "decided",
+        what="conflict" if written is None else "decided",
         section=change.seat.section,
         target=change.ref.target,
         seat=change.ref.seat,
@@ -410,7 +445,7 @@ def _happening(change: _Change, cause: Cause, decision: int | None) -> Happening
             "before": change.before,
             "desired": change.after,
             "effect": change.effect,
-            "decision": decision,
+            "decision": written.decision if written else None,
             "policy_version": change.policy_version,
             "cause": cause,
         },
