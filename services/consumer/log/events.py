@@ -199,7 +199,8 @@ class EventLog:
 
 def _record(message: Message) -> Record:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
-    pairs = cast("list[tuple[str, bytes | str | None]]", message.headers() or [])
+    pairs = cast("list[tuple[str, bytes | None]]", message.headers() or [])  # which says that a value may be str: it never is
     assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018  (a record has all three)
-    headers = [(str(name), value.encode() if isinstance(value, str) else value or b"") for name, value in pairs]
-    return Record(Place(topic, partition), offset, message.key(), message.value(), headers)
+    return Record(
+        Place(topic, partition), offset, message.key(), message.value(), [(name, value or b"") for name, value in pairs]
+    )
