@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import structlog
@@ -90,11 +91,29 @@ def _chunks(persons: Sequence[PersonRef]) -> Iterator[Sequence[PersonRef]]:
 
 
 class _SeatRow(NamedTuple):
-    """A seat as the ledger holds it."""
+    """A seat as the ledger holds it; flat, because nearly all of them are only compared."""
 
-    seat: Seat
     desired: SeatState
-    because: Stamp
+    accepted_at: datetime
+    version: int
+    target: str
+    tenant: str
+    person: str
+    section: str
+    course: str | None
+    lms_section: str
+    lms_user: str
+    role: str
+    base_role: str
+    associated_user: str
+
+    @property
+    def seat(self) -> Seat:
+        return Seat(*self[3:])
+
+    @property
+    def because(self) -> Stamp:
+        return Stamp(self.accepted_at, self.version)
 
 
 class _Change(NamedTuple):
@@ -190,12 +209,12 @@ def _orphaned(
         if row.desired != "deleted":
             entity = last.get(ref)
             because = newest[entity] if entity else row.because
-            effect, version = effect_of(row.desired, "deleted"), active[row.seat.tenant].version
+            effect, version = effect_of(row.desired, "deleted"), active[row.tenant].version
             yield _Change(ref, row.seat, entity, row.desired, "deleted", because, effect, version)
 
 
 def _has_moved(wanted: Entitlement, row: _SeatRow) -> bool:
-    return (wanted.seat.course, wanted.seat.base_role) != (row.seat.course, row.seat.base_role)
+    return (wanted.seat.course, wanted.seat.base_role) != (row.course, row.base_role)
 
 
 def _because_of_the_policy(connection: Connection, changes: list[_Change]) -> list[_Change]:
@@ -218,16 +237,13 @@ def _stored_entitlements(connection: Connection, persons: Sequence[PersonRef], t
 def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: str) -> dict[SeatRef, _SeatRow]:
     """Read without a lock: only who holds the person's lock changes `desired`."""
     rows = connection.execute(
-        """select s.seat, s.target, s.tenant, s.person, s.section, s.course, s.lms_section, s.lms_user, s.role, s.base_role,
-                  s.associated_user, s.desired, s.accepted_at, s.version
+        """select s.seat, s.desired, s.accepted_at, s.version, s.target, s.tenant, s.person, s.section, s.course, s.lms_section,
+                  s.lms_user, s.role, s.base_role, s.associated_user
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
              join seat s using (tenant, person) where s.target = %s""",
         [*_person_columns(persons), target],
     ).fetchall()
-    return {
-        SeatRef(target, seat): _SeatRow(Seat(target, *values), desired, Stamp(accepted_at, version))
-        for seat, target, *values, desired, accepted_at, version in rows
-    }
+    return {SeatRef(row[4], row[0]): _SeatRow(*row[1:]) for row in rows}
 
 
 def _person_columns(persons: Sequence[PersonRef]) -> list[str]:
