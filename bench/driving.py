@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from services.sandbox.canvas.throttle import ThrottleSettings
 
 METHOD = """\
 A consumer process whose ledger holds so many seats to remove, each known to be there: one DELETE a seat, with its intent
-written before and its outcome after. Calls are counted at the Canvas between 10 % and 90 % of the work, so that start and
-end do not count. The limit of n calls in flight at a Canvas of L seconds is n / L."""
+written before and its outcome after. Calls and CPU are counted between 10 % and 90 % of the work, so that start and end do
+not count. The limit of n calls in flight at a Canvas of L seconds is n / L."""
 
 THROTTLE_METHOD = """\
 The sandbox's leaky bucket (600 units, 10 a second leak, 50 held by each request in flight) and a cost of {cost} units a call
@@ -92,14 +93,17 @@ def _drive(ground: Ground, latency_ms: int, in_flight: int, seats: int) -> tuple
         consumer = site.system.consumer().start()
         assert consumer.process is not None  # noqa: S101  (started)
         answered: list[float] = []
+        spent: list[tuple[int, float]] = []
         while len(answered) < seats:
             consumer.process.check()
-            time.sleep(0.2)
+            time.sleep(0.1)
             answered += [at for _, _, _, at, _ in site.canvas.log()]
-        cpu = cpu_seconds(consumer.process.pid)
+            spent.append((len(answered), cpu_seconds(consumer.process.pid)))
     answered.sort()
     start, end = answered[seats // 10], answered[9 * seats // 10]
-    return 0.8 * seats / (end - start), 1e6 * cpu / seats
+    (first, before), (last, after) = (next(one for one in spent if one[0] >= share * seats) for share in (0.1, 0.9))
+    micros = 1e6 * (after - before) / (last - first) if last > first else math.nan
+    return 0.8 * seats / (end - start), micros
 
 
 @contextmanager

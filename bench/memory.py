@@ -25,8 +25,9 @@ def run(ground: Ground, quick: bool) -> Result:
         "with 50 calls in flight; a minute of it. The publisher takes 80,000 rows in posts of 2,000, four at a time."
     )
     result = Result("Memory", method, ["process", "MB at the end", "MB at most"])
-    with ground.site("memory", consumer={"MAX_IN_FLIGHT": "50"}) as site:
+    with ground.site("memory-consumer", consumer={"MAX_IN_FLIGHT": "50"}) as site:
         consumer = _consumer(site, backlog, 20 if quick else 60)
+    with ground.site("memory-publisher") as site:  # beside a log that the feed above filled, its mirror would be behind
         publisher = asyncio.run(_publisher(site, 10 if quick else 40))
     for name, (now, most) in {"consumer": consumer, "publisher": publisher}.items():
         result.rows.append([name, f"{now:.0f}", f"{most:.0f}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import time
 from pathlib import Path
 
 
@@ -18,9 +19,15 @@ class SecretFile:
         self.path = path
         self._seen: tuple[float, int] | None = None
         self._text = ""
+        self._looked_at = float("-inf")
 
-    def read(self) -> str:
-        """The secret; raises `CredentialFileError` when the file cannot be read or is empty."""
+    def read(self, *, at_most_old: float = 0.0) -> str:
+        """The secret; raises `CredentialFileError` when the file cannot be read or is empty. The file is not looked at again
+        within so many seconds after it was found good."""
+        now = time.monotonic()
+        if now - self._looked_at < at_most_old:
+            return self._text
+        self._looked_at = float("-inf")
         try:
             status = self.path.stat()
             if (status.st_mtime, status.st_ino) != self._seen:
@@ -30,6 +37,7 @@ class SecretFile:
             raise CredentialFileError(f"cannot read {self.path}: {error.strerror}") from error
         if not self._text:
             raise CredentialFileError(f"{self.path} is empty; put the secret into it, on one line")
+        self._looked_at = now
         return self._text
 
 

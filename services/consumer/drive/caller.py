@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -45,24 +44,25 @@ class Caller:
     async def attempt(self, order: Order) -> Attempt:
         """Never raises, not even when cancelled: what was sent has to be recorded."""
         started = self._clock()
-        attempt = await self._attempt(order)
-        return replace(attempt, seconds=self._clock() - started)
+        result, seen, wrote = await self._attempt(order)
+        return Attempt(result, seen, wrote, self._clock() - started)
 
-    async def _attempt(self, order: Order) -> Attempt:
+    async def _attempt(self, order: Order) -> tuple[Outcome | NotSent, Observation | None, bool]:
+        """Result, what was read, and whether a change was begun."""
         seen = None
         if order.must_read:
             result = await self._read(order)
             if not isinstance(result, Observation):
-                return Attempt(result, None, wrote=False)
+                return result, None, False
             seen = result
         known = seen or order.believed
         if satisfied(order.desired, known.state):
-            return Attempt(AlreadySo(known), seen, wrote=False)
+            return AlreadySo(known), seen, False
         if order.call == "read":
             # Nothing seemed to be left to do when the intent was written, so it allows no change; the next one will.
-            return Attempt(NotSent(), seen, wrote=False)
+            return NotSent(), seen, False
         outcome = await self._write(order, known)
-        return Attempt(outcome, seen, wrote=not isinstance(outcome, NotSent))
+        return outcome, seen, not isinstance(outcome, NotSent)
 
     async def _read(self, order: Order) -> Observation | Failure | NotSent:
         if not await self._entered(order):

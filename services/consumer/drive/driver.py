@@ -53,6 +53,8 @@ _LOOK_PEOPLE = 512
 """People in one look at the table, beside those under way: a tenth of a second of the fastest LMS, and few enough to order."""
 _TICK_SECONDS = 1.0
 """The table is looked at so often even if nobody calls."""
+_PLAN_SECONDS = 1.0
+"""Statements are planned anew so often while the table holds more than a look: milliseconds, beside hundreds of batches."""
 _LEAST_AHEAD = 2
 _LEAST_WAIT_SECONDS = 0.005
 _RETRY_SECONDS = 0.25
@@ -99,6 +101,7 @@ class Driver:
         self._lost = asyncio.Event()
         self._look_due = True
         self._look_at = 0.0
+        self._plan_at = float("-inf")
         self._lease: Lease | None = None
         self._lease_valid_until = 0.0
         self._attempts: dict[asyncio.Task[None], str] = {}
@@ -262,9 +265,19 @@ class Driver:
         self._look_at = self._clock() + _TICK_SECONDS
         people = _LOOK_PEOPLE + len(self._attempts)
         found = await self._looking.run(lambda it: intents.look(it, self._name, self._scheduler.blocked, people))
+        if found.cut:
+            await self._plan_for_a_long_table()
         self._scheduler.offer(found.rows, found.cut)
         if found.next_due_seconds is not None:
             self._look_at = min(self._look_at, self._clock() + found.next_due_seconds)
+
+    async def _plan_for_a_long_table(self) -> None:
+        """Plans are kept for good. Those made while there was no work read the whole table, which is nothing then; with a wave of
+        drops in it they would do so for every few calls, until the server notices within a minute or so."""
+        if self._clock() >= self._plan_at:
+            self._plan_at = self._clock() + _PLAN_SECONDS
+            for owner in (self._looking, self._recording):
+                await owner.forget_plans()
 
     def _idle_seconds(self) -> float:
         soon = self._look_at - self._clock()

@@ -85,7 +85,7 @@ select extract(epoch from min(next_at) - now())::float8
 """  # noqa: S608  (constants of this module)
 
 # Rows that a deciding transaction is changing are skipped: they come back, decided, in a moment. Locking the seat as well makes
-# the desired state that is read here the current one.
+# the desired state that is read here the current one. ``offset 0`` as above.
 _OPEN = f"""
 with mine as materialized (
   select from lease
@@ -100,10 +100,12 @@ due as (
          seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false) as must_read,
          case when {SATISFIED} then 'read' else 'write' end as call
     from unnest(%(seats)s::text[], %(intents)s::uuid[]) as asked (seat, intent)
-    join work on work.target = %(target)s and work.seat = asked.seat
+   cross join lateral (
+     select * from work where work.target = %(target)s and work.seat = asked.seat offset 0
+        for no key update skip locked) as work
     join seat on seat.target = work.target and seat.seat = work.seat
    where {_DUE} and work.next_at <= clock_timestamp() and exists (select from mine)
-     for no key update of work, seat skip locked),
+     for no key update of seat skip locked),
 opened as (
   insert into intent (target, intent, seat, tenant, person, owner, epoch, call, wanted, version, decision, mark, deadline)
   select %(target)s, intent, seat, tenant, person, %(owner)s, %(epoch)s, call, desired, version, decision, mark,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from prometheus_client import Counter, Histogram
+
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import Effect
 from services.consumer.targets.port import Usage
@@ -31,17 +33,28 @@ class MetricsObserver:
     def __init__(self, metrics: Metrics, target: str) -> None:
         self._metrics = metrics
         self._target = target
+        # Finding a child by its labels costs more than counting in it.
+        self._calls: dict[tuple[str, str], Counter] = {}
+        self._call_seconds: dict[str, Histogram] = {}
+        self._freshness: dict[Effect, Histogram] = {}
+        self._remaining = metrics.rate_limit_remaining.labels(target)
 
     def called(self, endpoint: str, outcome: str, seconds: float, usage: Usage | None) -> None:
         """Counter, duration and what the token has left."""
-        self._metrics.calls.labels(self._target, endpoint, outcome).inc()
-        self._metrics.call_seconds.labels(self._target, endpoint).observe(seconds)
+        if (endpoint, outcome) not in self._calls:
+            self._calls[endpoint, outcome] = self._metrics.calls.labels(self._target, endpoint, outcome)
+        self._calls[endpoint, outcome].inc()
+        if endpoint not in self._call_seconds:
+            self._call_seconds[endpoint] = self._metrics.call_seconds.labels(self._target, endpoint)
+        self._call_seconds[endpoint].observe(seconds)
         if usage is not None and usage.remaining is not None:
-            self._metrics.rate_limit_remaining.labels(self._target).set(usage.remaining)
+            self._remaining.set(usage.remaining)
 
     def confirmed(self, effect: Effect, age_seconds: float) -> None:
         """Freshness; clocks of two machines may differ, an age is never negative."""
-        self._metrics.freshness.labels(effect).observe(max(0.0, age_seconds))
+        if effect not in self._freshness:
+            self._freshness[effect] = self._metrics.freshness.labels(effect)
+        self._freshness[effect].observe(max(0.0, age_seconds))
 
     def died(self, reason: str) -> None:
         """Dead letters by reason class."""

@@ -39,6 +39,10 @@ class Owner:
         """`function`'s result; raises what it raises. The connection is in autocommit mode."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, function)
 
+    async def forget_plans(self) -> None:
+        """Have the statements planned anew, for the tables as they are now."""
+        await self.run(lambda connection: connection.execute("discard plans"))
+
     async def close(self) -> None:
         """Close the connection and end the thread."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
@@ -60,6 +64,8 @@ class Owner:
         try:
             if not recovery.is_at_home(connection):
                 raise NotReviewed("the ledger does not know yet in which database it is")
+            # These statements look rows up by key. While a table is empty, going through it is the cheapest plan, and it is kept.
+            connection.execute("set enable_seqscan = off")
             if not self._durable:
                 connection.execute("set synchronous_commit = off")
         except BaseException:

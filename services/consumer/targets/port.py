@@ -31,6 +31,8 @@ class Usage:
 
     def __add__(self, later: Usage) -> Usage:
         """Both together; the later one knows better what remains."""
+        if self.calls == 0:
+            return later
         known = [cost for cost in (self.cost, later.cost) if cost is not None]
         remaining = self.remaining if later.remaining is None else later.remaining
         return Usage(self.calls + later.calls, sum(known) if known else None, remaining)

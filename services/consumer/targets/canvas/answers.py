@@ -42,7 +42,7 @@ _CONCLUDED = "Can't add an enrollment to a concluded course"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete HTTP answer. Header names are lower case."""
+    """A complete HTTP answer. Headers are looked up in lower case, whatever they were sent in."""
 
     status: int
     headers: Mapping[str, str]

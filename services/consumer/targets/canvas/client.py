@@ -14,6 +14,8 @@ from services.kit.credentials import CredentialFileError, SecretFile
 
 _API = "/api/v1/"
 Parameters = Sequence[tuple[str, str]]
+_TOKEN_SECONDS = 1.0
+"""A token is looked up in its file so often, not for each of thousands of calls; and at once when Canvas does not take it."""
 
 
 class Operation:
@@ -81,7 +83,7 @@ class CanvasClient:
         url = f"{self._base}{path}?{urlencode(params)}" if params else self._base + path
         body = None if form is None else urlencode(form).encode()
         try:
-            token = self._token.read()
+            token = self._token.read(at_most_old=_TOKEN_SECONDS)
             result = await self._attempt(method, url, body, token, operation, changes=changes)
             if isinstance(result, NoPermission) and result.whole_token and self._token.read() != token:
                 # The token was rotated between our reading the file and Canvas looking at it; a 401 has no effect.

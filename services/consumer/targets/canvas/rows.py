@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.consumer.nouns import Seat
 from services.consumer.targets.port import Observation, ObservedState
@@ -19,8 +18,7 @@ STORED_STATES = ("active", "invited", "creation_pending", "inactive", "completed
 """Everything to ask for: the default list leaves out completed, rejected and deleted rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One enrollment. Ids are text, whatever JSON type Canvas chose."""
 
     id: str

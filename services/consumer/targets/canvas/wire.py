@@ -46,7 +46,7 @@ class AiohttpWire:
             return NoAnswer("unreachable", sent=False)
         except (aiohttp.ClientError, OSError):
             return NoAnswer("connection", sent=True)
-        return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, content)
+        return Answer(response.status, response.headers, content)
 
     async def close(self) -> None:
         """Close all connections."""

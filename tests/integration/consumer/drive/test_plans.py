@@ -1,0 +1,36 @@
+"""What a statement of the driver reads, when a wave of work comes to a plan that was made for an empty table."""
+
+from __future__ import annotations
+
+from services.consumer.drive import intents, lease
+from services.consumer.ledger import database
+from services.kit.postgres import Connection
+from tests.integration.consumer.drive.drive_support import SeatLedger, seat_of
+
+
+def test_intents_of_a_wave_are_written_without_reading_all_of_it(ledger: SeatLedger) -> None:
+    """The driver plans anew when the table has more than a look shows; here nobody has counted the table's rows yet."""
+    ledger.connection.execute("alter table work set (autovacuum_enabled = off)")  # the server would notice in its own time
+    with database.connect(ledger.url) as connection:
+        connection.execute("set enable_seqscan = off")
+        mine = lease.acquire(connection, "canvas", "me", 60)
+        assert mine is not None
+        for number in range(12):
+            seat = ledger.want(seat_of(f"p{number}"), applied="absent")
+            assert intents.open_intents(connection, mine, [seat], intents.new_ids(1), deadline_seconds=5, send_by=0)
+        ledger.backlog(3000)
+        connection.execute("discard plans")
+        wave = [f"seat-{number}" for number in range(1000, 1020)]
+        with connection.transaction():
+            before = _rows_read(connection)
+            opened = intents.open_intents(connection, mine, wave, intents.new_ids(20), deadline_seconds=5, send_by=0)
+            assert len(opened) == 20
+            assert _rows_read(connection) - before < 100
+
+
+def _rows_read(connection: Connection) -> int:
+    row = connection.execute(
+        "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'work'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
