@@ -22,6 +22,7 @@ from services.sandbox.broker import EmbeddedBroker
 from services.sandbox.postgres import EmbeddedPostgres
 from tests import kafka_clients
 from tests.embedded import create_topics, few_partitions
+from tests.serving import await_closed
 
 REAL_KAFKA = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
 _OURS = ("KAFKA_", "DATABASE_", "CANVAS_", "TOPIC_", "PUBLISHER_", "CONSUMER_", "SANDBOX_")
@@ -43,6 +44,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _closed_servers() -> Iterator[None]:
+    yield
+    await_closed()
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
+import httpx
 import pytest
 
 from schemas.topics import Topics
 from services.kit.kafka import KafkaSettings
 from services.sandbox.postgres import EmbeddedPostgres
 from tests.e2e.arena import HASTY_CONSUMER, Arena, arena
+from tests.plain_http import NO_TLS
 
 MakeArena = Callable[..., Arena]
+
+
+@pytest.fixture(autouse=True)
+def _plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For those who ask twenty times a second whether a service is ready."""
+    monkeypatch.setattr(httpx, "get", partial(httpx.get, verify=NO_TLS))
 
 
 @pytest.fixture

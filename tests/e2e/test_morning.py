@@ -65,15 +65,27 @@ class Faults:
         in the middle of whatever it does, and the second takes the lease over."""
         first, second = self.arena.consumer, self.arena.system.consumer("consumer-2")
         self.killed_consumers.append(first.await_death(60))
+        dead = self.arena.lease_owner()
         first.start()
-        time.sleep(5)
+        # The second is started only now, so that it cannot be the one that takes over.
+        self.lease_owners.append(self._next_lease_owner(dead))
         second.start().await_ready()
-        eventually(lambda: self.arena.lease_owner() is not None, 30, "somebody drives")
-        self.lease_owners.append(self.arena.lease_owner())
         self.killed_consumers.append(first.kill())
         self.arena.consumer = second
-        eventually(lambda: self.arena.lease_owner() not in (None, self.lease_owners[0]), 30, "the second consumer drives")
-        self.lease_owners.append(self.arena.lease_owner())
+        self.lease_owners.append(self._next_lease_owner(self.lease_owners[0]))
+
+    def _next_lease_owner(self, before: str | None) -> str:
+        """Who drives after the one that did, once somebody does."""
+        seen: list[str] = []
+
+        def somebody_else() -> bool:
+            owner = self.arena.lease_owner()
+            if owner not in (None, before):
+                seen.append(str(owner))
+            return bool(seen)
+
+        eventually(somebody_else, 30, "another consumer drives")
+        return seen[0]
 
     def break_canvas(self) -> None:
         """Connections are reset, after the change was applied or before; in the middle Canvas answers 503 for a while."""
@@ -82,7 +94,16 @@ class Faults:
             for applied in (True, False):
                 self.faults.append(canvas.fault("reset", endpoints=[endpoint], apply=applied, probability=0.15, count=8))
         time.sleep(10)
-        self.faults.append(canvas.fault("status", status=503, for_seconds=4))
+        outage = self._outage()
+        while canvas.bit(outage) == 0 and not self.over.is_set():  # between two drivers nobody calls: then it was none
+            outage = self._outage()
+        self.faults.append(outage)
+
+    def _outage(self) -> int:
+        """One that is over when this returns."""
+        fault = self.arena.canvas.fault("status", status=503, for_seconds=4)
+        self.over.wait(4)
+        return fault
 
 
 @REAL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +17,7 @@ import pytest
 from schemas.topics import Topics
 from services.consumer.policy.model import default_text
 from services.kit.kafka import KafkaSettings
+from services.sandbox.demo.processes import free_port
 from services.sandbox.postgres import EmbeddedPostgres
 from tests.integration.consumer.intake_support import Running, Writer, eventually, settings
 from tests.integration.consumer.ledger_support import Ledger, enrollment
@@ -28,9 +28,7 @@ class Process:
     """``python -m services.consumer`` with an environment of its own."""
 
     def __init__(self, folder: Path, kafka: KafkaSettings, topics: Topics, database_url: str, **more: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         (folder / "token").write_text("secret")
         self._environment = {
             "PATH": os.environ["PATH"],

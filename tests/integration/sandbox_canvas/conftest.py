@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from services.sandbox.canvas.server import CanvasServer
+from tests.plain_http import NO_TLS
+from tests.serving import serving
 
 SECTION = "sections/sis_section_id:S1/enrollments"
 
@@ -23,6 +25,7 @@ class Client:
             base_url=f"{server.url}/api/v1/",
             headers={"Authorization": f"Bearer {server.token}"},
             timeout=5,
+            verify=NO_TLS,
             trust_env=False,
         )
 
@@ -41,7 +44,7 @@ class Client:
 @pytest.fixture
 def client() -> Iterator[Client]:
     """Course C1 with section S1, people U1 and U2."""
-    with CanvasServer() as server:
+    with serving(CanvasServer()) as server:
         server.control.users("U1", "U2")
         server.control.sections("S1", course="C1")
         client = Client(server)

@@ -63,8 +63,8 @@ def test_a_hang_answers_never_and_applies_only_if_told_to(client: Client, apply:
     fault = client.control.fault("hang", apply=apply, endpoints=["enrollments.create"])
     with pytest.raises(httpx.ReadTimeout):
         client.create(timeout=0.3)
-    assert client.control.bit(fault) == 1
-    assert client.states() == states
+    assert eventually(lambda: client.control.bit(fault) == 1)  # the client may have given up before the server has even heard
+    assert eventually(lambda: client.states() == states)
     assert client.control.writes()[-1]["answered"] is False
 
 
@@ -81,7 +81,7 @@ def test_a_hung_call_holds_its_place_in_the_bucket_until_the_client_gives_up(cli
 
 def test_a_client_that_gave_up_is_applied_late_and_logged_as_unanswered(client: Client) -> None:
     """The late POST: the call was cancelled by the client long before it takes effect."""
-    client.control.fault("latency", ms=400, count=1)
+    client.control.fault("latency", ms=1_000, count=1)
     with pytest.raises(httpx.ReadTimeout):
         client.create(timeout=0.1)
     assert client.states() == {}

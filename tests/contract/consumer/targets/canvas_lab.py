@@ -14,6 +14,7 @@ from services.consumer.targets.port import ObservedState, Target
 from services.kit.credentials import SecretFile
 from services.sandbox.canvas.server import CanvasServer
 from tests.contract.consumer.targets.lab import Features, Mishap
+from tests.serving import serving
 
 _STATES: dict[str, ObservedState] = {"active": "active", "inactive": "inactive", "completed": "completed", "deleted": "deleted"}
 _MISHAPS: dict[Mishap, tuple[str, dict[str, object]]] = {
@@ -95,7 +96,7 @@ class CanvasLab:
 async def canvas_lab(folder: Path) -> AsyncIterator[CanvasLab]:
     """A Canvas of its own, and a target for it whose token lies in `folder`."""
     token_file = folder / "token"
-    with CanvasServer() as server:
+    with serving(CanvasServer()) as server:
         token_file.write_text(server.token + "\n")
         client = CanvasClient(server.url, SecretFile(token_file))
         target = CanvasTarget(client, "self", CanvasLab.call_timeout_seconds)

@@ -18,6 +18,7 @@ from services.consumer.targets.canvas.target import CanvasTarget
 from services.kit.credentials import SecretFile
 from services.sandbox.canvas.server import CanvasServer
 from tests.integration.consumer.drive.drive_support import TARGET, SeatLedger, Timing, Told, eventually, seat_of
+from tests.serving import serving
 
 PEOPLE = [f"p{number:02}" for number in range(20)]
 TIMING = replace(Timing(), late_bound_seconds=1.2)
@@ -25,7 +26,7 @@ TIMING = replace(Timing(), late_bound_seconds=1.2)
 
 @pytest.fixture
 def canvas() -> Iterator[CanvasServer]:
-    with CanvasServer() as server:
+    with serving(CanvasServer()) as server:
         server.control.sections("S-1", "S-2", course="C-1")
         server.control.users(*PEOPLE)
         yield server

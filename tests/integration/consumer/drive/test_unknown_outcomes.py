@@ -136,7 +136,7 @@ async def test_stopping_finishes_and_records_what_is_under_way(ledger: SeatLedge
         await eventually(lambda: ledger.work(first) is None)  # until the first answer nothing goes beside it
         lms.seconds = 0.3
         keys = [ledger.want(seat_of(f"p{number}"), applied="absent") for number in range(5)]
-        await eventually(lambda: lms.in_flight == 5)
+        await eventually(lambda: lms.most_in_flight == 5)
         driver.stop()
 
     assert [ledger.work(key) for key in keys] == [None] * 5

@@ -23,6 +23,7 @@ from tests.integration.consumer.drive.drive_support import (
     seat_of,
 )
 from tests.integration.consumer.drive.test_driving_canvas import driving_canvas
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[4]
 Moment = Literal["before_the_call", "during_the_call", "after_the_call"]
@@ -35,7 +36,7 @@ _FAILPOINTS: dict[Moment, str] = {
 
 @pytest.fixture
 def canvas() -> Iterator[CanvasServer]:
-    with CanvasServer() as server:
+    with serving(CanvasServer()) as server:
         server.control.sections("S-1", course="C-1")
         server.control.users("p1", "p2")
         yield server

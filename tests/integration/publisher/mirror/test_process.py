@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +14,9 @@ import httpx
 import pytest
 
 from services.kit.credentials import basic
+from services.sandbox.demo.processes import free_port
 from tests.integration.publisher.mirror.bench import Bench, LogReader, empty, eventually
+from tests.plain_http import NO_TLS
 
 EVENT = {
     "kind": "enrollment",
@@ -34,9 +35,7 @@ async def process(bench: Bench, **environment: str) -> AsyncIterator[tuple[async
     """The publisher and a client for it."""
     credentials = bench.folder / "sources"
     credentials.write_text("sis:secret\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     needed = {
         "DATABASE_URL": bench.database_url,
         "TOPIC_PREFIX": bench.topics.prefix,
@@ -50,7 +49,8 @@ async def process(bench: Bench, **environment: str) -> AsyncIterator[tuple[async
         sys.executable, "-m", "services.publisher", env=os.environ | needed | environment, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", auth=("sis", "secret"), timeout=20) as client:
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, verify=NO_TLS, auth=("sis", "secret"), timeout=20) as client:
             yield running, client
     finally:
         if running.returncode is None:

@@ -14,6 +14,7 @@ from tests.contract.consumer.targets.moodle_shaped.app import MoodleShapedApp
 from tests.contract.consumer.targets.moodle_shaped.client import MoodleShapedClient
 from tests.contract.consumer.targets.moodle_shaped.lms import ACTIVE, ROLES, MoodleShapedLms, Place
 from tests.contract.consumer.targets.moodle_shaped.target import Canary, MoodleShapedTarget
+from tests.serving import serving
 
 CANARY = Canary("canary", "CANARY")
 
@@ -90,7 +91,7 @@ def _seat(person: str, section: str, role: str = "student") -> Seat:
 async def moodle_shaped_lab(folder: Path | None = None) -> AsyncIterator[MoodleShapedLab]:
     """An LMS of its own, and a target for it; neither needs a `folder`."""
     app = MoodleShapedApp(MoodleShapedLms(), "token")
-    with AppServer(app, "moodle-shaped-lms") as server:
+    with serving(AppServer(app, "moodle-shaped-lms")) as server:
         client = MoodleShapedClient(server.url, app.token)
         target = MoodleShapedTarget(client, ROLES, CANARY, MoodleShapedLab.call_timeout_seconds)
         yield MoodleShapedLab(app, client, target)
