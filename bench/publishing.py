@@ -16,7 +16,8 @@ from services.sandbox.demo.system import INTAKE_USER, Service
 METHOD = """\
 Closed loop: so many clients post the next body as soon as the last is answered. Every row is new to the mirror. The naive
 receiver parses the same body and waits for Kafka's acknowledgement, without a database. Rounds alternate; median (range).
-The sender shares the two cores."""
+The sender shares the two cores. The goals for many rows were 10,000 rows/s and 35 µs of CPU a row on a machine whose naive
+receiver took 50,000 rows/s at 17 µs; here they are the same as multiples of naive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ def _judge(shapes: list[Shape], seen: dict[tuple[int, str], Seen]) -> Result:
     single = ratio(*(median(seen[1, name].posts_per_second) for name in ("ours", "naive")))
     result.expect("1-row posts ≥ 0.6 × naive", f"{single:.2f} ×", single >= 0.6)
     for rows in (100, 2000):
-        rate = rows * median(seen[rows, "ours"].posts_per_second)
-        result.expect(f"posts of {rows:,} rows: ≥ 10,000 rows/s", f"{rate:,.0f}", rate >= 10_000)
-        cpu = median(seen[rows, "ours"].cpu_micros_per_row)
-        result.expect(f"posts of {rows:,} rows: ≤ 35 µs own CPU a row", f"{cpu:.0f} µs", cpu <= 35)
+        rate = ratio(*(median(seen[rows, name].posts_per_second) for name in ("ours", "naive")))
+        result.expect(f"posts of {rows:,} rows: ≥ 0.2 × naive", f"{rate:.2f} ×", rate >= 0.2)
+        cpu = ratio(*(median(seen[rows, name].cpu_micros_per_row) for name in ("ours", "naive")))
+        result.expect(f"posts of {rows:,} rows: ≤ 2.1 × the CPU of naive a row", f"{cpu:.2f} ×", cpu <= 2.1)
     return result
