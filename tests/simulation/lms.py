@@ -77,6 +77,8 @@ class Lms:
         self.requests: Counter[str] = Counter()
         self.doubtful: set[SeatName] = set()
         """Written, and the sender never heard what became of it, until it asked."""
+        self._asked: dict[tuple[str, str], float] = {}
+        """When somebody last asked for a person's rows in a section."""
         self._late, self._timeout = late_seconds, call_seconds
         self._current: Sent | None = None
 
@@ -134,7 +136,7 @@ class Lms:
             status, headers, content = await future
             answered = status not in (408, 499, 502, 504)
         finally:
-            if not answered and arrives and sent.seat is not None:
+            if not answered and arrives and sent.seat is not None and not self._asked_since(sent.seat, sent.at):
                 self.doubtful.add(sent.seat)
         return httpx.Response(status, headers=headers, content=content, request=request)
 
@@ -156,6 +158,11 @@ class Lms:
     def _answered(self, section: str, user: str) -> None:
         """A list of a person's rows in a section shows all of them."""
         self.doubtful = {seat for seat in self.doubtful if seat[:2] != (section, user)}
+        self._asked[section, user] = self.scheduler.now
+
+    def _asked_since(self, seat: SeatName, at: float) -> bool:
+        """A sender that stood still may learn late that it heard nothing: another has taken its seats over and asked by then."""
+        return self._asked.get(seat[:2], -1.0) > at
 
     def _seat(self, request: httpx.Request, body: bytes) -> SeatName | None:
         if request.method == "GET":
