@@ -146,7 +146,8 @@ class Site:
         """Store a replay of any scope without running it."""
         asked = Scope.model_validate_json(json.dumps(scope)).at_home(TENANT, "canvas")
         flags: Any = {"dry_run": False, "verify": False} | options
-        return replays.create(self.ledger.connection, Order(asked, ranges, **flags), "tester")
+        with self.ledger.connection.transaction():  # as the API does: a runner must not find it without its ranges
+            return replays.create(self.ledger.connection, Order(asked, ranges, **flags), "tester")
 
     def replay_scope(self, scope: dict[str, Any], **options: bool) -> UUID:
         """Order a replay of a scope of the ledger and run it to its end."""
