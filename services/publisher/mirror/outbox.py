@@ -61,8 +61,16 @@ class Outbox:
         return max(len(self._under_way), self._waiting) >= self._max_unpublished
 
     def publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Send committed events; returns at once. `failure` tells how it went."""
-        self._start(self._publish_first(rows, self._begin(rows)))
+        """Send committed events; returns at once. `failure` tells how it went.
+
+        A thread that was held up after its commit hands over what the sweeper has found meanwhile, and is sending.
+        """
+        if mine := self._not_under_way(rows):
+            self._start(self._publish_first(mine, self._begin(mine)))
+
+    def _not_under_way(self, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+        """One attempt at a time for an event: the end of one must not pass for that of another, for which somebody waits."""
+        return [row for row in rows if row.key not in self._under_way]
 
     def _begin(self, rows: Sequence[OutboxRow]) -> _Publication:
         keys = [row.key for row in rows]
@@ -95,7 +103,7 @@ class Outbox:
         self._metrics.outbox_waiting.set(backlog.waiting)
         self._waiting = backlog.waiting
         self._metrics.unfoldable.set(backlog.unfoldable)
-        rows = [row for row in backlog.rows if row.key not in self._under_way]
+        rows = self._not_under_way(backlog.rows)
         if not rows:
             return True
         self._start(self._publish(rows, self._begin(rows)))

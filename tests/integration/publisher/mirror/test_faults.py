@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import threading
 from typing import Any
 
 import psycopg
@@ -107,6 +108,27 @@ async def test_what_was_committed_before_a_kill_is_published_after_it(bench: Ben
             return event_log.statuses(learner("1")) == ["enrolled"]
 
         await eventually(published)
+
+
+async def test_what_the_sweeper_finds_before_its_own_thread_hands_it_over_is_sent_once_and_the_sweeper_goes_on(
+    hurt: Bench, own_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("services.publisher.mirror.store.failpoint", lambda name: _hold(name, go_on))
+    async with hurt.writer(**IMPATIENT | {"answer_within_seconds": 3.0, "delivery_timeout_seconds": 2.0}) as writer:
+        own_broker.set_round_trip(800)
+        receipt = asyncio.create_task(writer.accept([change("1")], "peoplesoft"))
+        await eventually(lambda: _is(bool(writer._outbox._under_way), True))  # by the sweeper: the thread is held up
+        go_on.set()
+        assert (await receipt).events == 1
+        own_broker.set_round_trip(0)
+        own_broker.set_down()
+        with pytest.raises(Unavailable):
+            await writer.accept([change("2")], "peoplesoft")
+        own_broker.set_up()
+        await eventually(lambda: _all_published(hurt))  # nobody else sends it again
+    events = LogReader(hurt.kafka, hurt.topics).events()
+    assert [event.entity_key for event in events].count(learner("1")) == 1
 
 
 async def test_a_kill_between_ack_and_reply_makes_no_second_version(bench: Bench, event_log: LogReader) -> None:
@@ -264,6 +286,12 @@ async def _all_published(bench: Bench) -> bool:
 
 async def _ready(writer: MirrorWriter, *, kafka: bool) -> bool:
     return writer.ready()["kafka"] is kafka
+
+
+def _hold(failpoint: str, go_on: threading.Event) -> None:
+    """Stands for a thread that gets no CPU, or whose commit reaches it late."""
+    if failpoint == "publisher.after_commit":
+        assert go_on.wait(20)
 
 
 def _holder(work: list[list[Change]], seat: str, position: int) -> str:
