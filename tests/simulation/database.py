@@ -408,7 +408,7 @@ class SimConnection(psycopg.Connection[Any]):
         pass
 
     def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
-        if not hasattr(self, "databases"):
+        if not hasattr(self, "databases") or gen.__name__ == "_enter_gen":  # entering a pipeline sends nothing that could fail
             return super().wait(gen)
         return self.databases.perform(self, gen, super().wait)
 
