@@ -75,10 +75,11 @@ class KafkaSettings(BaseSettings):
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "queued.min.messages": 2_000,
-            "queued.max.messages.kbytes": 16_384,
+            "queued.max.messages.kbytes": 4_096,
             "fetch.queue.backoff.ms": 20,
             "fetch.wait.max.ms": self.fetch_wait_max_ms,
-            "fetch.max.bytes": 8 * 1024 * 1024,
+            "max.partition.fetch.bytes": 262_144,
+            "fetch.max.bytes": 2 * 1024 * 1024,
         }
 
     def group_member(self, group: str) -> Configuration:
