@@ -146,7 +146,8 @@ class KafkaLog:
                 for number in range(start, min(start + _SLICE, len(records))):
                     self._produce(self._producer, records[number], batch, number)
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(batch.finished), self._report_within_seconds)
+            async with asyncio.timeout(self._report_within_seconds):
+                await asyncio.shield(batch.finished)
         return batch.outcomes()
 
     async def send_alone(self, record: Record) -> Outcome:

@@ -83,7 +83,8 @@ class Quarantine:
     async def _in_thread(self, work: Callable[[Connection], Any]) -> Any:
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._with_connection, work)
         try:
-            return await asyncio.wait_for(running, self._answer_within_seconds)
+            async with asyncio.timeout(self._answer_within_seconds):
+                return await running
         except TimeoutError as error:
             raise Unavailable("deadline") from error
         except psycopg.Error as error:

@@ -44,7 +44,8 @@ class Republishing:
         try:
             if asked.count <= self._per_second:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), wait_seconds)
+                    async with asyncio.timeout(wait_seconds):
+                        await ended.wait()
         finally:
             del self._ended[asked.id]
         return await self.find(asked.id) or asked
@@ -78,7 +79,8 @@ class Republishing:
                 worked = False
             if not worked:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._asked.wait(), _LOOK_SECONDS)
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._asked.wait()
 
     async def _work_on_a_page(self) -> bool:
         asked = await self._books.query(partial(republish.claim, worker=self._worker))
