@@ -209,6 +209,7 @@ class Comparison:
         request = digests.round_wish(connection, self._settings.digest_tell_again_seconds)
         if request is not None:
             self._send([DigestsWanted(request=request)])
+            digests.round_wish_sent(connection, request)
 
     def _send(self, messages: Sequence[Return]) -> None:
         self._log.send([returns.encode(message) for message in messages])

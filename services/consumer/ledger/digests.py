@@ -160,12 +160,13 @@ def republish_wish_sent(connection: Connection, request: UUID) -> None:
 def round_wish(connection: Connection, again_seconds: float) -> UUID | None:
     """The round of digests to ask for now: recovery mode ends with one that begins after it was entered.
 
-    After a round with differences the next wish waits for `again_seconds`, because repairs take a moment.
+    Due at every call until `round_wish_sent`: whoever takes it may die, or find Kafka away. After a round with differences the
+    next wish waits for `again_seconds`, because repairs take a moment.
     """
     row = connection.execute(
         """update digest_reading d
               set wish = case when d.wish is null or d.wish_for is distinct from r.since then gen_random_uuid() else d.wish end,
-                  wish_for = r.since, wish_at = clock_timestamp()
+                  wish_for = r.since, wish_at = '-infinity'
              from recovery r
             where r.active and d.agreed_for is distinct from r.since
               and (d.wish_for is distinct from r.since
@@ -174,6 +175,11 @@ def round_wish(connection: Connection, again_seconds: float) -> UUID | None:
         [again_seconds, _WISH_AGAIN_SECONDS],
     ).fetchone()
     return row[0] if row else None
+
+
+def round_wish_sent(connection: Connection, request: UUID) -> None:
+    """It is in the topic: now its answer has time."""
+    connection.execute("update digest_reading set wish_at = clock_timestamp() where wish = %s", [request])
 
 
 def reconciled(connection: Connection) -> bool:
