@@ -1,4 +1,4 @@
-"""``python -m bench [SCENARIO ...] [--quick] [--write]``: run and print; ``--write`` keeps it as docs/benchmarks.md."""
+"""``python -m bench [SCENARIO ...] [--quick] [--write]``: run and print; ``--write`` keeps it in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 
-from bench import driving, intake, machine, memory, overhead, publishing, replaying
+from bench import driving, intake, machine, memory, overhead, page, publishing, replaying
 from bench.figures import Result
 from bench.ground import RUN, Ground
 from services.kit.kafka import KafkaSettings
 from services.sandbox.postgres import EmbeddedPostgres
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 SCENARIOS: Mapping[str, Callable[[Ground, bool], Result]] = {
     "overhead": overhead.run,
     "publisher": publishing.run,
@@ -27,16 +25,6 @@ SCENARIOS: Mapping[str, Callable[[Ground, bool], Result]] = {
     "memory": memory.run,
     "replay": replaying.run,
 }
-HEAD = """\
-# Benchmarks
-
-What `make bench` printed, unedited. Every figure stands beside a baseline of the same run, because absolute numbers depend
-on the machine and on who else uses it. What is promised is in the lines that say *met* or *missed*; timings never decide a
-test.
-
-{machine}
-- Run on {date}, `make bench{arguments}`.
-"""
 
 
 def main() -> int:
@@ -44,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="all without one")
     parser.add_argument("--quick", action="store_true", help="fewer samples: shows that it works, not how fast it is")
-    parser.add_argument("--write", action="store_true", help="keep the result as docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="keep the result in docs/benchmarks.md")
     arguments = parser.parse_args()
     if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         sys.exit("KAFKA_BOOTSTRAP_SERVERS is not set: `make bench` starts a Kafka and sets it")
@@ -54,20 +42,16 @@ def main() -> int:
         _give_memory(server)
         with psycopg.connect(server.url()) as connection:
             row = connection.execute("select split_part(version(), ' on ', 1)").fetchone()
-        asked = "".join(f" {name}" for name in arguments.scenario) + (" --quick" if arguments.quick else "")
-        print(
-            head := HEAD.format(
-                machine="\n".join(machine.describe(f"{row[0]}, 1 GB of buffers" if row else "")),
-                date=f"{datetime.now(UTC):%Y-%m-%d}",
-                arguments=asked,
-            )
-        )
+        postgres = f"{row[0]}, 1 GB of buffers" if row else ""
         ground = Ground(KafkaSettings(), server)  # from the environment
         for name in arguments.scenario or SCENARIOS:
+            where = machine.describe(postgres)
             results.append(SCENARIOS[name](ground, arguments.quick))
-            print(results[-1].markdown(), flush=True)
-    if arguments.write:
-        PAGE.write_text("\n".join([head, *(result.markdown() for result in results)]))
+            run = f"- Run on {datetime.now(UTC):%Y-%m-%d}: `{name}{' --quick' if arguments.quick else ''}`."
+            section = "\n".join([results[-1].markdown(), *where, run])
+            print(f"{section}\n", flush=True)
+            if arguments.write:
+                page.keep([section])
     missed = [goal for result in results for goal in result.goals if not goal.met]
     print(f"{len(missed)} of {sum(len(result.goals) for result in results)} goals missed")
     return 1 if missed else 0

@@ -56,7 +56,6 @@ def run(ground: Ground, quick: bool) -> Result:
             result.rows.append([f"{size:,}", spread(ours), spread(bare), f"{share:.2f}", spread(cpu)])
             if size == sizes[-1]:
                 result.expect("≥ 0.3 × the bare loop", f"{share:.2f} × at {size:,} seats", share >= 0.3)
-                result.expect("≥ 10,000 events/s a process", f"{medians[size]:,.0f} at {size:,} seats", medians[size] >= 10_000)
     cost = ratio(medians[sizes[0]], medians[sizes[-1]])
     result.expect(f"cost an event at {sizes[-1]:,} seats ≤ 1.2 × that at {sizes[0]:,}", f"{cost:.2f} ×", cost <= 1.2)
     return result

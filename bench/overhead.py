@@ -19,7 +19,8 @@ that our ledger has seen each seat; what is timed is the second enrolment, one p
 until Canvas has answered the POST for that person. Rounds of the two chains alternate. *Naive* (`bench/naive/`) receives,
 produces, waits for the acknowledgement, consumes with a task per record and POSTs; the FastStream row is the same handler
 under a FastStream subscriber. *Failing*: one person in a hundred gets a 500 for ever; the figures are those of the other
-ninety-nine."""
+ninety-nine. Where Canvas answers at once, the goal was to add 6 ms (p99: 20) on a machine whose naive chain took 2.8 (6.9); here
+it is the same as a multiple of naive."""
 
 IN_FLIGHT = "50"
 
@@ -159,8 +160,9 @@ def _judge(plan: Sequence[Cell], chains: Sequence[Chain]) -> Result:
         p50, p99 = (ratio(mine, base) for mine, base in zip(seen[ours.name, name], seen[naive.name, name], strict=True))
         result.expect(f"{name}: p50 ≤ 1.05 ×, p99 ≤ 1.15 × naive", f"{p50:.2f} ×, {p99:.2f} ×", p50 <= 1.05 and p99 <= 1.15)
     for name in ("0 ms, one at a time", "0 ms, 40/s"):
-        p50, p99 = (mine - base for mine, base in zip(seen[ours.name, name], seen[naive.name, name], strict=True))
-        result.expect(f"{name}: ≤ 6 ms added at p50, ≤ 20 ms at p99", f"{p50:.1f} ms, {p99:.1f} ms", p50 <= 6 and p99 <= 20)
+        p50, p99 = (ratio(mine - base, base) for mine, base in zip(seen[ours.name, name], seen[naive.name, name], strict=True))
+        promise = f"{name}: added ≤ 2.1 × naive's own p50, ≤ 2.9 × its p99"
+        result.expect(promise, f"{p50:.2f} ×, {p99:.2f} ×", p50 <= 2.1 and p99 <= 2.9)
     disturbed = ratio(seen[ours.name, "150 ms, 40/s, 1 % failing"][1], seen[ours.name, "150 ms, 40/s"][1])
     result.expect("1 % failing seats: the others' p99 ≤ 1.1 × that without", f"{disturbed:.2f} ×", disturbed <= 1.1)
     return result
