@@ -1,6 +1,6 @@
 """The events: each is the full state of one entity after a change, as the SIS sees it.
 
-A reader keeps the newest `version` per entity and needs no other order. Writers validate closed (`codec.build`, `codec.encode`),
+A reader keeps the newest `version` per entity and needs no other order. Writers validate closed (`codec.compose`),
 readers ignore fields they do not know; that is how an additive change stays compatible. Personal data (a display name) is
 allowed in `PersonEvent` only. The docstring of a field is its description in the generated JSON Schema.
 """
