@@ -56,6 +56,12 @@ def connect(url: str, *, autocommit: bool = True) -> Connection:
     return connection
 
 
+def prefer_indexes(connection: Connection) -> None:
+    """For an owner whose statements look rows up by key. While a table is empty, going through it is the cheapest plan, and it is
+    kept; a scan that cannot be avoided then looks so dear that the server would compile it, hence no JIT."""
+    connection.execute("set enable_seqscan = off; set jit = off")
+
+
 def text_array(values: Iterable[str | None]) -> str:
     """A PostgreSQL array literal (``{"a","b",NULL}``), to be cast with ``::text[]`` or another array type.
 

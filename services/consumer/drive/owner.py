@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from services.consumer.ledger import database, recovery
-from services.kit.postgres import AWAY, Connection
+from services.kit.postgres import AWAY, Connection, prefer_indexes
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -64,8 +64,7 @@ class Owner:
         try:
             if not recovery.is_at_home(connection):
                 raise NotReviewed("the ledger does not know yet in which database it is")
-            # These statements look rows up by key. While a table is empty, going through it is the cheapest plan, and it is kept.
-            connection.execute("set enable_seqscan = off")
+            prefer_indexes(connection)
             if not self._durable:
                 connection.execute("set synchronous_commit = off")
         except BaseException:

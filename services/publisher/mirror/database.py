@@ -39,6 +39,7 @@ def migrate(url: str) -> None:
 def connect(url: str) -> Connection:
     """A connection for one owner thread. A lock or a statement that takes this long has gone wrong: fail, and be sent again."""
     connection = postgres.connect(url)
+    postgres.prefer_indexes(connection)
     connection.execute(f'set search_path = "{SCHEMA}"')
     connection.execute("set lock_timeout = '5s'; set statement_timeout = '20s'")
     # A process that was stopped in a transaction holds its entities locked: less long than a request waits for them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.consumer.drive import intents, lease
 from services.consumer.ledger import database
-from services.kit.postgres import Connection
+from services.kit.postgres import Connection, prefer_indexes
 from tests.integration.consumer.drive.drive_support import SeatLedger, seat_of
 
 
@@ -12,7 +12,7 @@ def test_intents_of_a_wave_are_written_without_reading_all_of_it(ledger: SeatLed
     """The driver plans anew when the table has more than a look shows; here nobody has counted the table's rows yet."""
     ledger.connection.execute("alter table work set (autovacuum_enabled = off)")  # the server would notice in its own time
     with database.connect(ledger.url) as connection:
-        connection.execute("set enable_seqscan = off")
+        prefer_indexes(connection)
         mine = lease.acquire(connection, "canvas", "me", 60)
         assert mine is not None
         for number in range(12):
