@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from typing import NamedTuple, cast
@@ -60,6 +61,28 @@ def prefer_indexes(connection: Connection) -> None:
     """For an owner whose statements look rows up by key. While a table is empty, going through it is the cheapest plan, and it is
     kept; a scan that cannot be avoided then looks so dear that the server would compile it, hence no JIT."""
     connection.execute("set enable_seqscan = off; set jit = off")
+
+
+class Plans:
+    """Has an owner's statements planned anew now and then.
+
+    In a table that nobody has counted yet one index looks as good as another. A plan that was made then may go through all rows
+    of the tenant, and it is kept until the server has counted them, a minute or so into a first load.
+    """
+
+    _EVERY_SECONDS = 1.0
+    _MUCH = 50
+    """Rows or records. Planning takes some milliseconds: much for a single change, nothing beside a stream of them."""
+
+    def __init__(self) -> None:
+        self._renew_at = float("-inf")
+
+    def keep_fresh(self, connection: Connection, size: int) -> None:
+        """Call it before a batch of this size, outside of a transaction."""
+        now = time.monotonic()
+        if size >= self._MUCH and now >= self._renew_at:
+            self._renew_at = now + self._EVERY_SECONDS
+            connection.execute("discard plans")
 
 
 def text_array(values: Iterable[str | None]) -> str:

@@ -25,6 +25,7 @@ from services.consumer.log.letters import DeadLetters, Letter
 from services.consumer.log.records import Coordinates, LogFailed, LogUnavailable, Place, Record
 from services.consumer.metrics import Metrics
 from services.kit.failpoints import failpoint
+from services.kit.postgres import Plans
 
 log = structlog.get_logger()
 
@@ -64,6 +65,7 @@ class Batches:
         self._catching_up = catching_up
         self._status = status
         self._metrics = metrics
+        self._plans = Plans()
         self._letters_at = 0.0
         self._letter_wait = _LETTER_WAIT_SECONDS
         self.stored_at = 0.0
@@ -149,6 +151,7 @@ class Batches:
     def _transaction(self, batch: Batch) -> Stored:
         failpoint("consumer.after_poll")
         session = self._ledger.session()
+        self._plans.keep_fresh(session.connection, len(batch.arrivals))
         with self._metrics.intake_seconds.time():
             return storing.store(session.connection, batch, self._policies, session.identity)
 

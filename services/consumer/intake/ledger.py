@@ -12,8 +12,7 @@ from services.consumer.intake.status import Status
 from services.consumer.ledger import database, recovery
 from services.consumer.ledger.recovery import HistoryChanged, Witness
 from services.consumer.settings import Settings
-from services.kit import postgres
-from services.kit.postgres import Connection, DatabaseIdentity
+from services.kit.postgres import Connection, DatabaseIdentity, prefer_indexes
 
 log = structlog.get_logger()
 
@@ -44,7 +43,7 @@ class Ledger:
             url, timeout = self._settings.database_url.get_secret_value(), self._settings.ledger_timeout_seconds
             connection = database.connect(url, statement_timeout_seconds=timeout)
             try:
-                postgres.prefer_indexes(connection)
+                prefer_indexes(connection)
                 with self._pulse.long_step():
                     began_with = recovery.begin_session(connection, self.suspect_seconds, self.witness)
                 self._session = Session(connection, began_with)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import psycopg
 import structlog
 
-from services.kit.postgres import Connection
+from services.kit.postgres import Connection, Plans
 from services.publisher.changes import Unavailable
 
 log = structlog.get_logger()
@@ -57,6 +57,7 @@ class Owner(Generic[Work, Value]):
         self._stopping = False
         self._outdated = False
         self._connection: Connection | None = None
+        self._plans = Plans()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop
         self.healthy = False
@@ -121,6 +122,7 @@ class Owner(Generic[Work, Value]):
     def _answers(self, batch: Sequence[Job[Work, Value]]) -> Sequence[Value | Exception]:
         try:
             connection = self._connected()
+            self._plans.keep_fresh(connection, sum(job.size for job in batch))
             answers = self._run(connection, [job.work for job in batch])
         except Unavailable as error:
             self._close()
