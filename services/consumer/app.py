@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
 from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.seats import seat_router
@@ -21,6 +22,7 @@ def create_app(consumer: Consumer) -> FastAPI:
     app.include_router(replay_router(consumer.desk, consumer.log, reach, consumer.replays.wake))
     app.include_router(trace_router(consumer.desk, settings.tenant))
     app.include_router(seat_router(consumer.desk, settings.target, settings.release_timers))
+    app.include_router(hold_router(consumer.desk, settings.tenant, settings.target))
     app.include_router(intake_router(consumer.desk, consumer.log))
     app.include_router(
         operations_router(consumer.alive, consumer.ready, consumer.metrics.registry, consumer.intake.status.reasons)

@@ -203,7 +203,7 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
     rules = Policies(settings.target, settings.swap_settle_seconds)
     client = CanvasClient(settings.canvas_url, SecretFile(settings.canvas_token_file))
     target = CanvasTarget(client, settings.canvas_account, settings.call_timeout_seconds)
-    driver = Driver(settings, url, settings.target, target, metrics)
+    driver = Driver(settings, url, settings.target, target, rules, metrics)
     source = RangeLog(kafka, f"{settings.group_id}-replay")
     pace = Pace(suspect=suspect_seconds(settings), seats_per_second=settings.replay_seats_per_second)
     operators = settings.operations_credentials_file

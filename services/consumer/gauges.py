@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from services.consumer.guard import holds
+from services.consumer.guard.holds import Standing
 from services.consumer.ledger import dead_letters, states
 from services.consumer.ledger.dead_letters import DeadClass, Timers
 from services.consumer.ledger.members import Waiting
@@ -59,6 +61,7 @@ class SeatGauges:
         census = states.census(connection, self._target)
         self._states(census)
         self._waiting(census)
+        self._guard(holds.standing(connection, self._target))
         self._dead(dead_letters.classes(connection, self._target, self._timers))
 
     def sections(self, waiting: Waiting) -> None:
@@ -92,6 +95,11 @@ class SeatGauges:
             seats = _marked([group for group in census.of_state("waiting") if group.waits_for == kind])
             self._metrics.waiting.labels(self._target, kind).set(seats.seats)
             self._metrics.waiting_oldest.labels(self._target, kind).set(max(0.0, seats.oldest_seconds))
+
+    def _guard(self, guard: Standing) -> None:
+        self._metrics.holds.labels(self._target).set(guard.holds)
+        self._metrics.holds_oldest.labels(self._target).set(max(0.0, guard.oldest_seconds))
+        self._metrics.removals_paused.labels(self._target).set(guard.paused)
 
     def _dead(self, classes: list[DeadClass]) -> None:
         found = {one.dead_class: one.seats for one in classes[:_MOST_CLASSES]}

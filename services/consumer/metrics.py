@@ -83,7 +83,7 @@ class Metrics:
         self.seats = Gauge(
             "sis_seats",
             "Seats by state; those of intent_open and suspect are counted beside the state of their work",
-            ["target", "state"],  # settled, pending, retrying, waiting, held, dead; intent_open, suspect
+            ["target", "state"],  # settled, pending, retrying, waiting, guarded, held, dead; intent_open, suspect
             registry=self.registry,
         )
         self.seats_oldest = Gauge(
@@ -122,6 +122,26 @@ class Metrics:
         )
         self.sections_to_decide_age = Gauge(
             "sis_sections_to_decide_oldest_seconds", "Since the longest of them waits", registry=self.registry
+        )
+        # Guard
+        self.removals = Counter(
+            "sis_removals_total",
+            "Removals by what the guard did: let through below the limits, with a cancelled class or as announced, or held",
+            ["target", "result"],  # counted, cancelled, planned, held
+            registry=self.registry,
+        )
+        self.holds_opened = Counter(
+            "sis_holds_opened_total",
+            "Holds by scope",
+            ["target", "scope"],  # section, course, term, tenant, cancelled_section, cancelled_term
+            registry=self.registry,
+        )
+        self.holds = Gauge("sis_holds_open", "Holds that nobody has decided", ["target"], registry=self.registry)
+        self.holds_oldest = Gauge(
+            "sis_holds_oldest_seconds", "Since the oldest of them is open", ["target"], registry=self.registry
+        )
+        self.removals_paused = Gauge(
+            "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry
         )
         # Calls
         self.calls = Counter("lms_requests_total", "Calls to the LMS", ["target", "endpoint", "outcome"], registry=self.registry)

@@ -16,8 +16,9 @@ AppliedState = Literal["unknown", "absent", "active", "inactive", "completed", "
 Effect = Literal["add", "drop", "update"]
 """What a decision does to a person's access: gives it, takes it away, or changes what they see."""
 
-WorkState = Literal["pending", "retrying", "waiting", "held", "dead", "suspect"]
-"""`waiting`: an object is missing in the LMS; `dead`: a person has to look; `suspect`: right, but a late call may still land."""
+WorkState = Literal["pending", "retrying", "waiting", "guarded", "held", "dead", "suspect"]
+"""`waiting`: an object is missing in the LMS; `guarded`: a removal that the guard has not let through yet; `held`: one that needs
+a person's approval; `dead`: a person has to look; `suspect`: right, but a late call may still land."""
 
 Origin = Literal["ours", "adopted", "foreign"]
 """Who made the LMS's row: we did, we found it as wanted before our first write, or somebody else's that we leave alone."""
@@ -88,8 +89,16 @@ def satisfied(desired: SeatState, applied: AppliedState) -> bool:
     return desired == applied or (desired == "deleted" and applied == "absent")
 
 
+def takes_away(desired: SeatState, applied: AppliedState) -> bool:
+    """Whether making the seat as wanted takes somebody's access away. `TAKES_AWAY` says the same in SQL."""
+    return desired != "active" and applied in ("active", "other")
+
+
 TERM = "split_part(seat.section, '/', 1) || '/' || split_part(seat.section, '/', 2)"
 """The term key of a row called ``seat``, as an SQL expression: whoever writes much work gives it, for the rest a trigger does."""
 
 SATISFIED = "(seat.desired = seat.applied or (seat.desired = 'deleted' and seat.applied = 'absent'))"
 """`satisfied` as an SQL expression over a row called ``seat``."""
+
+TAKES_AWAY = "(seat.desired <> 'active' and seat.applied in ('active', 'other'))"
+"""`takes_away` as an SQL expression over a row called ``seat``."""

@@ -43,6 +43,7 @@ from services.publisher.mirror import digests as mirror_digests
 from services.publisher.mirror import writer
 from services.publisher.settings import Settings as PublisherSettings
 from tests.httpx_wire import HttpxWire
+from tests.policies import unguarded
 from tests.simulation import shims
 from tests.simulation.database import Databases
 from tests.simulation.fibers import Process, Scheduler, run_loop
@@ -341,7 +342,7 @@ def _consumer_settings(url: str, folder: Path) -> ConsumerSettings:
     )
 
 
-_POLICY = model.default_text()
+_POLICY = unguarded()
 _PARSE = functools.cache(model.parse)
 _SLOWER: list[tuple[Any, str, Any]] = [
     (model, "parse", _PARSE),

@@ -126,6 +126,20 @@ async def body(request: Request, model: type[_Model]) -> _Model:
         raise invalid([_named(problem) for problem in error.errors(include_input=False, include_url=False)]) from error
 
 
+def number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """A whole number of the query, within its bounds; raises `Refusal`."""
+    text = request.query_params.get(name, str(default))
+    found = int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else None
+    if found is None or not least <= found <= most:
+        raise invalid([{"parameter": name, "detail": f"a whole number from {least} to {most}"}])
+    return found
+
+
+def described(model: type[BaseModel]) -> dict[str, Any]:
+    """For a route whose body is read by hand, after the caller is known: its description is still generated."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
 def invalid(errors: list[dict[str, str]], reason: str = "invalid") -> Refusal:
     """A validation problem; each error has a JSON `pointer` into the body (or names a query parameter) and a `detail`."""
     return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "The call is not valid", reason, errors=errors)

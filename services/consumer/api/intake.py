@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, invalid, json_answer, not_found
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, invalid, json_answer, not_found
 from services.consumer.ledger import parked, stops
 from services.consumer.ledger.parked import Waiting
 from services.consumer.ledger.stops import Stop
@@ -54,7 +54,7 @@ def intake_router(desk: Desk, log: Log) -> APIRouter:
         """Every partition at which the line stopped."""
         return await desk.perform(actor, "intake.stops", _every)
 
-    @router.post("/intake/resume", openapi_extra=_request_body())
+    @router.post("/intake/resume", openapi_extra=described(ResumeRequest))
     async def resume(request: Request, actor: str = caller) -> Response:
         """Let the line go on, over the records that cannot be used: they become dead letters."""
         try:
@@ -126,8 +126,3 @@ def _stop(stop: Stop) -> dict[str, Any]:
 
 def _waiting(one: Waiting) -> dict[str, Any]:
     return {"topic": one.topic, "partition": one.partition, "offset": one.offset, "field": one.reason, "since": one.at}
-
-
-def _request_body() -> dict[str, Any]:
-    schema = ResumeRequest.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -16,7 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.topics import Topics
 from services.consumer.api import replay_answers
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, invalid, json_answer, not_found
+from services.consumer.api.desk import (
+    Answer,
+    Desk,
+    OperationsRoute,
+    Refusal,
+    body,
+    described,
+    invalid,
+    json_answer,
+    not_found,
+    number,
+)
 from services.consumer.ledger import replay_plans, replay_report, replays
 from services.consumer.ledger.replay_scopes import Offsets, Scope, Times
 from services.consumer.ledger.replays import Order, Range, Replay, TooLarge
@@ -64,7 +75,7 @@ def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) 
     router = APIRouter(route_class=OperationsRoute, tags=["replays"])
     caller = Depends(desk.caller)
 
-    @router.post("/replays", status_code=HTTPStatus.ACCEPTED, openapi_extra=_request_body(PlanRequest))
+    @router.post("/replays", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(PlanRequest))
     async def plan(request: Request, actor: str = caller) -> Response:
         try:
             order = await _order(request, log, reach)
@@ -75,7 +86,7 @@ def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) 
         wake()
         return response
 
-    @router.post("/replays/{replay}/apply", status_code=HTTPStatus.ACCEPTED, openapi_extra=_request_body(ApplyRequest))
+    @router.post("/replays/{replay}/apply", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(ApplyRequest))
     async def apply(request: Request, replay: str, actor: str = caller) -> Response:
         try:
             asked = await body(request, ApplyRequest)
@@ -109,8 +120,8 @@ def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) 
 async def _read(desk: Desk, request: Request, actor: str, action: str, work: Callable[..., Answer]) -> Response:
     """A page of something: the numbers behind `after`, which name nobody."""
     try:
-        after = _number(request, "after", default=0, least=0, most=_LARGEST - 1)
-        limit = _number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+        after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
+        limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
     except Refusal as refusal:
         return await desk.refuse(actor, action, refusal)
     return await desk.perform(actor, action, partial(work, after=after, limit=limit))
@@ -266,19 +277,5 @@ def _find(connection: Connection, name: str, *, lock: bool = False) -> Replay | 
     return replays.find(connection, replay, lock=lock)
 
 
-def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    """A whole number of the query, within its bounds; raises `Refusal`."""
-    text = request.query_params.get(name, str(default))
-    number = int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else None
-    if number is None or not least <= number <= most:
-        raise invalid([{"parameter": name, "detail": f"a whole number from {least} to {most}"}])
-    return number
-
-
 def _wrong(pointer: str, detail: str, reason: str) -> Refusal:
     return invalid([{"pointer": pointer, "detail": detail}], reason)
-
-
-def _request_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The body is read by hand, after the caller is known; the description is still generated."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

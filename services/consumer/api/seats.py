@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas import keys
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, invalid, json_answer
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, invalid, json_answer
 from services.consumer.ledger import dead_letters, states
 from services.consumer.ledger.dead_letters import DeadClass, DeadLetter, Place, Timers
 from services.consumer.ledger.states import Summary
@@ -63,7 +63,7 @@ def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
             return await desk.refuse(actor, "dead_letters.list", refusal)
         return await desk.perform(actor, "dead_letters.list", partial(_classes, target=asked, timers=timers))
 
-    @router.post("/dead-letters/search", openapi_extra=_request_body())
+    @router.post("/dead-letters/search", openapi_extra=described(DeadLettersRequest))
     async def search(request: Request, actor: str = caller) -> Response:
         """The dead letters of one class, those that died first first."""
         try:
@@ -162,8 +162,3 @@ def _letter(one: DeadLetter) -> dict[str, Any]:
         "unsettled_since": one.unsettled_since,
         "releases": one.releases,
     }
-
-
-def _request_body() -> dict[str, Any]:
-    schema = DeadLettersRequest.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

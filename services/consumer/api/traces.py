@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, json_answer
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, json_answer
 from services.consumer.trace import Subject, trace
 from services.kit.postgres import Connection
 
@@ -41,7 +41,7 @@ def trace_router(desk: Desk, tenant: str) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["trace"])
     caller = Depends(desk.caller)
 
-    @router.post("/trace", openapi_extra=_request_body())
+    @router.post("/trace", openapi_extra=described(TraceRequest))
     async def look_up(request: Request, actor: str = caller) -> Response:
         try:
             asked = await body(request, TraceRequest)
@@ -57,7 +57,3 @@ def trace_router(desk: Desk, tenant: str) -> APIRouter:
 def _look_up(connection: Connection, subject: Subject) -> Answer:
     # Whose record was looked at belongs into the audit.
     return json_answer(trace(connection, subject), subject.named())
-
-
-def _request_body() -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": TraceRequest.model_json_schema()}}}}

@@ -1,7 +1,7 @@
 """The driver of one target: holds its lease, works until every seat is as wanted, and hands over cleanly.
 
-One asyncio loop makes all calls; five threads own the database connections (looking and intents, outcomes, the lease,
-everything else, notifications). The life of one change here:
+One asyncio loop makes all calls; six threads own the database connections (looking and intents, outcomes, the lease,
+the guard, everything else, notifications). The life of one change here:
 
 1. `wake`, a notification or the look once a second finds its work row; the scheduler orders what is ready.
 2. The intent is written and committed, together with the check that our lease outlives the call.
@@ -27,6 +27,7 @@ import structlog
 from services.consumer.drive import intents, takeover, upkeep
 from services.consumer.drive import lease as leases
 from services.consumer.drive.caller import Caller
+from services.consumer.drive.guarding import Guarding
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.listener import Listener
 from services.consumer.drive.observer import MetricsObserver, Observer
@@ -40,6 +41,7 @@ from services.consumer.drive.recorder import Recorder
 from services.consumer.drive.scheduler import Ready, Scheduler
 from services.consumer.drive.settings import DriveSettings, send_window_seconds, suspect_seconds
 from services.consumer.drive.takeover import Inherited
+from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
 from services.consumer.targets.port import Target
@@ -74,12 +76,14 @@ class Driver:
         database_url: str,
         target_name: str,
         target: Target,
+        policies: Policies,
         metrics: Metrics,
         observer: Observer | None = None,
     ) -> None:
         """Nothing happens before `run`. The target is not closed here: who made it does that."""
         self._settings = settings
         self._name = target_name
+        self._policies = policies
         self._owner_name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._observer = observer or MetricsObserver(metrics, target_name)
         self._clock = time.monotonic
@@ -92,6 +96,7 @@ class Driver:
         self._looking = Owner("intents", database_url)
         self._recording = Owner("outcomes", database_url, durable=False)
         self._leasing = Owner("lease", database_url)
+        self._guarding = Owner("guard", database_url)
         self._keeping = Owner("upkeep", database_url)
         self._recorder = Recorder(self._recording, self._suspect_seconds)
         self._listener = Listener(database_url, target_name, self._wake_from_thread)
@@ -160,7 +165,7 @@ class Driver:
             raise _first(group) from None
         finally:
             self._listener.stop()
-            for owner in (self._looking, self._recording, self._leasing, self._keeping):
+            for owner in (self._looking, self._recording, self._leasing, self._guarding, self._keeping):
                 await owner.close()
             await asyncio.to_thread(self._listener.join)
 
@@ -191,6 +196,8 @@ class Driver:
                 tasks.append(helpers.create_task(self._settle_inherited(lease, left)))
                 prober = Prober(self._name, self._caller, self._gate, self._keeping, self._wake)
                 tasks.append(helpers.create_task(prober.run()))
+                guarding = Guarding(self._policies, self._guarding, self._observer, self._wake)
+                tasks.append(helpers.create_task(guarding.run(lease)))
                 tasks.append(helpers.create_task(self._keep_up(lease)))
                 await self._work(lease)
                 await self._drain()

@@ -15,10 +15,13 @@ from psycopg.rows import TupleRow
 from services.consumer.drive.lease import BEHIND, Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready
-from services.consumer.nouns import SATISFIED, Seat
+from services.consumer.nouns import SATISFIED, TAKES_AWAY, Seat
 from services.kit.postgres import Connection, text_array
 
 _DUE = "work.state in ('pending', 'retrying', 'suspect')"
+_IS_GUARDED = (
+    f"(({TAKES_AWAY} or seat.desired <> 'active' and seat.applied = 'unknown') and work.cleared is distinct from seat.decision)"
+)
 _COMPANIONS = 8
 """The look at the table is bounded at so many seats per person on average."""
 
@@ -85,7 +88,8 @@ select extract(epoch from min(next_at) - now())::float8
 """  # noqa: S608  (constants of this module)
 
 # Rows that a deciding transaction is changing are skipped: they come back, decided, in a moment. Locking the seat as well makes
-# the desired state that is read here the current one. ``offset 0`` as above.
+# the desired state that is read here the current one. ``offset 0`` as above. A removal that the guard has not let through, or one
+# of a seat that nobody has looked at, may only be read under this intent.
 _OPEN = f"""
 with mine as materialized (
   select from lease
@@ -97,8 +101,9 @@ due as (
   select asked.intent, work.seat, work.attempts, work.priority, work.state, work.read_first, seat.tenant, seat.person,
          seat.section, seat.course, seat.lms_section, seat.lms_user, seat.role, seat.base_role, seat.associated_user,
          seat.desired, seat.applied, seat.origin, seat.lms_enrollment, seat.lms_course, seat.version, seat.decision, seat.mark,
-         seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false) as must_read,
-         case when {SATISFIED} then 'read' else 'write' end as call
+         seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false)
+           or {_IS_GUARDED} as must_read,
+         case when {SATISFIED} or {_IS_GUARDED} then 'read' else 'write' end as call
     from unnest(%(seats)s::text[], %(intents)s::uuid[]) as asked (seat, intent)
    cross join lateral (
      select * from work where work.target = %(target)s and work.seat = asked.seat offset 0

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from prometheus_client import Counter, Histogram
 
+from services.consumer.guard.reviewing import Review
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import Effect
 from services.consumer.targets.port import Usage
@@ -25,6 +26,9 @@ class Observer(Protocol):
 
     def lease(self, *, held: bool) -> None:
         """This process took or lost the target."""
+
+    def guarded(self, review: Review) -> None:
+        """The guard judged the removals that waited."""
 
 
 class MetricsObserver:
@@ -63,3 +67,12 @@ class MetricsObserver:
     def lease(self, *, held: bool) -> None:
         """1 while we drive."""
         self._metrics.lease_held.labels(self._target).set(held)
+
+    def guarded(self, review: Review) -> None:
+        """Removals by what became of them, and holds by their scope."""
+        for how, count in review.passed.items():
+            self._metrics.removals.labels(self._target, how).inc(count)
+        if review.held:
+            self._metrics.removals.labels(self._target, "held").inc(review.held)
+        for scope in review.opened:
+            self._metrics.holds_opened.labels(self._target, scope).inc()

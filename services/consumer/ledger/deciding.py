@@ -23,6 +23,7 @@ from services.consumer.nouns import (
     PRIORITY_DROP,
     PRIORITY_INSTRUCTOR,
     SATISFIED,
+    TAKES_AWAY,
     TERM,
     Effect,
     PersonRef,
@@ -311,6 +312,8 @@ class _Written(NamedTuple):
     """Counts the changes."""
     satisfied: bool
     """The LMS is as wanted, as far as we know."""
+    takes_away: bool
+    """Making it so takes somebody's access away, which is the guard's to allow."""
 
 
 def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[SeatRef, _Written]:
@@ -347,10 +350,10 @@ def _upsert_seats(connection: Connection, changes: Sequence[_Change]) -> dict[Se
                   policy_version = excluded.policy_version, accepted_at = excluded.accepted_at, course = excluded.course,
                   base_role = excluded.base_role
             where seat.tenant = excluded.tenant and seat.person = excluded.person
-           returning target, seat, decision, {SATISFIED}""".encode(),  # noqa: S608  (a constant of ours)
+           returning target, seat, decision, {SATISFIED}, {TAKES_AWAY}""".encode(),  # noqa: S608  (a constant of ours)
         [text_array(column) for column in zip(*rows, strict=True)],
     ).fetchall()
-    return {SeatRef(target, seat): _Written(decision, satisfied) for target, seat, decision, satisfied in found}
+    return {SeatRef(target, seat): _Written(*rest) for target, seat, *rest in found}
 
 
 def _write_work(
@@ -364,18 +367,21 @@ def _write_work(
     delays = [swap_settle_seconds if one.effect == "drop" else 0 for one in changes]
     if any(written[one.ref].satisfied for one in changes):
         return _look_for_work(connection, changes, delays)
-    _give_work(connection, changes, delays)
+    _give_work(connection, changes, written, delays)
     return {one.ref for one in changes}
 
 
-def _give_work(connection: Connection, changes: Sequence[_Change], delays: Sequence[float]) -> None:
+def _give_work(
+    connection: Connection, changes: Sequence[_Change], written: Mapping[SeatRef, _Written], delays: Sequence[float]
+) -> None:
     """What the LMS does not have as wanted is work, whatever is under way."""
     connection.execute(
         f"""insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
-            select target, seat, tenant, person, course, {TERM}, 'pending', priority,
+            select target, seat, tenant, person, course, {TERM}, state, priority,
                    clock_timestamp() + delay * interval '1 second'
-              from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::float8[])
-                as seat(target, seat, tenant, person, course, section, priority, delay)
+              from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::smallint[],
+                          %s::float8[])
+                as seat(target, seat, tenant, person, course, section, state, priority, delay)
              order by target, seat
             {_BEGIN_ANEW}""".encode(),  # noqa: S608  (constants of ours)
         [
@@ -385,6 +391,7 @@ def _give_work(connection: Connection, changes: Sequence[_Change], delays: Seque
             text_array(one.seat.person for one in changes),
             text_array(one.seat.course for one in changes),
             text_array(one.seat.section for one in changes),
+            text_array("guarded" if written[one.ref].takes_away else "pending" for one in changes),
             text_array(str(one.priority) for one in changes),
             text_array(map(str, delays)),
         ],
@@ -415,12 +422,13 @@ def _look_for_work(connection: Connection, changes: Sequence[_Change], delays: S
 
 _BEGIN_ANEW = """on conflict (target, seat) do update
    set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
-       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null"""
+       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null, hold = null,
+       hold_number = null"""
 
 _WORK = f"""
 with fact as (
   select told.*, seat.tenant, seat.person, seat.course, {TERM} as term, seat.suspect_until,
-         {SATISFIED} as satisfied,
+         {SATISFIED} as satisfied, {TAKES_AWAY} as takes_away,
          seat.fence is not null or coalesce(work.read_first, false)
            or exists (select from intent
                        where intent.target = seat.target and intent.seat = seat.seat and intent.person = seat.person
@@ -435,7 +443,7 @@ with fact as (
 )
 insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
 select target, seat, tenant, person, course, term,
-       case when satisfied and not busy then 'suspect' else 'pending' end,
+       case when satisfied and not busy then 'suspect' when takes_away then 'guarded' else 'pending' end,
        priority,
        case when satisfied and not busy then suspect_until else clock_timestamp() + delay * interval '1 second' end
   from fact

@@ -178,7 +178,8 @@ def end_if_done(connection: Connection) -> bool:
             """update recovery set active = false, log_lost = false
                 where active and not behind
                   and (not log_lost or %s)
-                  and not exists (select from work where read_first and state in ('pending', 'retrying', 'suspect', 'held'))""",
+                  and not exists (select from work
+                                   where read_first and state in ('pending', 'retrying', 'suspect', 'guarded', 'held'))""",
             [digests.reconciled(connection)],
         ).rowcount
         if ended:

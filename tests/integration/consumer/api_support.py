@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from schemas.topics import Topics
 from services.consumer.api.desk import Desk
+from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
 from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.seats import seat_router
@@ -62,6 +63,7 @@ class Api:
         app.include_router(replay_router(desk, log or self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
+        app.include_router(hold_router(desk, TENANT, "canvas"))
         app.include_router(intake_router(desk, log or self.log))
         self.app = app
 

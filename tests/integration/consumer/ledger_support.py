@@ -16,8 +16,8 @@ from services.consumer.ledger.deciding import Cause, decide_persons
 from services.consumer.ledger.entities import Arrival, Fate, take
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PersonRef, SeatRef, seat_key
-from services.consumer.policy.model import default_text
 from services.kit.postgres import Connection
+from tests.policies import unguarded
 
 TENANT = "main"
 START = datetime(2026, 9, 1, 8, tzinfo=UTC)
@@ -90,14 +90,14 @@ def arrivals(*events: AnyEvent, first_offset: int = 0) -> list[Arrival]:
 
 
 class Ledger:
-    """A ledger with the packaged policy in a database of its own."""
+    """A ledger with the packaged policy, but its guard, in a database of its own."""
 
     def __init__(self, url: str) -> None:
         database.migrate(url)
         self.url = url
         self.connection = database.connect(url)
         self.policies = Policies("canvas", swap_settle_seconds=3)
-        policies.ensure(self.connection, TENANT, default_text())
+        policies.ensure(self.connection, TENANT, unguarded())
         self.effects: Counter[Any] = Counter()
 
     def take(self, *events: AnyEvent) -> list[Fate]:

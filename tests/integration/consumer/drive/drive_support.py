@@ -12,7 +12,9 @@ from typing import Any
 
 from services.consumer.drive.driver import Driver
 from services.consumer.drive.lease import Lease, acquire
+from services.consumer.guard.reviewing import Review
 from services.consumer.ledger import database
+from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import PRIORITY_DROP, Effect, MissingKind, Seat, SeatState
 from services.consumer.targets.port import (
@@ -77,7 +79,7 @@ class SeatLedger:
         enrollment: str | None = None,
         due_in: float = 0.0,
     ) -> str:
-        """A seat with pending work, as deciding leaves it; wanted already: with the next decision. Returns its key."""
+        """A seat with pending work, as deciding and guard leave it; wanted already: with the next decision. Returns its key."""
         drop = desired != "active"
         self.connection.execute(
             """insert into seat (target, seat, tenant, person, section, course, lms_section, lms_user, role, base_role, desired,
@@ -93,15 +95,13 @@ class SeatLedger:
             ],
         )
         self.connection.execute(
-            """insert into work (target, seat, tenant, person, course, state, priority, next_at)
-               values (%s, %s, %s, %s, %s, 'pending', %s, clock_timestamp() + %s * interval '1 s')
+            """insert into work (target, seat, tenant, person, course, state, priority, next_at, cleared)
+               select target, seat, tenant, person, course, 'pending', %s, clock_timestamp() + %s * interval '1 s', decision
+                 from seat where (target, seat) = (%s, %s)
                on conflict (target, seat) do update
                   set state = 'pending', priority = excluded.priority, next_at = excluded.next_at, attempts = 0, reason = null,
-                      waits_kind = null, waits_object = null""",
-            [
-                *(seat.target, seat.ref.seat, seat.tenant, seat.person, seat.course),
-                *(priority if priority is not None else (0 if drop else 2), due_in),
-            ],
+                      waits_kind = null, waits_object = null, cleared = excluded.cleared""",
+            [priority if priority is not None else (0 if drop else 2), due_in, *seat.ref],
         )
         return seat.ref.seat
 
@@ -123,9 +123,9 @@ class SeatLedger:
             values,
         )
         self.connection.execute(
-            """insert into work (target, seat, tenant, person, term, state, priority, next_at, waits_kind, waits_object)
+            """insert into work (target, seat, tenant, person, term, state, priority, next_at, cleared, waits_kind, waits_object)
                select %(target)s, 'seat-' || i, 'main', 'person-' || i, 'PSUNV/' || %(term)s,
-                      case when %(waits_for)s::text is null then 'pending' else 'waiting' end, %(priority)s, clock_timestamp(),
+                      case when %(waits_for)s::text is null then 'pending' else 'waiting' end, %(priority)s, clock_timestamp(), 1,
                       case when %(waits_for)s::text is not null then 'section' end, %(waits_for)s::text
                  from generate_series(%(first)s::int, %(last)s::int) as i""",
             values,
@@ -272,6 +272,7 @@ class Told:
     confirmations: list[tuple[Effect, float]] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    reviews: list[Review] = field(default_factory=list)
 
     def called(self, endpoint: str, outcome: str, seconds: float, usage: Usage | None) -> None:
         self.calls.append((endpoint, outcome))
@@ -285,13 +286,16 @@ class Told:
     def lease(self, *, held: bool) -> None:
         pass
 
+    def guarded(self, review: Review) -> None:
+        self.reviews.append(review)
+
 
 @contextlib.asynccontextmanager
 async def driving(
     url: str, lms: Target, timing: Timing | None = None, told: Told | None = None, target: str = TARGET
 ) -> AsyncIterator[Driver]:
     """A driver at work; stopped, and awaited, on leaving."""
-    driver = Driver(timing or Timing(), url, target, lms, Metrics(), told or Told())
+    driver = Driver(timing or Timing(), url, target, lms, Policies(target), Metrics(), told or Told())
     running = asyncio.create_task(driver.run())
     try:
         yield driver

@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 
 from services.consumer.drive.driver import Driver
+from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.targets.canvas.client import CanvasClient
 from services.consumer.targets.canvas.target import CanvasTarget
@@ -21,7 +22,7 @@ TIMING = Timing()
 async def main(database_url: str, canvas_url: str, token_file: str) -> None:
     """Drive until killed."""
     target = CanvasTarget(CanvasClient(canvas_url, SecretFile(Path(token_file))), "self", TIMING.call_timeout_seconds)
-    await asyncio.create_task(Driver(TIMING, database_url, TARGET, target, Metrics()).run())
+    await asyncio.create_task(Driver(TIMING, database_url, TARGET, target, Policies(TARGET), Metrics()).run())
 
 
 if __name__ == "__main__":

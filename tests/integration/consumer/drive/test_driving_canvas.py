@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.consumer.drive.driver import Driver
+from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatState
 from services.consumer.targets.canvas.client import CanvasClient
@@ -37,7 +38,7 @@ async def driving_canvas(ledger: SeatLedger, canvas: CanvasServer, folder: Path,
     token = folder / "token"
     token.write_text(canvas.token)
     target = CanvasTarget(CanvasClient(canvas.url, SecretFile(token)), "self", TIMING.call_timeout_seconds)
-    driver = Driver(TIMING, ledger.url, TARGET, target, Metrics(), told)
+    driver = Driver(TIMING, ledger.url, TARGET, target, Policies(TARGET), Metrics(), told)
     running = asyncio.create_task(driver.run())
     try:
         yield

@@ -12,6 +12,7 @@ from services.consumer.drive import driver as driver_module
 from services.consumer.drive.driver import Driver
 from services.consumer.drive.orders import Order
 from services.consumer.drive.reactions import Attempt, Settlement, react
+from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from tests.integration.consumer.drive.drive_support import (
     TARGET,
@@ -39,7 +40,7 @@ async def test_the_death_of_any_part_ends_the_driver_with_its_error(ledger: Seat
     lms.missing = {("user", "p2")}
     for person in ("p1", "p2"):
         ledger.want(seat_of(person))
-    driver = Driver(replace(Timing(), stop_seconds=4), ledger.url, TARGET, lms, Metrics(), Told())
+    driver = Driver(replace(Timing(), stop_seconds=4), ledger.url, TARGET, lms, Policies(TARGET), Metrics(), Told())
     owner, name = _resolve(driver, part)
 
     def dies(*_: Any, **__: Any) -> None:

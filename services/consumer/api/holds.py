@@ -1,0 +1,375 @@
+"""``/holds``, ``/removals``, ``/planned-changes``: removals that need a person, and those that were announced."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from schemas import keys
+from services.consumer.api.desk import (
+    Answer,
+    Desk,
+    OperationsRoute,
+    Refusal,
+    body,
+    described,
+    invalid,
+    json_answer,
+    not_found,
+    number,
+)
+from services.consumer.guard import holds
+from services.consumer.guard.holds import Announced, Hold, Member
+from services.consumer.nouns import WORK_CHANNEL
+from services.kit.http import problem
+from services.kit.postgres import Connection
+
+_LARGEST = 2**63 - 1
+_PAGE = 100
+_LONGEST_PAGE = 1000
+_Id = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+_Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]+$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApproveRequest(_Body):
+    """What was seen, and why it may go."""
+
+    snapshot: int = Field(ge=1, le=_LARGEST)
+    """Of the hold when it was looked at: what came later stays held."""
+    reason: _Reason
+
+
+class ReasonRequest(_Body):
+    """Why."""
+
+    reason: _Reason
+
+
+class _Section(_Body):
+    institution: _Id
+    term: _Id
+    section: _Id
+
+
+class _Course(_Body):
+    institution: _Id
+    course: _Id
+
+
+class _Term(_Body):
+    institution: _Id
+    term: _Id
+
+
+class _Tenant(_Body):
+    pass
+
+
+class PlannedScope(_Body):
+    """Exactly one of these."""
+
+    section: _Section | None = None
+    course: _Course | None = None
+    term: _Term | None = None
+    tenant: _Tenant | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(self.model_fields_set) != 1 or getattr(self, self.name) is None:
+            raise ValueError(f"name exactly one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Which of them it is."""
+        return next(iter(self.model_fields_set))
+
+    @property
+    def key(self) -> str:
+        """The key text of what is meant; empty for the tenant."""
+        return keys.join(*getattr(self, self.name).model_dump().values()) if self.tenant is None else ""
+
+
+class AnnounceRequest(_Body):
+    """Removals that are expected: where, when, how many at most, and why."""
+
+    scope: PlannedScope
+    tenant: _Id | None = None
+    """The consumer's own when absent."""
+    begins: AwareDatetime = Field(alias="from")
+    ends: AwareDatetime = Field(alias="until")
+    most: int = Field(ge=1, lt=2**31)
+    reason: _Reason
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.begins >= self.ends:
+            raise ValueError("from must be before until")
+        return self
+
+
+def hold_router(desk: Desk, tenant: str, target: str) -> APIRouter:
+    """The routes, for the consumer's own target; `tenant` is meant where a call names none."""
+    router = APIRouter(route_class=OperationsRoute, tags=["guard"])
+    caller = Depends(desk.caller)
+
+    @router.get("/holds")
+    async def listed(request: Request, actor: str = caller) -> Response:
+        """Holds, the newest first: the open ones, or all of them with `?state=all`."""
+        try:
+            undecided = _undecided(request)
+            after = number(request, "after", default=_LARGEST, least=1, most=_LARGEST)
+            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "holds.list", refusal)
+        return await desk.perform(actor, "holds.list", partial(_listed, target, undecided=undecided, after=after, limit=limit))
+
+    @router.get("/holds/{hold}")
+    async def one(request: Request, hold: str, actor: str = caller) -> Response:
+        """One hold, and a page of what is in it."""
+        try:
+            after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
+            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "holds.read", refusal)
+        return await desk.perform(actor, "holds.read", partial(_read, target, hold, after=after, limit=limit))
+
+    @router.post("/holds/{hold}/approve", openapi_extra=described(ApproveRequest))
+    async def approve(request: Request, hold: str, actor: str = caller) -> Response:
+        """Let the removals of a snapshot go."""
+        try:
+            asked = await body(request, ApproveRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "holds.approve", refusal)
+        return await desk.perform(actor, "holds.approve", partial(_approve, target, hold, asked=asked, actor=actor))
+
+    @router.post("/holds/{hold}/discard", openapi_extra=described(ReasonRequest))
+    async def discard(request: Request, hold: str, actor: str = caller) -> Response:
+        """Say no: the removals stay held until the student system takes them back, or somebody approves them after all."""
+        try:
+            asked = await body(request, ReasonRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "holds.discard", refusal)
+        return await desk.perform(actor, "holds.discard", partial(_discard, target, hold, reason=asked.reason))
+
+    @router.get("/removals")
+    async def state(actor: str = caller) -> Response:
+        """Whether removals go, how many holds are open, and what was announced."""
+        return await desk.perform(actor, "removals.read", partial(_state, target))
+
+    @router.post("/removals/{what}", openapi_extra=described(ReasonRequest))
+    async def switch(request: Request, what: str, actor: str = caller) -> Response:
+        """`pause`: no removal is let through until `resume`."""
+        try:
+            if what not in ("pause", "resume"):
+                raise Refusal(HTTPStatus.NOT_FOUND, "Removals can be paused and resumed", "unknown_call")
+            asked = await body(request, ReasonRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "removals.switch", refusal)
+        reason = asked.reason
+        return await desk.perform(actor, f"removals.{what}", partial(_switch, target, pause=what == "pause", reason=reason))
+
+    @router.post("/planned-changes", status_code=HTTPStatus.CREATED, openapi_extra=described(AnnounceRequest))
+    async def announce(request: Request, actor: str = caller) -> Response:
+        """Announce removals, so that they are not counted."""
+        try:
+            asked = await body(request, AnnounceRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "planned_changes.announce", refusal)
+        work = partial(_announce, target, asked.tenant or tenant, asked=asked, actor=actor)
+        return await desk.perform(actor, "planned_changes.announce", work)
+
+    @router.post("/planned-changes/{planned}/withdraw")
+    async def withdraw(planned: str, actor: str = caller) -> Response:
+        """Take an announcement back."""
+        return await desk.perform(actor, "planned_changes.withdraw", partial(_withdraw, target, planned))
+
+    return router
+
+
+def _undecided(request: Request) -> bool:
+    state = request.query_params.get("state", "open")
+    if state not in ("open", "all"):
+        raise invalid([{"parameter": "state", "detail": "open or all"}])
+    return state == "open"
+
+
+def _listed(target: str, connection: Connection, *, undecided: bool, after: int, limit: int) -> Answer:
+    found = holds.find(connection, target, undecided=undecided, after=after, limit=limit)
+    last = found[-1].hold if len(found) == limit else None
+    return json_answer({"target": target, "holds": [_told(one) for one in found], "next_after": last}, {"target": target})
+
+
+def _read(target: str, name: str, connection: Connection, *, after: int, limit: int) -> Answer:
+    hold = _found(connection, target, name)
+    if hold is None:
+        return not_found("hold", {"hold": name[:40]})
+    page = holds.members(connection, target, hold.hold, after, limit)
+    last = page[-1].number if len(page) == limit else None
+    content = _told(hold) | {"members": [_member(one) for one in page], "next_after": last}
+    return json_answer(content, {"hold": hold.hold, "members": len(page)})
+
+
+def _approve(target: str, name: str, connection: Connection, *, asked: ApproveRequest, actor: str) -> Answer:
+    hold = _found(connection, target, name)
+    if hold is None:
+        return not_found("hold", {"hold": name[:40]})
+    if hold.state in ("approved", "emptied"):
+        return _over(hold)
+    done = holds.approve(connection, target, hold.hold, asked.snapshot, actor)
+    connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, target])
+    detail = {"hold": hold.hold, "snapshot": asked.snapshot, "reason": asked.reason, **done._asdict()}
+    return json_answer({"hold": hold.hold, **done._asdict()}, detail)
+
+
+def _discard(target: str, name: str, connection: Connection, *, reason: str) -> Answer:
+    hold = _found(connection, target, name)
+    if hold is None:
+        return not_found("hold", {"hold": name[:40]})
+    if hold.state != "open":
+        return _over(hold)
+    holds.discard(connection, target, hold.hold)
+    return json_answer({"hold": hold.hold, "state": "discarded", "held": hold.held}, {"hold": hold.hold, "reason": reason})
+
+
+def _over(hold: Hold) -> Answer:
+    title = f"The hold is not open any more: it was {hold.state}"
+    return Answer(problem(HTTPStatus.CONFLICT, title, reason=hold.state), {"hold": hold.hold, "reason": hold.state}, "refused")
+
+
+def _state(target: str, connection: Connection) -> Answer:
+    reason = holds.paused(connection, target)
+    content = {
+        "target": target,
+        "paused": reason is not None,
+        "reason": reason,
+        "open_holds": holds.count_open(connection, target),
+        "planned_changes": [_announced(one) for one in holds.announced(connection, target, _LONGEST_PAGE)],
+    }
+    return json_answer(content, {"target": target})
+
+
+def _switch(target: str, connection: Connection, *, pause: bool, reason: str) -> Answer:
+    holds.pause(connection, target, reason if pause else None)
+    return json_answer({"target": target, "paused": pause}, {"target": target, "reason": reason})
+
+
+def _announce(target: str, tenant: str, connection: Connection, *, asked: AnnounceRequest, actor: str) -> Answer:
+    planned = uuid.uuid4()
+    scope = asked.scope
+    window = (asked.begins, asked.ends)
+    holds.announce(connection, target, planned, tenant, scope.name, scope.key, window, asked.most, asked.reason, actor)
+    detail = {"planned_change": str(planned), "tenant": tenant, "scope": scope.name, "key": scope.key, "most": asked.most}
+    content = {"planned_change": str(planned)}
+    return Answer(JSONResponse(content, HTTPStatus.CREATED), detail | {"reason": asked.reason})
+
+
+def _withdraw(target: str, name: str, connection: Connection) -> Answer:
+    planned = _uuid(name)
+    if planned is None or not holds.withdraw(connection, target, planned):
+        return not_found("planned change that is not over", {"planned_change": name[:40]})
+    return json_answer({"planned_change": str(planned), "withdrawn": True}, {"planned_change": str(planned)})
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def _found(connection: Connection, target: str, name: str) -> Hold | None:
+    return holds.read(connection, target, int(name)) if name.isdecimal() and len(name) < 19 else None
+
+
+_NAMES = {
+    "section": ("institution", "term", "section"),
+    "course": ("institution", "course"),
+    "term": ("institution", "term"),
+    "tenant": (),
+}
+
+
+def _place(scope: str, key: str) -> dict[str, str]:
+    """The parts of a scope's key, by name."""
+    return dict(zip(_NAMES[scope.removeprefix("cancelled_")], keys.split(key) if key else (), strict=True))
+
+
+def _told(hold: Hold) -> dict[str, Any]:
+    return {
+        "hold": hold.hold,
+        "tenant": hold.tenant,
+        "scope": hold.scope,
+        "place": _place(hold.scope, hold.key),
+        "cause": _sentence(hold),
+        "removals": hold.removals,
+        "active": hold.active,
+        "gained": hold.gained,
+        "limit": hold.allowed,
+        "window": hold.window,
+        "state": hold.state,
+        "opened_at": hold.opened_at,
+        "closed_at": hold.closed_at,
+        "held": hold.held,
+        "approved": hold.approved,
+        "snapshot": hold.snapshot,
+    }
+
+
+_WINDOWS: Mapping[str | None, str] = {"quarter_hour": "15 minutes", "day": "24 hours"}
+
+
+def _sentence(hold: Hold) -> str:
+    """The cause, for a person."""
+    within = _WINDOWS[hold.window]
+    match hold.scope:
+        case "cancelled_section":
+            return f"The class was cancelled, and has {hold.removals} members: {hold.allowed} go without asking."
+        case "cancelled_term":
+            return (
+                f"Classes of the term with {hold.removals} members were cancelled within {within}: "
+                f"{hold.allowed} go without asking."
+            )
+    gained = f" Meanwhile {hold.gained} were given: has an id been renamed?" if hold.gained * 2 > hold.removals else ""
+    return (
+        f"{hold.removals} removals within {within} from a {hold.scope} with {hold.active} active seats; "
+        f"the limit is {hold.allowed}.{gained}"
+    )
+
+
+def _member(one: Member) -> dict[str, Any]:
+    institution, term, section = keys.split(one.section)
+    return {
+        "number": one.number,
+        "tenant": one.tenant,
+        "person": one.person,
+        "section": {"institution": institution, "term": term, "section": section},
+        "role": one.role,
+        "desired": one.desired,
+        "held_since": one.held_since,
+    }
+
+
+def _announced(one: Announced) -> dict[str, Any]:
+    return {
+        "planned_change": str(one.planned),
+        "tenant": one.tenant,
+        "scope": {one.scope: _place(one.scope, one.key)},
+        "from": one.from_at,
+        "until": one.until_at,
+        "most": one.most,
+        "used": one.used,
+        "reason": one.reason,
+        "actor": one.actor,
+    }

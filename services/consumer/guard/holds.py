@@ -1,0 +1,245 @@
+"""Holds and announced changes, as people see and decide them. Every function runs in the caller's audited transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from services.consumer.guard.judging import ScopeKind, Window
+from services.consumer.nouns import SeatState
+from services.kit.postgres import Connection
+
+HoldState = Literal["open", "approved", "discarded", "emptied"]
+"""`discarded`: a person said no, the removals stay held; `emptied`: all of them were taken back by the student system."""
+
+
+class Hold(NamedTuple):
+    """Removals of one scope that need a person."""
+
+    hold: int
+    tenant: str
+    scope: ScopeKind
+    key: str
+    window: Window | None
+    removals: int
+    """When the hold was opened, with those that had gone before ..."""
+    active: int
+    """... of so many seats that gave access."""
+    allowed: str
+    """The limit that was reached, as the policy writes it."""
+    state: HoldState
+    opened_at: datetime
+    closed_at: datetime | None
+    approved: int
+    """Removals that a person let go."""
+    held: int
+    """Removals that are in it now."""
+    snapshot: int
+    """The newest of them. What is approved by this number is what was there to be seen; 0 when nothing is."""
+    gained: int
+    """Seats in its scope that were given in the 15 minutes before it was opened: a renamed id gives as many as it takes."""
+
+
+class Member(NamedTuple):
+    """One removal in a hold."""
+
+    number: int
+    tenant: str
+    person: str
+    section: str
+    role: str
+    desired: SeatState
+    held_since: datetime
+
+
+class Decided(NamedTuple):
+    """What approving did."""
+
+    approved: int
+    left: int
+    """Removals that came after the snapshot; they stay held."""
+
+
+class Announced(NamedTuple):
+    """A change that was announced."""
+
+    planned: UUID
+    tenant: str
+    scope: str
+    key: str
+    from_at: datetime
+    until_at: datetime
+    most: int
+    used: int
+    reason: str
+    actor: str
+    created_at: datetime
+    withdrawn_at: datetime | None
+
+
+_HOLDS = """
+select hold.hold, hold.tenant, hold.scope, hold.key, hold."window", hold.removals, hold.active, hold.allowed, hold.state,
+       hold.opened_at, hold.closed_at, hold.approved, member.held, member.snapshot, hold.gained
+  from hold
+ cross join lateral (
+   select count(*)::int as held, coalesce(max(hold_number), 0) as snapshot
+     from work where work.target = hold.target and work.hold = hold.hold and work.state = 'held') as member
+ where hold.target = %(target)s
+"""
+_MEMBERS = """
+select work.hold_number, seat.tenant, seat.person, seat.section, seat.role, seat.desired, work.state_since
+  from work join seat using (target, seat)
+ where work.target = %s and work.hold = %s and work.state = 'held' and work.hold_number > %s
+ order by work.hold_number limit %s
+"""
+_LOCK = "insert into guard (target) values (%s) on conflict (target) do update set target = excluded.target"
+_CLOSE = """
+update hold set state = %s, closed_at = clock_timestamp(), approved = approved + %s where target = %s and hold = %s
+"""
+# Locked in the order in which everybody locks work. `cleared` binds to the decision: one that is made later is judged anew.
+_APPROVE = """
+with chosen as materialized (
+  select target, seat from work
+   where target = %(target)s and hold = %(hold)s and state = 'held' and hold_number <= %(snapshot)s
+   order by target, seat for update),
+released as (
+  update work set state = 'pending', cleared = seat.decision, hold = null, hold_number = null, next_at = clock_timestamp()
+    from chosen join seat using (target, seat)
+   where (work.target, work.seat) = (chosen.target, chosen.seat)
+  returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision),
+counted as (
+  insert into removal (target, seat, decision, tenant, section, course, leaves_course, how)
+  select target, seat, decision, tenant, section, course, true, 'approved' from released)
+insert into history (tenant, person, section, target, seat, what, version, detail)
+select tenant, person, section, target, seat, 'approved', version,
+       jsonb_build_object('hold', %(hold)s::bigint, 'decision', decision, 'actor', %(actor)s::text)
+  from released
+"""
+
+
+def find(connection: Connection, target: str, *, undecided: bool, after: int | None, limit: int) -> list[Hold]:
+    """Holds, the newest first, below the number `after`; only the open ones if `undecided`."""
+    rows = connection.execute(
+        _HOLDS.encode()
+        + b""" and (not %(undecided)s or hold.state = 'open') and hold.hold < coalesce(%(after)s::bigint, hold.hold + 1)
+               order by hold.hold desc limit %(limit)s""",
+        {"target": target, "undecided": undecided, "after": after, "limit": limit},
+    ).fetchall()
+    return [Hold(*row) for row in rows]
+
+
+def read(connection: Connection, target: str, hold: int) -> Hold | None:
+    """One hold."""
+    row = connection.execute(_HOLDS.encode() + b" and hold.hold = %(hold)s", {"target": target, "hold": hold}).fetchone()
+    return Hold(*row) if row else None
+
+
+def count_open(connection: Connection, target: str) -> int:
+    """Holds that nobody has decided."""
+    return standing(connection, target).holds
+
+
+class Standing(NamedTuple):
+    """The guard of a target, for gauges."""
+
+    holds: int
+    oldest_seconds: float
+    paused: bool
+
+
+def standing(connection: Connection, target: str) -> Standing:
+    """How many holds are open, since when the oldest is, and whether removals are paused."""
+    row = connection.execute(
+        """select count(*), coalesce(extract(epoch from clock_timestamp() - min(opened_at)), 0)::float8,
+                  exists (select from guard where guard.target = %(target)s and paused)
+             from hold where target = %(target)s and state = 'open'""",
+        {"target": target},
+    ).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    return Standing(*row)
+
+
+def members(connection: Connection, target: str, hold: int, after: int, limit: int) -> list[Member]:
+    """A page of the removals in a hold, in the order in which they were held, behind the number `after`."""
+    return [Member(*row) for row in connection.execute(_MEMBERS, [target, hold, after, limit]).fetchall()]
+
+
+def approve(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Decided:
+    """Let go what was in the hold when its snapshot was `snapshot`, and has not been decided anew since.
+
+    The hold is closed when nothing is left in it. One that was discarded may be approved after all.
+    """
+    connection.execute(_LOCK, [target])
+    parameters = {"target": target, "hold": hold, "snapshot": snapshot, "actor": actor}
+    approved = connection.execute(_APPROVE, parameters).rowcount
+    found = read(connection, target, hold)
+    assert found is not None  # noqa: S101  (the caller has looked)
+    if found.held == 0:
+        connection.execute(_CLOSE, ["approved", approved, target, hold])
+    else:
+        connection.execute("update hold set approved = approved + %s where (target, hold) = (%s, %s)", [approved, target, hold])
+    return Decided(approved, found.held)
+
+
+def discard(connection: Connection, target: str, hold: int) -> None:
+    """Say no: its removals stay held until the student system says otherwise or somebody approves them after all."""
+    connection.execute(_LOCK, [target])
+    connection.execute(_CLOSE, ["discarded", 0, target, hold])
+
+
+def pause(connection: Connection, target: str, reason: str | None) -> None:
+    """Let no removal through until told otherwise; None lets them go on."""
+    connection.execute(_LOCK, [target])
+    connection.execute("update guard set paused = %s, paused_reason = %s where target = %s", [reason is not None, reason, target])
+
+
+def paused(connection: Connection, target: str) -> str | None:
+    """Why no removal is let through; None while they are."""
+    row = connection.execute("select paused_reason from guard where target = %s and paused", [target]).fetchone()
+    return None if row is None else str(row[0])
+
+
+def announce(
+    connection: Connection,
+    target: str,
+    planned: UUID,
+    tenant: str,
+    scope: str,
+    key: str,
+    window: tuple[datetime, datetime],
+    most: int,
+    reason: str,
+    actor: str,
+) -> None:
+    """Removals in this scope and time are expected, so many at most."""
+    connection.execute(
+        """insert into planned_change (target, planned, tenant, scope, key, from_at, until_at, most, reason, actor)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        [target, planned, tenant, scope, key, *window, most, reason, actor],
+    )
+
+
+def announced(connection: Connection, target: str, limit: int) -> Sequence[Announced]:
+    """What was announced and is not over, the newest first."""
+    rows = connection.execute(
+        """select planned, tenant, scope, key, from_at, until_at, most, used, reason, actor, created_at, withdrawn_at
+             from planned_change
+            where target = %s and withdrawn_at is null and until_at > clock_timestamp() order by created_at desc limit %s""",
+        [target, limit],
+    ).fetchall()
+    return [Announced(*row) for row in rows]
+
+
+def withdraw(connection: Connection, target: str, planned: UUID) -> bool:
+    """Take an announcement back; what it has let through stays gone. False: there is none that is not over."""
+    connection.execute(_LOCK, [target])
+    return (
+        connection.execute(
+            """update planned_change set withdrawn_at = clock_timestamp()
+                where (target, planned) = (%s, %s) and withdrawn_at is null and until_at > clock_timestamp()""",
+            [target, planned],
+        ).rowcount
+        == 1
+    )

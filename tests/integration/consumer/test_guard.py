@@ -1,0 +1,337 @@
+"""The guard over a real ledger: what is counted, held, approved and discarded, and what it takes to send a removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from services.consumer.drive import intents, lease
+from services.consumer.guard import holds, reviewing
+from services.consumer.guard.holds import Hold
+from services.consumer.guard.reviewing import Review
+from services.consumer.ledger import policies
+from services.consumer.policy.model import default_text
+from tests.integration.consumer.api_support import Api
+from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment, seat, section_event
+
+AT_ONCE = default_text().replace("wait_seconds: 60", "wait_seconds: 0")
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    """One whose guard does not wait for a burst to end."""
+    ledger = Ledger(database_url)
+    policies.store(ledger.connection, TENANT, AT_ONCE, "registrar")
+    yield ledger
+    ledger.close()
+
+
+def fill(ledger: Ledger, section: str = "1001", count: int = 20) -> None:
+    """So many members whom the LMS has confirmed."""
+    ledger.take(*(enrollment(person=f"{section}-{number}", section=section) for number in range(count)))
+    ledger.settle()
+
+
+def drop(ledger: Ledger, numbers: range, section: str = "1001", version: int = 2) -> None:
+    ledger.take(*(enrollment("dropped", person=f"{section}-{number}", section=section, version=version) for number in numbers))
+
+
+def review(ledger: Ledger) -> Review:
+    with ledger.connection.transaction():
+        return reviewing.review(ledger.connection, "canvas", ledger.policies)
+
+
+def open_holds(ledger: Ledger) -> list[Hold]:
+    return holds.find(ledger.connection, "canvas", undecided=True, after=None, limit=10)
+
+
+def states(ledger: Ledger) -> dict[str, int]:
+    """How much work is in which state."""
+    return dict(ledger.rows("select state, count(*)::int from work group by state"))
+
+
+def sendable(ledger: Ledger, *people: str) -> list[str]:
+    """Which calls a driver is allowed for these people."""
+    mine = lease.acquire(ledger.connection, "canvas", "me", 60)
+    assert mine is not None
+    keys = [seat(person).seat for person in people]
+    orders = intents.open_intents(ledger.connection, mine, keys, intents.new_ids(len(keys)), deadline_seconds=5, send_by=0)
+    return [order.call for order in orders]
+
+
+def due_now(ledger: Ledger) -> None:
+    ledger.connection.execute("update work set next_at = clock_timestamp()")
+
+
+def test_a_few_removals_are_let_through_and_keep_their_time(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(2))
+    before = ledger.rows("select seat, next_at from work order by seat")
+    assert states(ledger) == {"guarded": 2}
+
+    assert review(ledger).passed == {"counted": 2}
+
+    assert states(ledger) == {"pending": 2}
+    assert ledger.rows("select seat, next_at from work order by seat") == before, "the add of a swap may be on its way"
+
+
+def test_adds_are_never_guarded(ledger: Ledger) -> None:
+    ledger.take(*(enrollment(person=str(number)) for number in range(500)))
+
+    assert states(ledger) == {"pending": 500}
+    assert review(ledger).passed == {}
+
+
+def test_a_removal_that_nobody_let_through_may_only_be_read(ledger: Ledger) -> None:
+    """The last line: whatever state the work is in."""
+    fill(ledger)
+    drop(ledger, range(2))
+    review(ledger)
+    ledger.connection.execute("update work set state = 'pending', cleared = null where seat = %s", [seat("1001-0").seat])
+    due_now(ledger)
+
+    assert sendable(ledger, "1001-0", "1001-1") == ["read", "write"]
+
+
+def test_a_feed_that_drops_a_section_is_held_and_adds_go_on(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    ledger.take(enrollment(person="newcomer"))
+
+    assert review(ledger).held == 19
+
+    [hold] = open_holds(ledger)
+    assert (hold.scope, hold.key, hold.held, hold.removals, hold.active) == ("section", "PSUNV/1259/1001", 19, 19, 20)
+    assert states(ledger) == {"held": 19, "pending": 1}
+
+
+def test_what_is_held_is_not_sent_and_survives_a_restart(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    due_now(ledger)
+
+    assert sendable(ledger, *(f"1001-{number}" for number in range(19))) == []
+    assert review(ledger).passed == {}
+    assert states(ledger) == {"held": 19}
+
+
+def test_a_student_who_comes_back_leaves_the_hold(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+
+    ledger.take(enrollment(person="1001-3", version=3))
+
+    assert states(ledger) == {"held": 18}
+    assert [hold.held for hold in open_holds(ledger)] == [18]
+
+
+def test_a_hold_from_which_all_came_back_is_over(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    ledger.take(*(enrollment(person=f"1001-{number}", version=3) for number in range(19)))
+
+    reviewing.tidy(ledger.connection, "canvas")
+
+    assert open_holds(ledger) == []
+    assert ledger.rows("select state from hold") == [("emptied",)]
+
+
+def test_an_approval_lets_go_what_was_seen_and_nothing_that_came_later(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(18))
+    review(ledger)
+    [seen] = open_holds(ledger)
+    drop(ledger, range(18, 19))
+    # Taken back and dropped again: another decision than the one that was seen.
+    ledger.take(enrollment(person="1001-0", version=5))
+    drop(ledger, range(1), version=6)
+    review(ledger)
+
+    decided = holds.approve(ledger.connection, "canvas", seen.hold, seen.snapshot, "ops")
+
+    assert decided == holds.Decided(approved=17, left=2)
+    assert states(ledger) == {"pending": 17, "held": 2}
+    assert sendable(ledger, "1001-1") == ["write"]
+
+
+def test_what_was_approved_is_not_counted_again(ledger: Ledger) -> None:
+    fill(ledger, count=60)
+    drop(ledger, range(50))
+    review(ledger)
+    [hold] = open_holds(ledger)
+    holds.approve(ledger.connection, "canvas", hold.hold, hold.snapshot, "ops")
+
+    drop(ledger, range(50, 51))
+
+    assert review(ledger).passed == {"counted": 1}
+
+
+def test_discarded_removals_stay_held_and_may_be_approved_after_all(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    [hold] = open_holds(ledger)
+
+    holds.discard(ledger.connection, "canvas", hold.hold)
+
+    assert open_holds(ledger) == []
+    assert states(ledger) == {"held": 19}
+    assert holds.approve(ledger.connection, "canvas", hold.hold, hold.snapshot, "ops").approved == 19
+
+
+@pytest.mark.parametrize("order", ["class first", "members first"])
+def test_a_cancelled_class_goes_in_either_order_of_its_messages(ledger: Ledger, order: str) -> None:
+    policies.store(ledger.connection, TENANT, default_text(), "registrar")  # a burst is counted for a minute
+    fill(ledger, count=80)
+    if order == "members first":
+        drop(ledger, range(80))
+        assert review(ledger).held == 0
+    ledger.take(section_event("cancelled", version=9))
+    ledger.decide_queued()
+
+    assert review(ledger).passed == {"cancelled": 80}
+    assert open_holds(ledger) == []
+
+
+def test_a_large_cancelled_class_is_one_hold_that_names_the_cancellation(ledger: Ledger) -> None:
+    fill(ledger, count=300)
+    ledger.take(section_event("cancelled", version=9))
+    ledger.decide_queued()
+
+    review(ledger)
+
+    assert [(hold.scope, hold.held) for hold in open_holds(ledger)] == [("cancelled_section", 300)]
+
+
+def test_an_announced_cancellation_is_not_held(ledger: Ledger) -> None:
+    fill(ledger, count=300)
+    announce(ledger, "section", "PSUNV/1259/1001", 300)
+    ledger.take(section_event("cancelled", version=9))
+    ledger.decide_queued()
+
+    assert review(ledger).passed == {"planned": 300}
+    assert ledger.rows("select used from planned_change") == [(300,)]
+
+
+def announce(ledger: Ledger, scope: str, key: str, most: int) -> None:
+    now = datetime.now(UTC)
+    window = (now - timedelta(minutes=1), now + timedelta(hours=1))
+    holds.announce(ledger.connection, "canvas", uuid4(), TENANT, scope, key, window, most, "purge day", "registrar")
+
+
+def test_a_renamed_id_column_is_held_and_says_so(ledger: Ledger) -> None:
+    """Everybody is dropped under the old id and enrolled under a new one."""
+    fill(ledger, count=30)
+    now = datetime.now(UTC)
+    drop(ledger, range(30))
+    ledger.take(*(enrollment(person=f"0-{number}", version=3).model_copy(update={"accepted_at": now}) for number in range(30)))
+
+    review(ledger)
+
+    [hold] = open_holds(ledger)
+    assert (hold.held, hold.gained) == (30, 30)
+    assert states(ledger) == {"held": 30, "pending": 30}
+
+
+def test_a_paused_guard_lets_nothing_through(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(1))
+    holds.pause(ledger.connection, "canvas", "the extract of tonight looks wrong")
+    assert review(ledger).passed == {}
+
+    holds.pause(ledger.connection, "canvas", None)
+
+    assert review(ledger).passed == {"counted": 1}
+
+
+def test_a_seat_that_nobody_has_looked_at_is_read_first_and_not_counted(ledger: Ledger) -> None:
+    """After a restore every seat is unknown, those that were removed years ago among them."""
+    ledger.take(*(enrollment("dropped", person=f"1001-{number}") for number in range(30)))
+
+    assert states(ledger) == {"pending": 30}
+    due_now(ledger)
+    assert sendable(ledger, "1001-1") == ["read"]
+
+
+async def test_a_person_sees_a_hold_and_approves_it(ledger: Ledger, tmp_path: Path) -> None:
+    api = Api(ledger, tmp_path)
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+
+    listed = (await api.call("GET", "/holds")).json()
+    number = listed["holds"][0]["hold"]
+    assert listed["holds"][0]["place"] == {"institution": "PSUNV", "term": "1259", "section": "1001"}
+    assert listed["holds"][0]["cause"] == (
+        "19 removals within 15 minutes from a section with 20 active seats; the limit is percent 50, at_least 10."
+    )
+    page = (await api.call("GET", f"/holds/{number}?limit=10")).json()
+    rest = (await api.call("GET", f"/holds/{number}?limit=10&after={page['next_after']}")).json()
+    assert {one["person"] for one in page["members"] + rest["members"]} == {f"1001-{number}" for number in range(19)}
+
+    answer = await api.call("POST", f"/holds/{number}/approve", json={"snapshot": page["snapshot"], "reason": "class moved away"})
+
+    assert answer.json() == {"hold": number, "approved": 19, "left": 0}
+    again = await api.call("POST", f"/holds/{number}/approve", json={"snapshot": page["snapshot"], "reason": "class moved away"})
+    assert (again.status_code, again.json()["reason"]) == (409, "approved")
+    assert [row[:3] for row in api.audit() if row[1] == "holds.approve"] == [
+        ("ops", "holds.approve", "done"),
+        ("ops", "holds.approve", "refused"),
+    ]
+
+
+async def test_a_planned_change_is_announced_listed_and_withdrawn(ledger: Ledger, tmp_path: Path) -> None:
+    api = Api(ledger, tmp_path)
+    now = datetime.now(UTC)
+    asked = {
+        "scope": {"term": {"institution": "PSUNV", "term": "1259"}},
+        "from": now.isoformat(),
+        "until": (now + timedelta(days=1)).isoformat(),
+        "most": 500,
+        "reason": "removal for non-payment",
+    }
+
+    made = await api.call("POST", "/planned-changes", json=asked)
+
+    assert made.status_code == 201
+    [told] = (await api.call("GET", "/removals")).json()["planned_changes"]
+    assert (told["scope"], told["most"], told["used"], told["actor"]) == (asked["scope"], 500, 0, "ops")
+    path = f"/planned-changes/{told['planned_change']}/withdraw"
+    assert (await api.call("POST", path)).status_code == 200
+    assert (await api.call("POST", path)).status_code == 404
+    assert (await api.call("GET", "/removals")).json()["planned_changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/holds/1/approve", {"reason": "no snapshot"}),
+        ("/planned-changes", {"scope": {"section": {"institution": "PSUNV"}}, "most": 1}),
+        (
+            "/planned-changes",
+            {"scope": {}, "from": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "most": 1, "reason": "why"},
+        ),
+        ("/removals/pause", {"reason": ""}),
+    ],
+)
+async def test_what_is_not_valid_is_refused(ledger: Ledger, tmp_path: Path, path: str, asked: dict[str, object]) -> None:
+    answer = await Api(ledger, tmp_path).call("POST", path, json=asked)
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"]
+
+
+async def test_what_does_not_exist_is_not_found(ledger: Ledger, tmp_path: Path) -> None:
+    api = Api(ledger, tmp_path)
+    assert (await api.call("GET", "/holds/77")).status_code == 404
+    assert (await api.call("GET", "/holds/x")).status_code == 404
+    assert (await api.call("POST", "/holds/77/discard", json={"reason": "nothing there"})).status_code == 404
+    assert (await api.call("POST", "/removals/stop", json={"reason": "no such call"})).status_code == 404
+    assert (await api.call("GET", "/holds")).json()["holds"] == []
