@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from schemas.topics import Topics
 from services.consumer.ledger import database
+from services.consumer.policy.model import default_text
 from services.kit.kafka import KafkaSettings
 from services.kit.postgres import Connection
 from services.sandbox.demo.processes import Process, Processes, free_port
@@ -24,6 +25,8 @@ from services.sandbox.postgres import EmbeddedPostgres
 
 RUN = Path(__file__).parents[1] / ".run" / "bench"
 PARTITIONS = 6
+UNGUARDED = default_text().partition("\nguard:")[0] + "\nguard: none\n"
+"""Waves of removals are what some scenarios measure; a guard would hold them."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,14 @@ class Ground:
         mirror, ledger = (self.server.create_database(database) for database in databases)
         variables = {"KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers}
         wiring = Wiring(
-            folder, variables, mirror, ledger, topics.prefix, {"CREATE_TOPICS": "true", **(publisher or {})}, consumer or {}
+            folder,
+            variables,
+            mirror,
+            ledger,
+            topics.prefix,
+            {"CREATE_TOPICS": "true", **(publisher or {})},
+            consumer or {},
+            policy=UNGUARDED,
         )
         try:
             with Processes(folder) as processes:

@@ -58,7 +58,7 @@ def settle(connection: Connection, first: int, last: int) -> None:
 
 
 def want_removed(connection: Connection, first: int, last: int) -> None:
-    """The same people's seats should now be gone: one row of work each, due at once."""
+    """The same people's seats should now be gone: one row of work each, due at once and let through by the guard."""
     with connection.transaction():
         connection.execute("set local synchronous_commit = off")
         connection.execute(
@@ -66,9 +66,9 @@ def want_removed(connection: Connection, first: int, last: int) -> None:
             with changed as (
               update seat set desired = 'deleted', effect = 'drop', decision = decision + 1, accepted_at = clock_timestamp()
                where target = 'canvas' and person between %s and %s
-              returning target, seat, tenant, person, course)
-            insert into work (target, seat, tenant, person, course, state, priority, next_at)
-            select target, seat, tenant, person, course, 'pending', 0, clock_timestamp() from changed""",
+              returning target, seat, tenant, person, course, decision)
+            insert into work (target, seat, tenant, person, course, state, priority, next_at, cleared)
+            select target, seat, tenant, person, course, 'pending', 0, clock_timestamp(), decision from changed""",
             [f"{first:08d}", f"{last - 1:08d}"],
         )
     connection.execute("analyze")

@@ -142,8 +142,12 @@ def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a tab
             return Finding("retrying", f"{wanted}; attempt {work['attempts']} failed{because} and is repeated.")
         case "dead":
             return Finding("dead", f"{wanted}; the LMS refuses it{because}.", "Remove the cause, then replay the record.")
+        case "guarded":
+            return Finding("guarded", f"{wanted}; the removal is counted with others before it is sent.", "See GET /removals.")
         case "held":
-            return Finding("held", f"{wanted}; the removal is held until a person approves it.")
+            return Finding(
+                "held", f"{wanted}; the removal is in hold {work['hold']} until a person approves it.", "See GET /holds."
+            )
         case "suspect":
             return Finding("suspect", f"{wanted} and is; a call of unknown outcome may still change it, so it is read again.")
         case _:
@@ -210,7 +214,7 @@ select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, se
        {SATISFIED} and work.seat is null as settled,
        case when work.seat is not null then jsonb_build_object(
          'state', work.state, 'reason', work.reason, 'attempts', work.attempts, 'next_at', work.next_at,
-         'read_first', work.read_first, 'since', work.created_at,
+         'read_first', work.read_first, 'since', work.created_at, 'hold', work.hold,
          'waits_kind', work.waits_kind, 'waits_object', work.waits_object,
          'missing_since', dependency.since, 'probes', dependency.probes, 'next_probe_at', dependency.next_probe_at) end as work,
        (select jsonb_agg(jsonb_build_object('call', call, 'wanted', wanted, 'opened_at', opened_at, 'deadline', deadline))

@@ -33,6 +33,7 @@ from tests.drills.injectors.proxy import Link, Network
 from tests.drills.supervisor import Part, Supervisor
 from tests.drills.traffic import Traffic
 from tests.e2e.arena import Arena, eventually
+from tests.policies import unguarded
 
 LOGS = Path(__file__).parents[2] / ".run" / "drills"
 """Logs stay here after a run."""
@@ -107,7 +108,7 @@ class World:
         self.processes = self._stack.enter_context(Processes(self.folder))
         # The drill's own way to a database is a link too, so that it finds a promoted standby; it is never cut.
         mirror_url, ledger_url = self._database_url("mirror", 0), self._database_url("ledger", 0)
-        wiring = Wiring(self.folder, {}, mirror_url, ledger_url, self.topics.prefix, PUBLISHER, CONSUMER)
+        wiring = Wiring(self.folder, {}, mirror_url, ledger_url, self.topics.prefix, PUBLISHER, CONSUMER, unguarded())
         self.system = System(self.processes, wiring)
         self.canvas = self._stack.enter_context(self.system.start_canvas("--latency-ms", "10", "--seed", str(self.seed)))
         self._calm = {"latency_ms": 10, "jitter_ms": 0, "visibility_lag_seconds": 0}

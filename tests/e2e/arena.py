@@ -35,6 +35,7 @@ from services.sandbox.sis.rowset import render
 from services.sandbox.sis.school import Enrollment, EnrollmentKey, SchoolClass
 from services.sandbox.sis.truth import Seat, section_id
 from tests.plain_http import NO_TLS
+from tests.policies import unguarded
 
 LOGS = Path(__file__).parents[2] / ".run" / "e2e"
 """Logs stay here after a run, one folder per test."""
@@ -196,7 +197,7 @@ def arena(
         "KAFKA_FETCH_WAIT_MAX_MS": str(kafka.fetch_wait_max_ms),
         "KAFKA_LINGER_MS": str(kafka.linger_ms),
     }
-    wiring = Wiring(folder, variables, mirror_url, ledger_url, topics.prefix, publisher, consumer)
+    wiring = Wiring(folder, variables, mirror_url, ledger_url, topics.prefix, publisher, consumer, policy=unguarded())
     try:
         with Processes(folder) as processes:
             system = System(processes, wiring)

@@ -178,14 +178,14 @@ def _judge_cancelled(
         size, most = sizes.get(scope, Size()), rules[scope.tenant].cancelled_section
         # Its members may be decided in batches: who is still a member goes as well.
         count = max(size.active, size.day + _count(members))
-        if count > most:
+        if most is not None and count > most:
             verdict.held.append(Held(scope, members, Cause("day", count, size.active, f"most {most}")))
         else:
             small += members
     for scope, members in _by_scope(small, "cancelled_term").items():
         size, most = sizes.get(scope, Size()), rules[scope.tenant].cancelled_term
         count = size.day + _count(members)
-        if count > most:
+        if most is not None and count > most:
             verdict.held.append(Held(scope, members, Cause("day", count, size.active, f"most {most}")))
         else:
             verdict.passed += [Passed(group, "cancelled") for group in members]

@@ -21,13 +21,15 @@ from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
 
-_SIZES_SECONDS = 900
+_SIZES_SECONDS = 900.0
 """The seats of every section are counted so often while there is anything to guard: seconds at millions of seats."""
+_OLD_SIZES_SECONDS = 30.0
+"""What is about to be held is compared with younger numbers: on a registration morning a section doubles in minutes."""
 
 _WAITING = "select exists (select from work where target = %s and state = 'guarded')"
 _LOCK = """
 insert into guard (target) values (%s) on conflict (target) do update set target = excluded.target
-returning paused, coalesce(sizes_at < clock_timestamp() - %s * interval '1 s', true)
+returning paused, coalesce(extract(epoch from clock_timestamp() - sizes_at), 'infinity')::float8
 """
 _FORGET_SIZES = "delete from guard_size where target = %s"
 _COUNT_SIZES = """
@@ -156,7 +158,7 @@ def something_waits(connection: Connection, target: str) -> bool:
 def review(connection: Connection, target: str, policies: Policies) -> Review:
     """Judge what waits, in the caller's transaction, which holds the target's lease."""
     done = Review()
-    paused, outdated = connection.execute(_LOCK, [target, _SIZES_SECONDS]).fetchall()[0]
+    paused, age = connection.execute(_LOCK, [target]).fetchall()[0]
     if paused:
         return done
     connection.execute(_FREE.encode(), {"target": target})
@@ -164,11 +166,13 @@ def review(connection: Connection, target: str, policies: Policies) -> Review:
     seats = _groups(connection, target, rules)
     if not seats:
         return done
-    if outdated:
+    if age > _SIZES_SECONDS:
         _count_sizes(connection, target)
     holds = {Scope(*scope): hold for *scope, hold in connection.execute(_OPEN_HOLDS, [target]).fetchall()}
-    plans = [Plan(str(planned), Scope(*scope), left) for planned, *scope, left in connection.execute(_PLANS, [target]).fetchall()]
-    verdict = judge(seats, _sizes(connection, target, seats), holds, plans, rules)
+    verdict = judge(seats, _sizes(connection, target, seats), holds, _plans(connection, target), rules)
+    if _OLD_SIZES_SECONDS < age <= _SIZES_SECONDS and any(held.cause for held in verdict.held):
+        _count_sizes(connection, target)
+        verdict = judge(seats, _sizes(connection, target, seats), holds, _plans(connection, target), rules)
     _pass(connection, target, verdict.passed, seats, done)
     for held in verdict.held:
         _hold(connection, target, held, holds.get(held.scope), seats, done)
@@ -179,6 +183,10 @@ def tidy(connection: Connection, target: str) -> None:
     """Close holds that nothing is in any more, and forget removals that count in no window."""
     connection.execute(_EMPTIED, [target])
     connection.execute(_OLD, [target])
+
+
+def _plans(connection: Connection, target: str) -> list[Plan]:
+    return [Plan(str(planned), Scope(*scope), left) for planned, *scope, left in connection.execute(_PLANS, [target]).fetchall()]
 
 
 def _rules(connection: Connection, target: str, policies: Policies) -> dict[str, GuardRules]:

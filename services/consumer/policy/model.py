@@ -130,10 +130,21 @@ class GuardRules(_Part):
     course: Limits = Limits(quarter_hour=Limit(percent=50, at_least=20), day=Limit(percent=80, at_least=30))
     term: Limits = Limits(quarter_hour=Limit(percent=2, at_least=50, most=200), day=Limit(percent=5, at_least=100, most=1000))
     tenant: Limits = Limits(quarter_hour=Limit(most=500), day=Limit(percent=10, at_least=500))
-    cancelled_section: int = Field(default=100, ge=0)
-    """Members of a cancelled class that go without asking."""
-    cancelled_term: int = Field(default=1000, ge=0)
-    """Members of all cancelled classes of a term that go within a day without asking."""
+    cancelled_section: Annotated[int, Field(ge=0)] | None = 100
+    """Members of a cancelled class that go without asking; None: any number."""
+    cancelled_term: Annotated[int, Field(ge=0)] | None = 1000
+    """Members of all cancelled classes of a term that go within a day without asking; None: any number."""
+
+
+_NO_GUARD = GuardRules(
+    wait_seconds=0,
+    section=Limits(),
+    course=Limits(),
+    term=Limits(),
+    tenant=Limits(),
+    cancelled_section=None,
+    cancelled_term=None,
+)
 
 
 class Policy(_Part):
@@ -144,6 +155,12 @@ class Policy(_Part):
     roles: dict[EnrollmentRole, Role | None]
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
+
+    @field_validator("guard", mode="before")
+    @classmethod
+    def _no_guard(cls, given: Any) -> Any:
+        """``guard: none`` finds nothing too much."""
+        return _NO_GUARD if given == "none" else given
 
     @model_validator(mode="before")
     @classmethod

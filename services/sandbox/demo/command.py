@@ -15,15 +15,18 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
-from services.sandbox.demo import world
+from services.sandbox.demo import bad_feed, world
 from services.sandbox.demo.display import Display
 from services.sandbox.demo.play import Outcome, play
 from services.sandbox.demo.processes import Processes, ProcessFailed
 from services.sandbox.demo.system import INTAKE_USER, Service, System, Wiring, start_broker
 from services.sandbox.demo.verdict import Latencies, Verdict, measure, unexplained
 from services.sandbox.postgres import EmbeddedPostgres
+from services.sandbox.sis.bad_feed import plan_bad_feed
 from services.sandbox.sis.client import Poster
 from services.sandbox.sis.morning import Morning, plan_morning
 
@@ -86,7 +89,7 @@ def _play_and_judge(arguments: argparse.Namespace, display: Display, folder: Pat
         display.step("Kafka, in memory")
         kafka = start_broker(processes, folder, "enrollstream")
         mirror_url, ledger_url = database.create_database("mirror"), database.create_database("ledger")
-        system = System(processes, Wiring(folder, kafka, mirror_url, ledger_url))
+        system = System(processes, Wiring(folder, kafka, mirror_url, ledger_url, policy=_policy()))
         display.step("Canvas sandbox, 40-120 ms a call, throttled as upstream")
         canvas = stack.enter_context(system.start_canvas("--latency-ms", "40", "--jitter-ms", "80"))
         world.seed(canvas, morning)
@@ -104,10 +107,20 @@ def _play_and_judge(arguments: argparse.Namespace, display: Display, folder: Pat
 
         outcome = asyncio.run(play(morning, poster, canvas, lambda: _settled(consumer), watch, _SETTLE_SECONDS))
         verdict = _judge(morning, outcome, publisher, canvas.calls()["calls"], [each["rule"] for each in canvas.violations()])
+        feed = plan_bad_feed(morning) if verdict.match else None
+        if feed is not None:
+            display.step(f"a bad feed: it drops {feed.dropped} of {feed.members} students of {feed.section}")
+            token, school = system.operator_token, morning.school
+            scene = asyncio.run(bad_feed.play(feed, school, poster, canvas, consumer.url, token, processes.check))
+            verdict = replace(verdict, scene=scene)
         display.verdict(verdict)
         if arguments.keep:
             _keep(display, processes, system, publisher, consumer)
     return MATCH if verdict.match else DIFFERENCES
+
+
+def _policy() -> str:
+    return (files("services.sandbox.demo") / "policy.yaml").read_text(encoding="utf-8")
 
 
 def _settled(consumer: Service) -> bool:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.sandbox.demo.play import Outcome
-from services.sandbox.demo.verdict import Latencies, Verdict, Write
+from services.sandbox.demo.verdict import Latencies, Scene, Verdict, Write
 
 _PLAIN_EVERY_SECONDS = 5.0
 _SHOWN_WRITES = 8
@@ -54,11 +54,15 @@ class Display:
         """The figures, then MATCH or the differences."""
         self.end()
         self.console.print(_figures(verdict))
+        if verdict.scene is not None:
+            self.console.print(_told(verdict.scene), markup=False, soft_wrap=True)
         for line in _reasons(verdict):
             self.console.print(line, style="red", markup=False)
         seats = f"{verdict.expected} active seats"
         if verdict.match:
             self.console.print(f"[bold green]MATCH[/bold green]: Canvas shows what the SIS holds, person by person ({seats}).")
+        elif verdict.scene is not None:
+            self.console.print("[bold red]NO MATCH[/bold red]: the bad feed was not stopped as it should be.")
         else:
             self.console.print(f"[bold red]NO MATCH[/bold red]: {len(verdict.differences)} differences in {seats}.")
 
@@ -136,6 +140,17 @@ def _figures(verdict: Verdict) -> Table:
     for name, value, remark in rows:
         table.add_row(name, Text(value, style="bold"), Text(remark, style="dim"))
     return table
+
+
+def _told(scene: Scene) -> str:
+    if scene.hold_seconds is None:
+        return "The bad feed was not held."
+    add = "did not arrive" if scene.add_seconds is None else f"was in Canvas after {scene.add_seconds:.1f} s"
+    return (
+        f"The bad feed was held after {scene.hold_seconds:.1f} s: {scene.cause}\n"
+        f"{scene.held} of {scene.dropped} removals were held, {scene.lost} seats lost; a registration for the same class {add}. "
+        f"{'The SIS took its message back, and the hold was over.' if scene.over else 'The hold did not end.'}"
+    )
 
 
 def _calls(verdict: Verdict) -> str:

@@ -35,6 +35,8 @@ class Wiring:
     """Further environment variables of every publisher."""
     consumer: Mapping[str, str] = field(default_factory=dict)
     """The same of every consumer."""
+    policy: str | None = None
+    """The registrar's policy, as YAML; the packaged one when absent."""
 
 
 class Service:
@@ -124,6 +126,9 @@ class System:
         self._write_secret("operations", f"{OPERATOR}:{self.operator_token}")
         self._write_secret("canvas-token", secrets.token_urlsafe(32))
         self._write_secret("quarantine-key", Fernet.generate_key().decode())
+        self._policy = {} if wiring.policy is None else {"POLICY_FILE": str(wiring.folder / "policy.yaml")}
+        if wiring.policy is not None:
+            (wiring.folder / "policy.yaml").write_text(wiring.policy)
         self.canvas_url = ""
 
     def _write_secret(self, name: str, text: str) -> None:
@@ -166,6 +171,7 @@ class System:
             "CANVAS_URL": self.canvas_url,
             "CANVAS_TOKEN_FILE": str(self.secrets / "canvas-token"),
             "OPERATIONS_CREDENTIALS_FILE": str(self.secrets / "operations"),
+            **self._policy,
             **self.wiring.consumer,
         }
         return Service(self._processes, name, "services.consumer", environment)

@@ -145,6 +145,31 @@ def unexplained(morning: Morning, deliveries: Sequence[Delivery], writes: Sequen
 
 
 @dataclass(frozen=True, slots=True)
+class Scene:
+    """What came of a feed that drops nearly all of a class. A time is None when it did not happen."""
+
+    dropped: int
+    """Seats that the feed would have removed."""
+    held: int
+    hold_seconds: float | None
+    """From the bad message to the hold."""
+    cause: str
+    """Of the hold, in the words of the consumer."""
+    add_seconds: float | None
+    """From a student's registration for the same class, meanwhile, to Canvas."""
+    lost: int
+    """Seats that Canvas did not show while the hold was open, or showed wrongly."""
+    over: bool
+    """The hold ended by itself when the SIS took its message back, and Canvas shows what the SIS holds."""
+
+    @property
+    def went_well(self) -> bool:
+        """Whether the guard kept its promise."""
+        in_time = self.hold_seconds is not None and self.add_seconds is not None
+        return in_time and self.held == self.dropped and self.lost == 0 and self.over
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Everything that the demo says at the end."""
 
@@ -169,11 +194,14 @@ class Verdict:
     """Messages that the publisher did not accept."""
     violations: Sequence[str] = ()
     """Rules of good conduct that Canvas saw broken."""
+    scene: Scene | None = None
+    """What a bad feed did after the morning; None when it was not played."""
 
     @property
     def match(self) -> bool:
         """Whether Canvas shows what the SIS holds, and nothing forbidden happened on the way."""
-        return not (self.differences or self.unexplained or self.refused or self.violations)
+        broken = self.differences or self.unexplained or self.refused or self.violations
+        return not broken and (self.scene is None or self.scene.went_well)
 
     @property
     def saved(self) -> int:

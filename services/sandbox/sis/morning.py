@@ -18,7 +18,7 @@ from services.sandbox.sis.messages import Message, Note, RowChange
 from services.sandbox.sis.school import Enrollment, EnrollmentKey, School, Student, build_school
 from services.sandbox.sis.truth import Seat, class_roster, section_id
 
-_ENROLLMENTS, _CLASSES, _PEOPLE, _TERMS = "ZZ_ENRL_SYNC", "ZZ_CLASS_SYNC", "PERSON_BASIC_SYNC", "ZZ_TERM_SYNC"
+ENROLLMENTS, _CLASSES, _PEOPLE, _TERMS = "ZZ_ENRL_SYNC", "ZZ_CLASS_SYNC", "PERSON_BASIC_SYNC", "ZZ_TERM_SYNC"
 _TICK = 0.001
 _PREPARATION = 0.08
 """Share of the morning in which classes and people are announced."""
@@ -107,7 +107,7 @@ class _Planner:
         before = self.rosters(row.key.class_nbr)
         action: rows.Action = "C" if row.key in self.school.enrollments else "A"
         self.school.put(row)
-        return self.send(_ENROLLMENTS, [rows.enrollment_row(row, action)], before, delay=delay, note=note)
+        return self.send(ENROLLMENTS, [rows.enrollment_row(row, action)], before, delay=delay, note=note)
 
     # -- choosing --------------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class _Planner:
         if cart:
             changed = {row.key.class_nbr for row in cart}
             before = {nbr: self._without(student, nbr) for nbr in sorted(changed)}
-            self.send(_ENROLLMENTS, [rows.enrollment_row(row, "A") for row in cart], before)
+            self.send(ENROLLMENTS, [rows.enrollment_row(row, "A") for row in cart], before)
 
     def _without(self, student: Student, class_nbr: str) -> set[Seat]:
         return {seat for seat in class_roster(self.school, class_nbr) if seat.person != student.emplid}
@@ -208,7 +208,7 @@ class _Planner:
         if row := self.pick("E", "D"):
             before = self.rosters(row.key.class_nbr)
             self.school.delete(row.key)
-            self.send(_ENROLLMENTS, [rows.enrollment_deletion(row.key)], before)
+            self.send(ENROLLMENTS, [rows.enrollment_deletion(row.key)], before)
 
     def swap(self) -> None:
         """One class for another, in two messages whose order of arrival is anybody's guess."""
@@ -259,7 +259,7 @@ class _Planner:
         self.school.delete(row.key)
         self.school.put(new)
         pair = [rows.enrollment_row(row, "K"), rows.enrollment_row(new, "N")]
-        self.send(_ENROLLMENTS, pair, before, note="no_op")
+        self.send(ENROLLMENTS, pair, before, note="no_op")
 
     def two_careers(self, how: str) -> None:
         """One class under two careers; one row ends (a drop or a deletion) and the student stays."""
@@ -276,7 +276,7 @@ class _Planner:
             return
         before = self.rosters(class_nbr)
         self.school.delete(second.key)
-        self.send(_ENROLLMENTS, [rows.enrollment_deletion(second.key)], before)
+        self.send(ENROLLMENTS, [rows.enrollment_deletion(second.key)], before)
 
     def cancel_class(self) -> None:
         """The class row says X; a second message drops its members with reason CANC."""
@@ -287,7 +287,7 @@ class _Planner:
         members = [row for row in self.school.of_class(school_class.class_nbr) if row.status != "D"]
         ended = [self.school.put(self.dropped(row, "CANC")) for row in members]
         if ended:
-            self.send(_ENROLLMENTS, [rows.enrollment_row(row, "C") for row in ended], {}, delay=0.3)
+            self.send(ENROLLMENTS, [rows.enrollment_row(row, "C") for row in ended], {}, delay=0.3)
 
     def change_instructor(self) -> None:
         """A class changes hands: the same row of CLASS_INSTR, another person in it."""

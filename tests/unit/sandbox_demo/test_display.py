@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from services.sandbox.demo.display import Display
 from services.sandbox.demo.play import Outcome
-from services.sandbox.demo.verdict import Difference, Latencies, Timing, Verdict, Write
+from services.sandbox.demo.verdict import Difference, Latencies, Scene, Timing, Verdict, Write
 from services.sandbox.sis.client import Progress
 from services.sandbox.sis.morning import plan_morning
 from services.sandbox.sis.truth import STUDENT, Seat
@@ -52,6 +54,27 @@ def test_a_write_that_the_sis_never_asked_for_is_no_match_even_with_equal_roster
     shown.verdict(judged)
     assert not judged.match
     assert "never asked for: 9000001" in written.getvalue()
+
+
+def scene(*, lost: int = 0, hold_seconds: float | None = 3.2) -> Scene:
+    held = 0 if hold_seconds is None else 17
+    return Scene(17, held, hold_seconds, "17 removals within 15 minutes", 0.4, lost, over=True)
+
+
+def test_a_bad_feed_that_was_held_is_told_before_the_match() -> None:
+    shown, written = display(terminal=False)
+    shown.verdict(replace(verdict(), scene=scene()))
+    assert "The bad feed was held after 3.2 s: 17 removals within 15 minutes" in written.getvalue()
+    assert written.getvalue().splitlines()[-1].startswith("MATCH")
+
+
+@pytest.mark.parametrize("seen", [scene(lost=1), scene(hold_seconds=None)])
+def test_a_bad_feed_that_took_anything_is_no_match(seen: Scene) -> None:
+    judged = replace(verdict(), scene=seen)
+    shown, written = display(terminal=False)
+    shown.verdict(judged)
+    assert not judged.match
+    assert written.getvalue().splitlines()[-1].startswith("NO MATCH")
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then() -> None:
