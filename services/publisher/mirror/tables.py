@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ class Moved(Exception):
     def __init__(self, entities: Collection[EntityKey]) -> None:
         super().__init__("a source row moved")
         self.entities = entities
+
+
+_LEAD_MICROSECONDS = 30 * 1_000_000
+"""Versions begin at random within so much above the floor, while that is ahead of the clock: within two minutes of a recovery.
+A mirror that is put back to a moment in that time, when the log has lost what came after, would else count on from the same floor,
+and give a version that is out a second time to another state. Less than what a recovery raises the floor by."""
 
 
 class Tables:
@@ -83,9 +90,10 @@ class Tables:
                    from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, kind, key)
                    join entity e using (tenant, kind, key)
                   order by e.tenant, e.kind, e.key for update of e)
-               select locked.*, floor, greatest(version + 1, floor + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)
-                 from locked cross join mirror""",
-            keys,
+               select locked.*, floor,
+                      greatest(version + 1, floor + 1 + lead, (extract(epoch from clock_timestamp()) * 1000000)::bigint)
+                 from locked cross join mirror cross join (select %s::bigint as lead) as apart""",
+            [*keys, int(random.random() * _LEAD_MICROSECONDS)],  # noqa: S311
         )
         for tenant, kind, key, version, content_hash, unfoldable, floor, next_version in locked:
             if self._floor not in {None, floor}:

@@ -175,7 +175,7 @@ PLANTS = (
         "design 2",
         (
             Statement(
-                "greatest(version + 1, floor + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
+                "greatest(version + 1, floor + 1 + lead, (extract(epoch from clock_timestamp()) * 1000000)::bigint)",
                 "version + 1",
             ),
         ),
