@@ -27,8 +27,8 @@ class Moved(Exception):
 
 _LEAD_MICROSECONDS = 30 * 1_000_000
 """Versions begin at random within so much above the floor, while that is ahead of the clock: within two minutes of a recovery.
-A mirror that is put back to a moment in that time, when the log has lost what came after, would else count on from the same floor,
-and give a version that is out a second time to another state. Less than what a recovery raises the floor by."""
+A mirror that is put back to a moment in that time, when the log has lost what came after, would else count on from the same
+floor, and give a version that is out a second time to another state. Less than what a recovery raises the floor by."""
 
 
 class Tables:
