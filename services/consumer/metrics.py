@@ -140,6 +140,9 @@ class Metrics:
         self.holds_oldest = Gauge(
             "sis_holds_oldest_seconds", "Since the oldest of them is open", ["target"], registry=self.registry
         )
+        self.guard_failures = Counter(
+            "sis_guard_failures_total", "Rounds of the guard that a defect ended", ["target"], registry=self.registry
+        )
         self.removals_paused = Gauge(
             "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry
         )

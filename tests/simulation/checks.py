@@ -19,6 +19,7 @@ from services.consumer.nouns import seat_key
 from services.publisher.mirror.nouns import row_key
 from services.publisher.mirror.recovery import as_request
 from services.sandbox.canvas.writelog import Attempt
+from tests.simulation.guard import Guard
 from tests.simulation.lms import SeatName, Sent
 from tests.simulation.log import Entry
 from tests.simulation.sis import Message
@@ -37,6 +38,7 @@ class Checks:
         """The highest version in the log."""
         self.hashes: dict[tuple[EntityKey, int], str] = {}
         self.late_landings = 0
+        self.guard = Guard(world)
         self.writes: Counter[SeatName] = Counter()
         self._seen_violations = 0
         self._ledger_versions: dict[EntityKey, int] = {}
@@ -94,6 +96,7 @@ class Checks:
 
     def on_send(self, sent: Sent) -> None:
         """Every change on its way is covered by a committed intent that is still good for it."""
+        self.guard.on_send(sent)
         world = self.world
         if sent.seat is None or world.scheduler.now - world.hurt_ledger_at < CALL_SECONDS + 1:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from services.consumer.ledger.replay_scopes import Scope
 from services.consumer.ledger.replays import Order, Range
@@ -108,6 +109,7 @@ class Run:
                 if not world.running(slot):
                     world.start(slot)  # also what was still about to stop
             self._deliver(chance, everything=True)
+            self.checks.guard.approve_everything()
             world.run(1.0)
             unfinished = self.checks.unfinished()
             if unfinished is None or world.violations:
@@ -205,6 +207,38 @@ def classes(run: Run, chance: random.Random) -> None:
     """A class is cancelled or comes back."""
     sis = run.world.sis
     sis.send(sis.set_class(chance.choice(list(sis.sections)), chance.choice("AX")))
+
+
+def fill_class(run: Run, chance: random.Random) -> None:
+    """Everybody enrolls in one class."""
+    sis = run.world.sis
+    section = chance.choice(list(sis.sections))
+    for person in sis.people:
+        sis.send(sis.set_student(person, section, "enrolled"))
+
+
+def empty_class(run: Run, chance: random.Random) -> None:
+    """A feed drops everybody in one class, in one message or in one for each."""
+    sis = run.world.sis
+    section = chance.choice(list(sis.sections))
+    rows = [sis.set_student(person, section, "dropped") for person in sis.people]
+    for changes in [list(chain(*rows))] if chance.random() < 0.5 else rows:
+        sis.send(changes)
+
+
+def limit_removals(run: Run, chance: random.Random) -> None:
+    """The registrar applies a policy under which a class loses few members without a person."""
+    run.checks.guard.limit(chance.choice(CONSUMERS))
+
+
+def look_at_holds(run: Run, chance: random.Random) -> None:
+    """An operator looks at what is held."""
+    run.checks.guard.look(chance.choice(CONSUMERS))
+
+
+def approve_holds(run: Run, chance: random.Random) -> None:
+    """The operator approves what was seen then."""
+    run.checks.guard.approve(chance.choice(CONSUMERS))
 
 
 def instructor(run: Run, chance: random.Random) -> None:
@@ -522,6 +556,11 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (swap, 8, False),
     (flap, 8, False),
     (classes, 2, False),
+    (fill_class, 2, False),
+    (empty_class, 2, False),
+    (limit_removals, 2, False),
+    (look_at_holds, 2, False),
+    (approve_holds, 2, False),
     (instructor, 2, False),
     (extract, 2, False),
     (resend, 4, False),
@@ -557,7 +596,10 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (clock_jump, 2, True),
 ]
 ACTIONS: dict[str, Callable[[Run, random.Random], None]] = {function.__name__: function for function, _, _ in _RULES}
-_SCHOOL = {function.__name__ for function in (change, audit, swap, flap, classes, instructor, extract, resend, opening)}
+_SCHOOL = {
+    function.__name__
+    for function in (change, audit, swap, flap, classes, fill_class, empty_class, instructor, extract, resend, opening)
+}
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
 
 

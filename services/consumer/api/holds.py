@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Self
@@ -26,8 +27,7 @@ from services.consumer.api.desk import (
     number,
 )
 from services.consumer.guard import holds
-from services.consumer.guard.holds import Announced, Hold, Member
-from services.consumer.nouns import WORK_CHANNEL
+from services.consumer.guard.holds import Announced, Hold, Member, Over, UnknownSnapshot
 from services.kit.http import problem
 from services.kit.postgres import Connection
 
@@ -116,6 +116,9 @@ class AnnounceRequest(_Body):
     def _in_order(self) -> Self:
         if self.begins >= self.ends:
             raise ValueError("from must be before until")
+        now = datetime.now(UTC)
+        if not (now - timedelta(days=1) < self.begins and now < self.ends < now + timedelta(days=366)):
+            raise ValueError("an announced change begins not earlier than yesterday, and ends within a year from now")
         return self
 
 
@@ -212,7 +215,7 @@ def _listed(target: str, connection: Connection, *, undecided: bool, after: int,
 
 
 def _read(target: str, name: str, connection: Connection, *, after: int, limit: int) -> Answer:
-    hold = _found(connection, target, name)
+    hold = holds.read(connection, target, _number(name))
     if hold is None:
         return not_found("hold", {"hold": name[:40]})
     page = holds.members(connection, target, hold.hold, after, limit)
@@ -222,30 +225,35 @@ def _read(target: str, name: str, connection: Connection, *, after: int, limit: 
 
 
 def _approve(target: str, name: str, connection: Connection, *, asked: ApproveRequest, actor: str) -> Answer:
-    hold = _found(connection, target, name)
-    if hold is None:
+    number = _number(name)
+    try:
+        done = holds.approve(connection, target, number, asked.snapshot, actor)
+    except Over as over:
+        return _over(number, over)
+    except UnknownSnapshot:
+        title = "Nothing with this number is in the hold: read it again"
+        detail = {"hold": number, "reason": "unknown_snapshot"}
+        return Answer(problem(HTTPStatus.CONFLICT, title, reason="unknown_snapshot"), detail, "refused")
+    if done is None:
         return not_found("hold", {"hold": name[:40]})
-    if hold.state in ("approved", "emptied"):
-        return _over(hold)
-    done = holds.approve(connection, target, hold.hold, asked.snapshot, actor)
-    connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, target])
-    detail = {"hold": hold.hold, "snapshot": asked.snapshot, "reason": asked.reason, **done._asdict()}
-    return json_answer({"hold": hold.hold, **done._asdict()}, detail)
+    detail = {"hold": number, "snapshot": asked.snapshot, "reason": asked.reason, **done._asdict()}
+    return json_answer({"hold": number, **done._asdict()}, detail)
 
 
 def _discard(target: str, name: str, connection: Connection, *, reason: str) -> Answer:
-    hold = _found(connection, target, name)
+    number = _number(name)
+    try:
+        hold = holds.discard(connection, target, number)
+    except Over as over:
+        return _over(number, over)
     if hold is None:
         return not_found("hold", {"hold": name[:40]})
-    if hold.state != "open":
-        return _over(hold)
-    holds.discard(connection, target, hold.hold)
-    return json_answer({"hold": hold.hold, "state": "discarded", "held": hold.held}, {"hold": hold.hold, "reason": reason})
+    return json_answer({"hold": number, "state": "discarded", "held": hold.held}, {"hold": number, "reason": reason})
 
 
-def _over(hold: Hold) -> Answer:
-    title = f"The hold is not open any more: it was {hold.state}"
-    return Answer(problem(HTTPStatus.CONFLICT, title, reason=hold.state), {"hold": hold.hold, "reason": hold.state}, "refused")
+def _over(hold: int, over: Over) -> Answer:
+    title = f"The hold is not open any more: it was {over.state}"
+    return Answer(problem(HTTPStatus.CONFLICT, title, reason=over.state), {"hold": hold, "reason": over.state}, "refused")
 
 
 def _state(target: str, connection: Connection) -> Answer:
@@ -254,7 +262,7 @@ def _state(target: str, connection: Connection) -> Answer:
         "target": target,
         "paused": reason is not None,
         "reason": reason,
-        "open_holds": holds.count_open(connection, target),
+        "open_holds": holds.standing(connection, target).holds,
         "planned_changes": [_announced(one) for one in holds.announced(connection, target, _LONGEST_PAGE)],
     }
     return json_answer(content, {"target": target})
@@ -289,8 +297,9 @@ def _uuid(text: str) -> uuid.UUID | None:
         return None
 
 
-def _found(connection: Connection, target: str, name: str) -> Hold | None:
-    return holds.read(connection, target, int(name)) if name.isdecimal() and len(name) < 19 else None
+def _number(name: str) -> int:
+    """Of a hold; 0, which none has, for what is no number."""
+    return int(name) if name.isdecimal() and len(name) < 19 else 0
 
 
 _NAMES = {

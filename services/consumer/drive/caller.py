@@ -12,7 +12,7 @@ from services.consumer.drive.observer import Observer
 from services.consumer.drive.orders import Order
 from services.consumer.drive.pacing import Clock, Gate
 from services.consumer.drive.reactions import Attempt, NotSent
-from services.consumer.nouns import MissingKind, satisfied
+from services.consumer.nouns import MissingKind, satisfied, takes_away
 from services.consumer.targets.port import (
     AlreadySo,
     Failure,
@@ -58,8 +58,9 @@ class Caller:
         known = seen or order.believed
         if satisfied(order.desired, known.state):
             return AlreadySo(known), seen, False
-        if order.call == "read":
-            # Nothing seemed to be left to do when the intent was written, so it allows no change; the next one will.
+        if order.call == "read" or (takes_away(order.desired, known.state) and not order.cleared):
+            # Nothing seemed to be left to do when the intent was written, or nothing that takes access away: it allows no change.
+            # The next one will, perhaps after the guard has let it through.
             return NotSent(), seen, False
         outcome = await self._write(order, known)
         return outcome, seen, not isinstance(outcome, NotSent)

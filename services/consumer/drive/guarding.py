@@ -40,21 +40,26 @@ class Guarding:
         """Until cancelled."""
         while True:
             began_at = time.monotonic()
-            with ledger_may_be_away(lease.target, "guard"):
-                done = await self._keeping.run(lambda it: self._review(it, lease))
-                self._observer.guarded(done)
-                if done.has_passed:
-                    self._wake()
+            try:
+                with ledger_may_be_away(lease.target, "guard"):
+                    done = await self._keeping.run(lambda it: self._review(it, lease))
+                    self._observer.guarded(done)
+                    if done.has_passed:
+                        self._wake()
+            except Exception as error:  # a defect of ours: removals stay guarded, everything else goes on
+                self._observer.guard_failed()
+                log.error("guard_failed", target=lease.target, exc_info=error)
             took = time.monotonic() - began_at
             await asyncio.sleep(max(_EVERY_SECONDS, took * (1 - _SHARE) / _SHARE))
 
     def _review(self, connection: Connection, lease: Lease) -> Review:
+        owned = {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}
+
+        def holds_lease(connection: Connection) -> bool:
+            return connection.execute(HOLDS, owned).fetchone() is not None
+
+        done = reviewing.review(connection, lease.target, self._policies, holds_lease)
         if time.monotonic() >= self._tidy_at:
             self._tidy_at = time.monotonic() + _TIDY_EVERY_SECONDS
-            reviewing.tidy(connection, lease.target)
-        if not reviewing.something_waits(connection, lease.target):
-            return Review()
-        with connection.transaction():
-            if connection.execute(HOLDS, {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}).fetchone() is None:
-                return Review()
-            return reviewing.review(connection, lease.target, self._policies)
+            reviewing.tidy(connection, lease.target, holds_lease)
+        return done

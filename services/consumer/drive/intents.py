@@ -103,7 +103,8 @@ due as (
          seat.desired, seat.applied, seat.origin, seat.lms_enrollment, seat.lms_course, seat.version, seat.decision, seat.mark,
          seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false)
            or {_IS_GUARDED} as must_read,
-         case when {SATISFIED} or {_IS_GUARDED} then 'read' else 'write' end as call
+         case when {SATISFIED} or {_IS_GUARDED} then 'read' else 'write' end as call,
+         work.cleared is not distinct from seat.decision as cleared
     from unnest(%(seats)s::text[], %(intents)s::uuid[]) as asked (seat, intent)
    cross join lateral (
      select * from work where work.target = %(target)s and work.seat = asked.seat offset 0
@@ -119,7 +120,7 @@ opened as (
       on conflict do nothing
   returning intent, opened_at)
 select due.intent::text, seat, tenant, person, section, course, lms_section, lms_user, role, base_role, associated_user,
-       desired, applied, origin, lms_enrollment, lms_course, call, must_read, attempts, priority, opened_at
+       desired, applied, origin, lms_enrollment, lms_course, call, must_read, cleared, attempts, priority, opened_at
   from due join opened on opened.intent = due.intent
 """  # noqa: S608  (constants of this module)
 
@@ -181,7 +182,7 @@ def open_intents(
 def _order(target: str, row: TupleRow, send_by: float) -> Order:
     """Columns in the order of `_OPEN`."""
     intent, key, *of_seat = row[:11]
-    desired, applied, origin, lms_enrollment, lms_course, call, must_read, attempts, priority, opened_at = row[11:]
+    desired, applied, origin, lms_enrollment, lms_course, call, must_read, cleared, attempts, priority, opened_at = row[11:]
     return Order(
         intent,
         key,
@@ -193,6 +194,7 @@ def _order(target: str, row: TupleRow, send_by: float) -> Order:
         lms_course,
         call,
         must_read,
+        cleared,
         attempts,
         priority,
         opened_at,

@@ -30,6 +30,9 @@ class Observer(Protocol):
     def guarded(self, review: Review) -> None:
         """The guard judged the removals that waited."""
 
+    def guard_failed(self) -> None:
+        """It could not, for a defect of ours."""
+
 
 class MetricsObserver:
     """`Observer` that feeds the consumer's metrics."""
@@ -76,3 +79,7 @@ class MetricsObserver:
             self._metrics.removals.labels(self._target, "held").inc(review.held)
         for scope in review.opened:
             self._metrics.holds_opened.labels(self._target, scope).inc()
+
+    def guard_failed(self) -> None:
+        """Removals wait meanwhile."""
+        self._metrics.guard_failures.labels(self._target).inc()

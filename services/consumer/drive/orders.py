@@ -27,6 +27,8 @@ class Order:
     """`read`: nothing seems to be left to do, so nothing may be changed under this intent."""
     must_read: bool
     """Not observed yet, asked to verify, or suspect and due: what the ledger believes is not enough."""
+    cleared: bool
+    """The guard has let the removal through that this decision may be; without it nobody's access may be taken away."""
     attempts: int
     priority: int
     opened_at: datetime

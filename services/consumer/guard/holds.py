@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from services.consumer.guard.judging import ScopeKind, Window
+from services.consumer.guard.writing import lock
 from services.consumer.nouns import SeatState
 from services.kit.postgres import Connection
 
@@ -62,6 +63,14 @@ class Decided(NamedTuple):
     """Removals that came after the snapshot; they stay held."""
 
 
+class Standing(NamedTuple):
+    """The guard of a target, for gauges."""
+
+    holds: int
+    oldest_seconds: float
+    paused: bool
+
+
 class Announced(NamedTuple):
     """A change that was announced."""
 
@@ -94,20 +103,24 @@ select work.hold_number, seat.tenant, seat.person, seat.section, seat.role, seat
  where work.target = %s and work.hold = %s and work.state = 'held' and work.hold_number > %s
  order by work.hold_number limit %s
 """
-_LOCK = "insert into guard (target) values (%s) on conflict (target) do update set target = excluded.target"
-_CLOSE = """
-update hold set state = %s, closed_at = clock_timestamp(), approved = approved + %s where target = %s and hold = %s
+# Locked in the order in which everybody locks them. `cleared` binds to the decision: one that is made later is judged anew. The
+# next round of the guard makes them ready, unless removals are paused.
+_CHOOSE = """
+select seat.seat from seat
+ where target = %(target)s and seat in (
+   select seat from work
+    where target = %(target)s and hold = %(hold)s and state = 'held' and hold_number <= %(snapshot)s)
+ order by target, seat for no key update
 """
-# Locked in the order in which everybody locks work. `cleared` binds to the decision: one that is made later is judged anew.
 _APPROVE = """
 with chosen as materialized (
-  select target, seat from work
+  select seat from work
    where target = %(target)s and hold = %(hold)s and state = 'held' and hold_number <= %(snapshot)s
    order by target, seat for update),
 released as (
-  update work set state = 'pending', cleared = seat.decision, hold = null, hold_number = null, next_at = clock_timestamp()
-    from chosen join seat using (target, seat)
-   where (work.target, work.seat) = (chosen.target, chosen.seat)
+  update work set state = 'guarded', cleared = seat.decision, hold = null, hold_number = null, next_at = clock_timestamp()
+    from chosen join seat on seat.target = %(target)s and seat.seat = chosen.seat
+   where work.target = %(target)s and work.seat = chosen.seat
   returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision),
 counted as (
   insert into removal (target, seat, decision, tenant, section, course, leaves_course, how)
@@ -117,6 +130,22 @@ select tenant, person, section, target, seat, 'approved', version,
        jsonb_build_object('hold', %(hold)s::bigint, 'decision', decision, 'actor', %(actor)s::text)
   from released
 """
+_COUNT_APPROVED = "update hold set approved = approved + %s where target = %s and hold = %s"
+_CLOSE = """
+update hold set state = %s, closed_at = clock_timestamp() where target = %s and hold = %s and state in ('open', 'discarded')
+"""
+
+
+class Over(Exception):
+    """The hold was decided already, or nothing is in it any more."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class UnknownSnapshot(Exception):
+    """Nobody can have seen it: nothing with so high a number is in the hold."""
 
 
 def find(connection: Connection, target: str, *, undecided: bool, after: int | None, limit: int) -> list[Hold]:
@@ -136,19 +165,6 @@ def read(connection: Connection, target: str, hold: int) -> Hold | None:
     return Hold(*row) if row else None
 
 
-def count_open(connection: Connection, target: str) -> int:
-    """Holds that nobody has decided."""
-    return standing(connection, target).holds
-
-
-class Standing(NamedTuple):
-    """The guard of a target, for gauges."""
-
-    holds: int
-    oldest_seconds: float
-    paused: bool
-
-
 def standing(connection: Connection, target: str) -> Standing:
     """How many holds are open, since when the oldest is, and whether removals are paused."""
     row = connection.execute(
@@ -166,32 +182,46 @@ def members(connection: Connection, target: str, hold: int, after: int, limit: i
     return [Member(*row) for row in connection.execute(_MEMBERS, [target, hold, after, limit]).fetchall()]
 
 
-def approve(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Decided:
-    """Let go what was in the hold when its snapshot was `snapshot`, and has not been decided anew since.
+def approve(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Decided | None:
+    """Let go what was in the hold when its snapshot was `snapshot`, and has not been decided anew since; None: no such hold.
 
-    The hold is closed when nothing is left in it. One that was discarded may be approved after all.
+    The hold is closed when nothing is left in it. One that was discarded may be approved after all. Raises `Over` and
+    `UnknownSnapshot`.
     """
-    connection.execute(_LOCK, [target])
-    parameters = {"target": target, "hold": hold, "snapshot": snapshot, "actor": actor}
-    approved = connection.execute(_APPROVE, parameters).rowcount
+    lock(connection, target)
     found = read(connection, target, hold)
-    assert found is not None  # noqa: S101  (the caller has looked)
+    if found is None:
+        return None
     if found.held == 0:
-        connection.execute(_CLOSE, ["approved", approved, target, hold])
-    else:
-        connection.execute("update hold set approved = approved + %s where (target, hold) = (%s, %s)", [approved, target, hold])
-    return Decided(approved, found.held)
+        raise Over(found.state if found.state != "open" else "emptied")
+    if snapshot > found.snapshot:
+        raise UnknownSnapshot
+    parameters = {"target": target, "hold": hold, "snapshot": snapshot, "actor": actor}
+    connection.execute(_CHOOSE, parameters)
+    approved = connection.execute(_APPROVE, parameters).rowcount
+    connection.execute(_COUNT_APPROVED, [approved, target, hold])
+    left = found.held - approved
+    if left == 0:
+        connection.execute(_CLOSE, ["approved", target, hold])
+    return Decided(approved, left)
 
 
-def discard(connection: Connection, target: str, hold: int) -> None:
-    """Say no: its removals stay held until the student system says otherwise or somebody approves them after all."""
-    connection.execute(_LOCK, [target])
-    connection.execute(_CLOSE, ["discarded", 0, target, hold])
+def discard(connection: Connection, target: str, hold: int) -> Hold | None:
+    """Say no: its removals stay held until the student system says otherwise or somebody approves them after all. None: no such
+    hold. Raises `Over`."""
+    lock(connection, target)
+    found = read(connection, target, hold)
+    if found is None:
+        return None
+    if found.state != "open":
+        raise Over(found.state)
+    connection.execute(_CLOSE, ["discarded", target, hold])
+    return found
 
 
 def pause(connection: Connection, target: str, reason: str | None) -> None:
-    """Let no removal through until told otherwise; None lets them go on."""
-    connection.execute(_LOCK, [target])
+    """Let no removal go until told otherwise, not even those that were let through and are not sent yet; None lets them go on."""
+    lock(connection, target)
     connection.execute("update guard set paused = %s, paused_reason = %s where target = %s", [reason is not None, reason, target])
 
 
@@ -234,7 +264,7 @@ def announced(connection: Connection, target: str, limit: int) -> Sequence[Annou
 
 def withdraw(connection: Connection, target: str, planned: UUID) -> bool:
     """Take an announcement back; what it has let through stays gone. False: there is none that is not over."""
-    connection.execute(_LOCK, [target])
+    lock(connection, target)
     return (
         connection.execute(
             """update planned_change set withdrawn_at = clock_timestamp()

@@ -6,7 +6,7 @@ than its limits say, because a removal goes only while everything that waits and
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -31,6 +31,14 @@ class Scope(NamedTuple):
     tenant: str
     key: str
     """Section, course or term key text."""
+
+    @property
+    def place(self) -> Scope:
+        """The same for any kind of removal."""
+        return self._replace(kind=_PLACES.get(self.kind, self.kind))
+
+
+_PLACES: dict[ScopeKind, ScopeKind] = {"cancelled_section": "section", "cancelled_term": "term"}
 
 
 class Group(NamedTuple):
@@ -73,11 +81,11 @@ class Size(NamedTuple):
     """A scope as it stands."""
 
     active: int = 0
-    """Seats that give access."""
+    """Seats that give access now."""
     quarter_hour: int = 0
-    """Removals that went within 15 minutes ..."""
+    """Seats that were removed within 15 minutes ..."""
     day: int = 0
-    """... and within 24 hours. Of cancelled classes, their members that did."""
+    """... and within 24 hours, without those that wait again. Of cancelled classes, their members that were."""
 
 
 @dataclass
@@ -114,6 +122,7 @@ class Cause(NamedTuple):
     window: Window
     removals: int
     active: int
+    """Seats that gave access before these went."""
     allowed: str
 
 
@@ -136,10 +145,16 @@ def judge(
     verdict = Verdict()
     unplanned = _plan(groups, list(plans), verdict)
     cancelled = [group for group in unplanned if group.cancelled]
-    ordinary = _join([group for group in unplanned if not group.cancelled], set(open_holds), verdict)
-    _judge_cancelled(_join(cancelled, set(open_holds), verdict), sizes, rules, verdict)
+    holds = {scope for scope in open_holds if _has_limits(scope, rules)}
+    ordinary = _join([group for group in unplanned if not group.cancelled], holds, verdict)
+    _judge_cancelled(_join(cancelled, holds, verdict), sizes, rules, verdict)
     _judge_ordinary(ordinary, sizes, rules, verdict)
     return verdict
+
+
+def _has_limits(scope: Scope, rules: Mapping[str, GuardRules]) -> bool:
+    """A scope whose limits were taken away holds nothing more, though its hold stays open."""
+    return scope.tenant in rules and getattr(rules[scope.tenant], scope.kind) not in (None, Limits())
 
 
 def _plan(groups: Iterable[Group], plans: Sequence[Plan], verdict: Verdict) -> list[Group]:
@@ -200,28 +215,29 @@ def _judge_ordinary(
             counted[scope].append(group)
     causes = {scope: _cause(scope, members, sizes, rules, 1.0) for scope, members in counted.items()}
     tripped = {scope for scope, cause in causes.items() if cause is not None}
+    bursting = {scope for scope, members in counted.items() if _cause(scope, members, sizes, rules, _BURST) is not None}
     gone: set[Group] = set()
     for scope in sorted(tripped, key=_wide_first):
         members = [group for group in counted[scope] if group not in gone]
-        if any(group.ripe for group in members) and not _lies_in_a_narrower(scope, members, tripped):
+        if any(group.ripe for group in members) and not _lies_in_a_narrower(members, tripped, narrower_than=scope):
             verdict.held.append(Held(scope, members, causes[scope]))
             gone.update(members)
     for group in groups:
         if group in gone or any(scope in tripped for scope in group.scopes):
             continue
-        calm = all(_cause(scope, counted[scope], sizes, rules, _BURST) is None for scope in group.scopes)
-        if calm or group.ripe:
+        if group.ripe or bursting.isdisjoint(group.scopes):
             verdict.passed.append(Passed(group, "counted"))
 
 
-def _lies_in_a_narrower(scope: Scope, members: Sequence[Group], tripped: set[Scope]) -> bool:
+def _lies_in_a_narrower(members: Sequence[Group], tripped: set[Scope], *, narrower_than: Scope) -> bool:
     """Whether nearly all of it is in one narrower scope that is to be held: then that is what a person should look at."""
-    all_of_it = _count(members)
-    return any(
-        _count(group for group in members if other in group.scopes) >= all_of_it * _NEARLY_ALL
-        for other in {inner for group in members for inner in group.scopes} & tripped
-        if _wide_first(other) > _wide_first(scope)
-    )
+    width = _WIDTH.index(narrower_than.kind)
+    inside: Counter[Scope] = Counter()
+    for group in members:
+        for scope in group.scopes:
+            if scope in tripped and _WIDTH.index(scope.kind) > width:
+                inside[scope] += group.size
+    return max(inside.values(), default=0) >= _count(members) * _NEARLY_ALL
 
 
 _WIDTH: tuple[ScopeKind, ...] = ("tenant", "term", "course", "section")
@@ -247,13 +263,13 @@ def _cause(
 ) -> Cause | None:
     """The limit of which this share is reached when all of these go, if any is."""
     limits: Limits = getattr(rules[scope.tenant], scope.kind)
-    size = sizes.get(scope, Size())
+    size, count = sizes.get(scope, Size()), _count(members)
     windows: list[tuple[Window, Limit, int]] = [
         ("quarter_hour", limits.quarter_hour, size.quarter_hour),
         ("day", limits.day, size.day),
     ]
     for window, limit, before in windows:
-        removals = before + _count(members)
-        if limit.reached(removals, size.active, share):
-            return Cause(window, removals, size.active, str(limit))
+        removals, seats = before + count, before + size.active
+        if limit.reached(removals, seats, share):
+            return Cause(window, removals, seats, str(limit))
     return None

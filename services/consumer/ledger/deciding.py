@@ -422,8 +422,8 @@ def _look_for_work(connection: Connection, changes: Sequence[_Change], delays: S
 
 _BEGIN_ANEW = """on conflict (target, seat) do update
    set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
-       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null, hold = null,
-       hold_number = null"""
+       attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null,
+       hold = case when excluded.state = 'guarded' then work.hold end, hold_number = null"""
 
 _WORK = f"""
 with fact as (

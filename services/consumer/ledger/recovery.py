@@ -108,7 +108,8 @@ def enter(connection: Connection, reason: str, suspect_seconds: float, *, log_lo
     2. The lease is void: a driver that works from the lost history can neither write an intent nor record an outcome. Nobody gets
        it while the ledger is behind.
     3. Every seat is unknown, and suspect: a call that the lost history made may still land.
-    4. Every seat has work that begins with a read.
+    4. Every seat has work that begins with a read. Removals that a person has to approve stay held: they are read, like every
+       unknown seat, when they are let go.
     5. When the log is what lost something (`log_lost`), the publisher is asked to emit the current state of everything again.
     """
     current = identity(connection)
@@ -136,8 +137,8 @@ def enter(connection: Connection, reason: str, suspect_seconds: float, *, log_lo
             """insert into work (target, seat, tenant, person, course, state, priority, next_at, read_first)
                select target, seat, tenant, person, course, 'pending', %s, clock_timestamp(), true from seat
                on conflict (target, seat) do update
-                  set state = 'pending', next_at = excluded.next_at, attempts = 0, reason = null, waits_kind = null,
-                      waits_object = null, read_first = true""",
+                  set state = case when work.state = 'held' then 'held' else 'pending' end, next_at = excluded.next_at,
+                      attempts = 0, reason = null, waits_kind = null, waits_object = null, read_first = work.state <> 'held'""",
             [PRIORITY_REPAIR],
         )
         audit.record(connection, "intake", "recovery.enter", "done", {"reason": reason, "seats": seats})
@@ -179,7 +180,7 @@ def end_if_done(connection: Connection) -> bool:
                 where active and not behind
                   and (not log_lost or %s)
                   and not exists (select from work
-                                   where read_first and state in ('pending', 'retrying', 'suspect', 'guarded', 'held'))""",
+                                   where read_first and state in ('pending', 'retrying', 'suspect', 'guarded'))""",
             [digests.reconciled(connection)],
         ).rowcount
         if ended:

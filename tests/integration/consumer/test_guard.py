@@ -13,10 +13,12 @@ from services.consumer.drive import intents, lease
 from services.consumer.guard import holds, reviewing
 from services.consumer.guard.holds import Hold
 from services.consumer.guard.reviewing import Review
-from services.consumer.ledger import policies
+from services.consumer.ledger import database, policies, recovery
 from services.consumer.policy.model import default_text
+from services.kit import postgres
 from tests.integration.consumer.api_support import Api
 from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment, seat, section_event
+from tests.policies import unguarded
 
 AT_ONCE = default_text().replace("wait_seconds: 60", "wait_seconds: 0")
 
@@ -41,8 +43,15 @@ def drop(ledger: Ledger, numbers: range, section: str = "1001", version: int = 2
 
 
 def review(ledger: Ledger) -> Review:
-    with ledger.connection.transaction():
-        return reviewing.review(ledger.connection, "canvas", ledger.policies)
+    return reviewing.review(ledger.connection, "canvas", ledger.policies, lambda _: True)
+
+
+def tidy(ledger: Ledger) -> None:
+    reviewing.tidy(ledger.connection, "canvas", lambda _: True)
+
+
+def approve(ledger: Ledger, hold: Hold) -> holds.Decided | None:
+    return holds.approve(ledger.connection, "canvas", hold.hold, hold.snapshot, "ops")
 
 
 def open_holds(ledger: Ledger) -> list[Hold]:
@@ -137,7 +146,7 @@ def test_a_hold_from_which_all_came_back_is_over(ledger: Ledger) -> None:
     review(ledger)
     ledger.take(*(enrollment(person=f"1001-{number}", version=3) for number in range(19)))
 
-    reviewing.tidy(ledger.connection, "canvas")
+    tidy(ledger)
 
     assert open_holds(ledger) == []
     assert ledger.rows("select state from hold") == [("emptied",)]
@@ -154,19 +163,19 @@ def test_an_approval_lets_go_what_was_seen_and_nothing_that_came_later(ledger: L
     drop(ledger, range(1), version=6)
     review(ledger)
 
-    decided = holds.approve(ledger.connection, "canvas", seen.hold, seen.snapshot, "ops")
+    assert approve(ledger, seen) == holds.Decided(approved=17, left=2)
 
-    assert decided == holds.Decided(approved=17, left=2)
+    review(ledger)
     assert states(ledger) == {"pending": 17, "held": 2}
     assert sendable(ledger, "1001-1") == ["write"]
 
 
 def test_what_was_approved_is_not_counted_again(ledger: Ledger) -> None:
-    fill(ledger, count=60)
+    fill(ledger, count=90)
     drop(ledger, range(50))
     review(ledger)
     [hold] = open_holds(ledger)
-    holds.approve(ledger.connection, "canvas", hold.hold, hold.snapshot, "ops")
+    approve(ledger, hold)
 
     drop(ledger, range(50, 51))
 
@@ -183,7 +192,8 @@ def test_discarded_removals_stay_held_and_may_be_approved_after_all(ledger: Ledg
 
     assert open_holds(ledger) == []
     assert states(ledger) == {"held": 19}
-    assert holds.approve(ledger.connection, "canvas", hold.hold, hold.snapshot, "ops").approved == 19
+    assert approve(ledger, hold) == holds.Decided(approved=19, left=0)
+    assert ledger.rows("select state from hold") == [("approved",)]
 
 
 @pytest.mark.parametrize("order", ["class first", "members first"])
@@ -260,6 +270,148 @@ def test_a_seat_that_nobody_has_looked_at_is_read_first_and_not_counted(ledger: 
     assert sendable(ledger, "1001-1") == ["read"]
 
 
+def test_what_is_held_survives_a_failover(ledger: Ledger) -> None:
+    """Recovery has every seat read again; a removal that needs a person goes on needing one."""
+    fill(ledger)
+    drop(ledger, range(10))
+    review(ledger)
+    [hold] = open_holds(ledger)
+
+    recovery.enter(ledger.connection, "database", 60)
+    review(ledger)
+    tidy(ledger)
+
+    assert [(one.hold, one.held) for one in open_holds(ledger)] == [(hold.hold, 10)]
+    due_now(ledger)
+    assert sendable_calls(ledger, range(10)) == []
+    ledger.connection.execute("update recovery set behind = false")
+    approve(ledger, hold)
+    review(ledger)
+    assert sendable(ledger, "1001-1") == ["write"]
+
+
+def sendable_calls(ledger: Ledger, numbers: range) -> list[str]:
+    ledger.connection.execute("update recovery set behind = false")
+    calls = sendable(ledger, *(f"1001-{number}" for number in numbers))
+    ledger.connection.execute("update lease set expires_at = clock_timestamp()")
+    return calls
+
+
+def test_a_student_who_changes_their_mind_ten_times_counts_once(ledger: Ledger) -> None:
+    fill(ledger)
+    for turn in range(12):
+        drop(ledger, range(1), version=2 + 2 * turn)
+        review(ledger)
+        ledger.settle()
+        ledger.take(enrollment(person="1001-0", version=3 + 2 * turn))
+        ledger.settle()
+
+    assert open_holds(ledger) == []
+
+
+def test_a_percentage_is_of_those_who_are_left(ledger: Ledger) -> None:
+    """After two thirds of a class were removed with approval, the last third is all of it."""
+    fill(ledger, count=60)
+    drop(ledger, range(40))
+    review(ledger)
+    [hold] = open_holds(ledger)
+    approve(ledger, hold)
+    review(ledger)
+    ledger.settle()
+
+    drop(ledger, range(40, 60))
+
+    assert review(ledger).passed == {}
+    assert [one.held for one in open_holds(ledger)] == [20]
+
+
+def test_a_percentage_is_of_those_who_were_there_before_the_window(ledger: Ledger) -> None:
+    """Forty of sixty over a day are not yet four fifths of them."""
+    fill(ledger, count=60)
+    for number in range(40):
+        drop(ledger, range(number, number + 1))
+        review(ledger)
+        ledger.settle()
+        ledger.connection.execute("update removal set at = at - interval '20 minutes'")
+        ledger.connection.execute("update guard set sizes_at = sizes_at - interval '20 minutes'")
+
+    assert open_holds(ledger) == []
+    assert ledger.rows("select count(*) from removal") == [(40,)]
+
+
+def test_a_discarded_removal_that_is_decided_anew_stays_held(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    [hold] = open_holds(ledger)
+    holds.discard(ledger.connection, "canvas", hold.hold)
+
+    for number in range(19):
+        ledger.take(enrollment("withdrawn", person=f"1001-{number}", version=5))
+        assert review(ledger).passed == {}
+
+    assert states(ledger) == {"held": 19}
+    assert ledger.rows("select distinct hold from work") == [(hold.hold,)]
+
+
+def test_a_pause_also_stops_what_was_let_through(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(2))
+    review(ledger)
+    holds.pause(ledger.connection, "canvas", "looks wrong")
+    due_now(ledger)
+
+    review(ledger)
+
+    assert states(ledger) == {"guarded": 2}
+    holds.pause(ledger.connection, "canvas", None)
+    assert review(ledger).passed == {}, "they are not counted twice"
+    assert states(ledger) == {"pending": 2}
+
+
+def test_a_hold_takes_nothing_more_once_its_limits_are_gone(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(15))
+    review(ledger)
+    policies.store(ledger.connection, TENANT, unguarded(), "registrar")
+
+    drop(ledger, range(15, 17))
+
+    assert review(ledger).passed == {"counted": 2}
+    assert states(ledger) == {"held": 15, "pending": 2}
+
+
+def test_only_the_holder_of_the_lease_lets_anything_through(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(2))
+
+    done = reviewing.review(ledger.connection, "canvas", ledger.policies, lambda _: False)
+
+    assert done.passed == {}
+    assert states(ledger) == {"guarded": 2}
+
+
+def test_an_empty_extract_of_a_large_term_is_one_hold(ledger: Ledger) -> None:
+    """Forty thousand removals in two thousand sections, in tables that nobody has counted."""
+    ledger.connection.execute(
+        """insert into seat (target, seat, tenant, person, section, course, lms_section, lms_user, role, base_role, desired,
+                             effect, version, policy_version, accepted_at, applied, decision)
+           select 'canvas', 'seat-' || i, 'main', 'p' || i, 'PSUNV/1259/' || i % 2000, 'PSUNV/C' || i % 1000, 's', 'u',
+                  'StudentEnrollment', 'StudentEnrollment', 'deleted', 'drop', 1, 1, clock_timestamp(), 'active', 2
+             from generate_series(1, 40000) as i"""
+    )
+    ledger.connection.execute(
+        """insert into work (target, seat, tenant, person, course, state, priority, next_at)
+           select target, seat, tenant, person, course, 'guarded', 0, clock_timestamp() from seat where seat like 'seat-%'"""
+    )
+    with database.connect(ledger.url, statement_timeout_seconds=10) as connection:
+        postgres.prefer_indexes(connection)
+        done = reviewing.review(connection, "canvas", ledger.policies, lambda _: True)
+
+    assert done.held == 40_000
+    assert [(hold.scope, hold.held) for hold in open_holds(ledger)] == [("term", 40_000)]
+
+
 async def test_a_person_sees_a_hold_and_approves_it(ledger: Ledger, tmp_path: Path) -> None:
     api = Api(ledger, tmp_path)
     fill(ledger)
@@ -280,6 +432,8 @@ async def test_a_person_sees_a_hold_and_approves_it(ledger: Ledger, tmp_path: Pa
 
     assert answer.json() == {"hold": number, "approved": 19, "left": 0}
     again = await api.call("POST", f"/holds/{number}/approve", json={"snapshot": page["snapshot"], "reason": "class moved away"})
+    no = await api.call("POST", f"/holds/{number}/discard", json={"reason": "no, it is wrong"})
+    assert (no.status_code, no.json()["reason"]) == (409, "approved")
     assert (again.status_code, again.json()["reason"]) == (409, "approved")
     assert [row[:3] for row in api.audit() if row[1] == "holds.approve"] == [
         ("ops", "holds.approve", "done"),
@@ -309,6 +463,23 @@ async def test_a_planned_change_is_announced_listed_and_withdrawn(ledger: Ledger
     assert (await api.call("GET", "/removals")).json()["planned_changes"] == []
 
 
+def planned(begins: str, ends: str) -> dict[str, object]:
+    return {"scope": {"tenant": {}}, "from": begins, "until": ends, "most": 1, "reason": "purge day"}
+
+
+async def test_nobody_approves_what_nobody_can_have_seen(ledger: Ledger, tmp_path: Path) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    [hold] = open_holds(ledger)
+
+    asked = {"snapshot": hold.snapshot + 1, "reason": "whatever comes"}
+    answer = await Api(ledger, tmp_path).call("POST", f"/holds/{hold.hold}/approve", json=asked)
+
+    assert (answer.status_code, answer.json()["reason"]) == (409, "unknown_snapshot")
+    assert states(ledger) == {"held": 19}
+
+
 @pytest.mark.parametrize(
     ("path", "asked"),
     [
@@ -318,6 +489,8 @@ async def test_a_planned_change_is_announced_listed_and_withdrawn(ledger: Ledger
             "/planned-changes",
             {"scope": {}, "from": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "most": 1, "reason": "why"},
         ),
+        ("/planned-changes", planned("0001-01-01T00:00:00+14:00", "2026-01-02T00:00:00Z")),
+        ("/planned-changes", planned("2026-01-01T00:00:00Z", "9999-12-31T23:59:59-01:00")),
         ("/removals/pause", {"reason": ""}),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.consumer.api.desk import Desk
-from services.consumer.drive import reactions, waiting
+from services.consumer.drive import reactions, takeover, waiting
 from services.consumer.drive.caller import Caller
 from services.consumer.drive.driver import Driver
 from services.consumer.intake.batches import Batches
@@ -18,8 +18,11 @@ from services.publisher.mirror.store import Store
 from services.publisher.mirror.writer import MirrorWriter
 from tests.simulation.planted import Edit, Plant, Statement
 
-_NO_GUARD = "removals are not withheld yet: there is no guard"
+_REMOVALS = (("limit_removals", 10), ("fill_class", 14), ("empty_class", 8), ("change", 10))
 _NO_IMPORTS = "the import lane does not exist yet"
+_FORGET_HOLDS = """    connection.execute("update work set state = 'pending', cleared = seat.decision from seat "
+                       "where work.state = 'held' and (seat.target, seat.seat) = (work.target, work.seat)")
+"""
 _KEEP_OLD_EVENT = """    for one in arrivals:
         connection.execute("delete from entity where tenant = %s and kind = %s and key = %s and version > %s",
                            [*one.event.entity_key, one.event.version])
@@ -86,8 +89,23 @@ PLANTS = (
         (Edit(replay_batch, "replay", "    standings = reopening.standings(connection, current)", _APPLY_OLD_EVENT),),
         rules=(("operate", 14), ("flap", 10)),
     ),
-    Plant("guard counter per process", "reliability 7", not_built=_NO_GUARD),
-    Plant("guard counts messages, not effects", "reliability 8", not_built=_NO_GUARD),
+    Plant(
+        "guard counter per process",
+        "reliability 7",
+        (
+            Statement(
+                "at > clock_timestamp() - interval '24 hours' and how in",
+                "at > (select to_timestamp(epoch / 1e6) from lease where lease.target = removal.target) and how in",
+            ),
+        ),
+        rules=(*_REMOVALS, ("kill", 14), ("change", 30)),
+    ),
+    Plant(
+        "guard counts messages, not effects",
+        "reliability 8",
+        (Statement("count(*)::int, array_agg(seat)", "1, array_agg(seat)"),),
+        rules=_REMOVALS,
+    ),
     Plant(
         "pass a record before its dead letter is written",
         "reliability 9",
@@ -118,7 +136,19 @@ PLANTS = (
         (Edit(Driver, "__init__", "self._clock = time.monotonic", "self._clock = time.time"),),
         rules=(("clock_jump", 14), ("pause", 6)),
     ),
-    Plant("hold lost on restart", "reliability 13", not_built=_NO_GUARD),
+    Plant(
+        "hold lost on restart",
+        "reliability 13",
+        (
+            Edit(
+                takeover,
+                "inherited",
+                "    rows = ",
+                _FORGET_HOLDS + "    rows = ",
+            ),
+        ),
+        rules=(*_REMOVALS, ("kill", 14)),
+    ),
     Plant(
         "audit after the commit, in another transaction",
         "reliability 14",
@@ -243,7 +273,12 @@ PLANTS = (
         (Statement("order by e.tenant, e.kind, e.key for update of e)", "order by e.tenant, e.kind, e.key)"),),
         rules=(("interleaving", 14), ("flap", 20)),
     ),
-    Plant("approve a hold that changed", "design 9", not_built=_NO_GUARD),
+    Plant(
+        "approve a hold that changed",
+        "design 9",
+        (Statement("and hold_number <= %(snapshot)s", "and %(snapshot)s > 0"),),
+        rules=(*_REMOVALS, ("look_at_holds", 14), ("approve_holds", 14), ("empty_class", 20)),
+    ),
     Plant(
         "settle without looking at the current desired",
         "design 10",

@@ -15,7 +15,7 @@ create table guard (
   target text primary key,
   paused boolean not null default false,                      -- nothing is let through
   paused_reason text,
-  sizes_at timestamptz                                        -- when `guard_size` was counted
+  sizes_at timestamptz                                        -- when `guard_size` was counted; null: never
 );
 
 -- How many seats give access, to compare removals with; counted now and then.
@@ -23,8 +23,10 @@ create table guard_size (
   target text not null,
   tenant text not null,
   section text not null,                                      -- section key text
+  term text not null,                                         -- institution/term
   course text,
   active int not null,
+  gained int not null,                                        -- that should give access since a change of the last 15 minutes
   primary key (target, tenant, section)
 );
 
@@ -42,10 +44,11 @@ create table removal (
 );
 create index removal_at on removal (target, at);
 
-create sequence hold_number;
+create sequence held_number;
+create sequence hold_id;
 create table hold (
   target text not null,
-  hold bigint not null default nextval('hold_number'),
+  hold bigint not null default nextval('hold_id'),
   tenant text not null,
   scope text not null check (scope in ('section', 'course', 'term', 'tenant', 'cancelled_section', 'cancelled_term')),
   key text not null,                                          -- of the section, course or term; empty for the tenant

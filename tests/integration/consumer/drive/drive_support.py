@@ -273,6 +273,7 @@ class Told:
     dead: list[str] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     reviews: list[Review] = field(default_factory=list)
+    failures: int = 0
 
     def called(self, endpoint: str, outcome: str, seconds: float, usage: Usage | None) -> None:
         self.calls.append((endpoint, outcome))
@@ -288,6 +289,9 @@ class Told:
 
     def guarded(self, review: Review) -> None:
         self.reviews.append(review)
+
+    def guard_failed(self) -> None:
+        self.failures += 1
 
 
 @contextlib.asynccontextmanager

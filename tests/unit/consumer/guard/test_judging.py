@@ -89,14 +89,14 @@ def test_other_sections_go_on_beside_a_hold() -> None:
 
 
 def test_what_went_before_counts() -> None:
-    sizes = big(COURSE) | {SECTION: Size(20, quarter_hour=8, day=8)}
+    sizes = big(COURSE) | {SECTION: Size(12, quarter_hour=8, day=8)}
 
     assert held(judge([group(1)], sizes, [], [], RULES)) == {}
     assert held(judge([group(2)], sizes, [], [], RULES)) == {SECTION: 2}
 
 
 def test_a_slow_drip_reaches_the_limit_of_the_day() -> None:
-    sizes = {SECTION: Size(20, quarter_hour=0, day=15), TERM: Size(100_000), TENANT: Size(500_000), COURSE: Size(500)}
+    sizes = {SECTION: Size(4, quarter_hour=0, day=15), TERM: Size(100_000), TENANT: Size(500_000), COURSE: Size(500)}
 
     verdict = judge([group(1)], sizes, [], [], RULES)
 

@@ -1,0 +1,229 @@
+"""Writing a verdict down, in short transactions: each begins with the target's lease and its row in `guard`.
+
+Whoever judges, approves or pauses locks that row first. A removal goes as it was judged, or not at all: under the decision for
+which it was counted, and only while it still waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import structlog
+
+from services.consumer.guard import reading
+from services.consumer.guard.judging import Group, Held, How, Passed
+from services.consumer.guard.reading import Members
+from services.consumer.nouns import TAKES_AWAY
+from services.kit.postgres import Connection, text_array
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+_AT_ONCE = 2000
+"""Removals in one transaction: well below a second, so that the lease can be renewed in between."""
+
+_LOCK = """
+insert into guard (target) values (%s) on conflict (target) do update set target = excluded.target returning paused
+"""
+# What is no removal any more is read, or settles; what was let through before a pause, or approved, is ready.
+_READY = f"""
+with ready as materialized (
+  select work.seat
+    from work
+   cross join lateral (select * from seat where seat.target = work.target and seat.seat = work.seat offset 0) as seat
+   where work.target = %(target)s and work.state = 'guarded'
+     and (work.cleared is not distinct from seat.decision or not {TAKES_AWAY})
+   order by work.seat limit %(limit)s for update of work skip locked)
+update work set state = 'pending', hold = null, hold_number = null
+  from ready where work.target = %(target)s and work.seat = ready.seat
+"""  # noqa: S608  (a constant of ours)
+_PULL_BACK = f"""
+with unsent as materialized (
+  select work.seat
+    from work
+   cross join lateral (select * from seat where seat.target = work.target and seat.seat = work.seat offset 0) as seat
+   where work.target = %(target)s and work.state in ('pending', 'retrying') and {TAKES_AWAY}
+   order by work.seat limit %(limit)s for update of work skip locked)
+update work set state = 'guarded' from unsent where work.target = %(target)s and work.seat = unsent.seat
+"""  # noqa: S608  (a constant of ours)
+# Decided anew while it was held, and still a removal: whoever said no, or has not said yes, meant this one too.
+_REJOIN = """
+with back as materialized (
+  select work.seat from work
+   where work.target = %(target)s and work.state = 'guarded' and work.hold is not null
+   order by work.seat limit %(limit)s for update skip locked),
+held as (
+  update work set state = 'held', hold_number = nextval('held_number')
+    from back join seat on seat.target = %(target)s and seat.seat = back.seat
+   where work.target = %(target)s and work.seat = back.seat
+  returning seat.tenant, seat.person, seat.section, seat.target, seat.seat, seat.version, seat.decision, work.hold)
+insert into history (tenant, person, section, target, seat, what, version, detail)
+select tenant, person, section, target, seat, 'held', version, jsonb_build_object('hold', hold, 'decision', decision) from held
+"""
+_JUDGED = """
+with judged as materialized (
+  select work.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision, asked.leaves_course
+    from unnest(%(seats)s::text[], %(decisions)s::bigint[], %(leaves)s::boolean[]) as asked (seat, decision, leaves_course)
+   cross join lateral (
+     select * from work where work.target = %(target)s and work.seat = asked.seat and work.state = 'guarded' offset 0
+        for no key update skip locked) as work
+    join seat on seat.target = %(target)s and seat.seat = work.seat
+   where seat.decision = asked.decision)
+"""
+_LET_THROUGH = f"""{_JUDGED},
+passed as (
+  update work set state = 'pending', cleared = judged.decision
+    from judged where work.target = %(target)s and work.seat = judged.seat)
+insert into removal (target, seat, decision, tenant, section, course, leaves_course, how)
+select %(target)s, seat, decision, tenant, section, course, leaves_course, %(how)s from judged
+"""  # noqa: S608  (a constant of this module)
+_HOLD = f"""{_JUDGED},
+held as (
+  update work set state = 'held', hold = %(hold)s, hold_number = nextval('held_number')
+    from judged where work.target = %(target)s and work.seat = judged.seat)
+insert into history (tenant, person, section, target, seat, what, version, detail)
+select tenant, person, section, %(target)s, seat, 'held', version,
+       jsonb_build_object('hold', %(hold)s::bigint, 'decision', decision)
+  from judged
+"""  # noqa: S608  (a constant of this module)
+_USE_PLAN = "update planned_change set used = least(most, used + %s) where target = %s and planned = %s"
+_OPEN_HOLD = """
+insert into hold (target, tenant, scope, key, "window", removals, active, allowed, gained)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning hold
+"""
+_IS_OPEN = "select from hold where target = %s and hold = %s and state = 'open' for share"
+_EMPTIED = """
+update hold set state = 'emptied', closed_at = clock_timestamp()
+ where target = %s and state = 'open' and not exists (
+   select from work where work.target = hold.target and work.hold = hold.hold and work.state in ('held', 'guarded'))
+"""
+_OLD = "delete from removal where target = %s and at < clock_timestamp() - interval '25 hours'"
+
+
+class Stopped(Exception):
+    """The lease is lost, or removals were paused: nothing more is written."""
+
+
+class Batch(NamedTuple):
+    """Some removals of one group."""
+
+    group: Group
+    seats: Sequence[str]
+    decisions: Sequence[int]
+
+
+class Writer:
+    """Writes for one target while `holds_lease`, which locks the lease until the transaction ends."""
+
+    def __init__(self, connection: Connection, target: str, holds_lease: Callable[[Connection], bool]) -> None:
+        self._connection = connection
+        self._target = target
+        self._holds_lease = holds_lease
+
+    def ready(self) -> int:
+        """Make ready what needs no judgement; how many."""
+        return self._in_batches(_READY)
+
+    def rejoin(self) -> int:
+        """Put back into their holds what was decided anew while it was held; how many."""
+        return self._in_batches(_REJOIN)
+
+    def pull_back(self) -> int:
+        """What was let through and not sent yet waits for the end of the pause; how many."""
+        return self._in_batches(_PULL_BACK, paused=True)
+
+    def let_through(self, passed: Passed, members: Members) -> int:
+        """Make removals ready, and count them; how many."""
+        total = 0
+        for batch in _batches(passed.group, members):
+            with self._transaction():
+                count = self._connection.execute(_LET_THROUGH, self._parameters(batch) | {"how": passed.how}).rowcount
+                if passed.planned is not None:
+                    self._connection.execute(_USE_PLAN, [count, self._target, passed.planned])
+            total += count
+        return total
+
+    def hold(self, held: Held, hold: int | None, groups: Mapping[Group, Members]) -> int:
+        """Hold removals, in a hold that is open or in a new one; how many."""
+        total = 0
+        for batch in (batch for group in held.groups for batch in _batches(group, groups[group])):
+            with self._transaction():
+                if hold is None:
+                    hold = self._open(held)
+                elif self._connection.execute(_IS_OPEN, [self._target, hold]).fetchone() is None:
+                    return total  # decided meanwhile: what is left is judged again
+                total += self._connection.execute(_HOLD, self._parameters(batch) | {"hold": hold}).rowcount
+        log.warning("removals_held", target=self._target, hold=hold, scope=held.scope.kind, count=total)
+        return total
+
+    def tidy(self) -> None:
+        """Close holds that nothing is in any more, and forget removals that count in no window."""
+        with self._transaction(paused=None):
+            self._connection.execute(_EMPTIED, [self._target])
+            self._connection.execute(_OLD, [self._target])
+
+    @contextmanager
+    def _transaction(self, *, paused: bool | None = False) -> Iterator[None]:
+        """Raises `Stopped` unless the lease is ours and removals are, or are not, paused; None: whether or not."""
+        with self._connection.transaction():
+            if not self._holds_lease(self._connection):
+                raise Stopped
+            if paused not in (None, lock(self._connection, self._target)):
+                raise Stopped
+            yield
+
+    def _in_batches(self, statement: str, *, paused: bool = False) -> int:
+        total = 0
+        while True:
+            with self._transaction(paused=paused):
+                count = self._connection.execute(statement.encode(), {"target": self._target, "limit": _AT_ONCE}).rowcount
+            total += count
+            if count < _AT_ONCE:
+                return total
+
+    def _parameters(self, batch: Batch) -> dict[str, object]:
+        return {
+            "target": self._target,
+            "seats": text_array(batch.seats),
+            "decisions": text_array(map(str, batch.decisions)),
+            "leaves": text_array([str(batch.group.leaves_course)] * len(batch.seats)),
+        }
+
+    def _open(self, held: Held) -> int:
+        assert held.cause is not None  # noqa: S101  (what has no cause is in a hold that is open)
+        scope, cause = held.scope, held.cause
+        gained = reading.gained(self._connection, self._target, scope)
+        row = self._connection.execute(
+            _OPEN_HOLD,
+            [
+                self._target,
+                scope.tenant,
+                scope.kind,
+                scope.key,
+                cause.window,
+                cause.removals,
+                cause.active,
+                cause.allowed,
+                gained,
+            ],
+        ).fetchone()
+        assert row is not None  # noqa: S101  (an insert returns its row)
+        return int(row[0])
+
+
+def lock(connection: Connection, target: str) -> bool:
+    """Lock the target's guard until the transaction ends; whether removals are paused."""
+    row = connection.execute(_LOCK, [target]).fetchone()
+    assert row is not None  # noqa: S101  (an upsert returns its row)
+    return bool(row[0])
+
+
+def _batches(group: Group, members: Members) -> Iterator[Batch]:
+    for start in range(0, len(members.seats), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        yield Batch(group, members.seats[part], members.decisions[part])
+
+
+__all__ = ["How", "Stopped", "Writer", "lock"]
