@@ -368,7 +368,15 @@ def _metrics() -> tuple[ConsumerMetrics, PublisherMetrics]:
     return _METRICS[0], _METRICS[1]
 
 
-_DEFECTS = {"attempt_failed", "part_failed", "replay_failed", "sweep_failed", "returned_event_refused", "mirror_event_refused"}
+_DEFECTS = {
+    "attempt_failed",
+    "guard_failed",
+    "part_failed",
+    "replay_failed",
+    "sweep_failed",
+    "returned_event_refused",
+    "mirror_event_refused",
+}
 """Lines that the product writes when a part of it has failed in a way that nobody foresaw."""
 
 

@@ -130,6 +130,8 @@ select tenant, person, section, target, seat, 'approved', version,
        jsonb_build_object('hold', %(hold)s::bigint, 'decision', decision, 'actor', %(actor)s::text)
   from released
 """
+_SOMETHING_COMES_BACK = "select from work where target = %s and hold = %s and state = 'guarded' limit 1"
+"""What was decided anew, and has not rejoined the hold yet."""
 _COUNT_APPROVED = "update hold set approved = approved + %s where target = %s and hold = %s"
 _CLOSE = """
 update hold set state = %s, closed_at = clock_timestamp() where target = %s and hold = %s and state in ('open', 'discarded')
@@ -185,8 +187,8 @@ def members(connection: Connection, target: str, hold: int, after: int, limit: i
 def approve(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Decided | None:
     """Let go what was in the hold when its snapshot was `snapshot`, and has not been decided anew since; None: no such hold.
 
-    The hold is closed when nothing is left in it. One that was discarded may be approved after all. Raises `Over` and
-    `UnknownSnapshot`.
+    The hold is closed when nothing is left in it, or about to rejoin it. One that was discarded may be approved after all.
+    Raises `Over` and `UnknownSnapshot`.
     """
     lock(connection, target)
     found = read(connection, target, hold)
@@ -201,7 +203,7 @@ def approve(connection: Connection, target: str, hold: int, snapshot: int, actor
     approved = connection.execute(_APPROVE, parameters).rowcount
     connection.execute(_COUNT_APPROVED, [approved, target, hold])
     left = found.held - approved
-    if left == 0:
+    if left == 0 and connection.execute(_SOMETHING_COMES_BACK, [target, hold]).fetchone() is None:
         connection.execute(_CLOSE, ["approved", target, hold])
     return Decided(approved, left)
 

@@ -159,7 +159,8 @@ def count_sizes(connection: Connection, target: str) -> None:
     if recovery.is_active(connection):
         return
     with connection.transaction():
-        connection.execute("set local statement_timeout = 0; set local enable_seqscan = on")
+        connection.execute("set local statement_timeout = 0")
+        connection.execute("set local enable_seqscan = on")
         connection.execute(_FORGET_SIZES, [target])
         connection.execute(_COUNT_SIZES, [target])
         connection.execute(

@@ -48,19 +48,26 @@ with unsent as materialized (
    order by work.seat limit %(limit)s for update of work skip locked)
 update work set state = 'guarded' from unsent where work.target = %(target)s and work.seat = unsent.seat
 """  # noqa: S608  (a constant of ours)
-# Decided anew while it was held, and still a removal: whoever said no, or has not said yes, meant this one too.
+# Decided anew while it was held, and still a removal: whoever said no, or has not said yes, meant this one too. When the hold was
+# approved meanwhile it is judged like any other.
 _REJOIN = """
 with back as materialized (
-  select work.seat from work
-   where work.target = %(target)s and work.state = 'guarded' and work.hold is not null
-   order by work.seat limit %(limit)s for update skip locked),
+  select work.seat, hold.state in ('open', 'discarded') as stays
+    from work join hold using (target, hold)
+   where work.target = %(target)s and work.state = 'guarded'
+   order by work.seat limit %(limit)s for update of work skip locked),
 held as (
-  update work set state = 'held', hold_number = nextval('held_number')
+  update work
+     set state = case when stays then 'held' else 'guarded' end, hold = case when stays then work.hold end,
+         hold_number = case when stays then nextval('held_number') end
     from back join seat on seat.target = %(target)s and seat.seat = back.seat
    where work.target = %(target)s and work.seat = back.seat
-  returning seat.tenant, seat.person, seat.section, seat.target, seat.seat, seat.version, seat.decision, work.hold)
-insert into history (tenant, person, section, target, seat, what, version, detail)
-select tenant, person, section, target, seat, 'held', version, jsonb_build_object('hold', hold, 'decision', decision) from held
+  returning seat.tenant, seat.person, seat.section, seat.target, seat.seat, seat.version, seat.decision, work.hold),
+told as (
+  insert into history (tenant, person, section, target, seat, what, version, detail)
+  select tenant, person, section, target, seat, 'held', version, jsonb_build_object('hold', hold, 'decision', decision)
+    from held where hold is not null)
+select from held
 """
 _JUDGED = """
 with judged as materialized (

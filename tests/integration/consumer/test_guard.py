@@ -339,6 +339,15 @@ def test_a_percentage_is_of_those_who_were_there_before_the_window(ledger: Ledge
     assert ledger.rows("select count(*) from removal") == [(40,)]
 
 
+def test_one_connection_counts_again_and_again(ledger: Ledger) -> None:
+    """The driver of statements prepares what it has executed five times."""
+    fill(ledger)
+    for number in range(8):
+        ledger.connection.execute("update guard set sizes_at = null")
+        drop(ledger, range(number, number + 1))
+        assert review(ledger).passed == {"counted": 1}
+
+
 def test_a_discarded_removal_that_is_decided_anew_stays_held(ledger: Ledger) -> None:
     fill(ledger)
     drop(ledger, range(19))
@@ -352,6 +361,31 @@ def test_a_discarded_removal_that_is_decided_anew_stays_held(ledger: Ledger) -> 
 
     assert states(ledger) == {"held": 19}
     assert ledger.rows("select distinct hold from work") == [(hold.hold,)]
+
+
+def test_what_is_decided_anew_during_an_approval_stays_in_the_open_hold(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    [hold] = open_holds(ledger)
+    ledger.take(enrollment("withdrawn", person="1001-0", version=5))
+
+    approve(ledger, hold)
+    review(ledger)
+
+    assert [(one.hold, one.held) for one in open_holds(ledger)] == [(hold.hold, 1)]
+
+
+def test_nothing_rejoins_a_hold_that_is_over(ledger: Ledger) -> None:
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    ledger.connection.execute("update hold set state = 'approved', closed_at = clock_timestamp()")
+    ledger.take(enrollment("withdrawn", person="1001-0", version=5))
+
+    review(ledger)
+
+    assert states(ledger) == {"held": 18, "pending": 1}
 
 
 def test_a_pause_also_stops_what_was_let_through(ledger: Ledger) -> None:
