@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.consumer.drive import guarding
-from services.consumer.guard import holds
+from services.consumer.guard import holds, reviewing
 from services.consumer.ledger import policies
 from services.consumer.policy.model import default_text
 from tests.integration.consumer.drive.drive_support import (
@@ -86,7 +85,7 @@ async def test_a_defect_of_the_guard_stops_removals_and_nothing_else(decided: Le
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(guarding.reviewing, "review", broken)
+    monkeypatch.setattr(reviewing, "review", broken)
     lms, told = full_class(), Told()
     drop(decided, range(1))
     decided.take(enrollment(person="newcomer"))

@@ -45,6 +45,7 @@ def order(desired: SeatState = "active", applied: AppliedState = "absent", *, at
         "lms_course": None,
         "call": "write",
         "must_read": applied == "unknown",
+        "cleared": True,
         "attempts": attempts,
         "priority": 2,
         "opened_at": datetime(2026, 9, 1, tzinfo=UTC),
