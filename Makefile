@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check drills simulate up bench kafka kafka-stop
+.PHONY: help setup demo test check policy-test drills simulate up bench kafka kafka-stop
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(READY) ## Format, lint, types, layers and the event contract; what CI c
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas check
+
+policy-test: $(READY) ## Decide worked examples under a policy: POLICY=file.yaml, EXAMPLES=file.csv (see docs/policy.md)
+	@$(BIN)/python -m services.consumer policy test $(POLICY) $(if $(EXAMPLES),--examples $(EXAMPLES))
 
 drills: $(READY) ## Break a real system on purpose: all drills, or DRILLS="K1 C7"; SMOKE=1, SEED=n, RECORD=1 (see docs/reliability.md)
 	@$(BIN)/python -m tests.drills $(DRILLS) $(if $(SMOKE),--smoke) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)

@@ -18,8 +18,9 @@ from pydantic_settings import BaseSettings
 
 from services.consumer.app import create_app
 from services.consumer.bootstrap import Consumer, consumer
+from services.consumer.policy.examples import ExamplesError
 from services.consumer.policy.model import PolicyError
-from services.consumer.policy_command import apply
+from services.consumer.policy_command import apply, test
 from services.consumer.settings import LedgerSettings, Settings
 from services.kit import logs
 from services.kit.collector import collect_rarely
@@ -35,13 +36,15 @@ _GRACE_SECONDS = 5
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """0 after an orderly stop, 1 when a part failed, 2 for settings or a policy that cannot be used."""
+    """0 after an orderly stop, 1 when a part failed or an example came out wrong, 2 for settings or files that cannot be used."""
     arguments = _parser().parse_args(words)
     try:
-        return _apply(arguments.file, arguments.actor) if arguments.command == "policy" else _serve()
+        if arguments.command != "policy":
+            return _serve()
+        return _test(arguments) if arguments.action == "test" else _apply(arguments.file, arguments.actor)
     except ValidationError as error:
         sys.stderr.write(explain(error, _SETTINGS) + "\n")
-    except (PolicyError, MigrationError, OSError) as error:
+    except (PolicyError, ExamplesError, MigrationError, OSError) as error:
         sys.stderr.write(f"{error}\n")
     return 2
 
@@ -54,12 +57,21 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="[COMMAND]", help="without one, run until SIGTERM")
-    policy = commands.add_parser("policy", help="change the registrar's policy")
+    policy = commands.add_parser("policy", help="try or change the registrar's policy")
     actions = policy.add_subparsers(dest="action", metavar="ACTION", required=True)
     action = actions.add_parser("apply", help="store a policy as the new active version and decide everybody again")
     action.add_argument("file", type=Path, help="the policy, YAML")
     action.add_argument("--actor", default=_system_user(), help="who changes it, for the audit (default: the system's user)")
+    tried = actions.add_parser("test", help="decide worked examples under a policy, without any database")
+    tried.add_argument("file", type=Path, nargs="?", help="the policy, YAML (default: the packaged one)")
+    tried.add_argument("--examples", type=Path, help="the examples, CSV (default: the packaged ones)")
     return parser
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    report, right = test(arguments.file, arguments.examples)
+    print(report)
+    return 0 if right else 1
 
 
 def _system_user() -> str:

@@ -1,4 +1,4 @@
-"""``policy apply FILE``: make another policy the active one, and decide everybody again."""
+"""``policy test``: a policy against worked examples. ``policy apply``: make a policy the active one and decide everybody again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,27 @@ from pathlib import Path
 from services.consumer.ledger import audit, database, policies, redeciding
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import WORK_CHANNEL
+from services.consumer.policy import examples, model
 from services.consumer.settings import LedgerSettings
+
+
+def test(policy_file: Path | None, examples_file: Path | None) -> tuple[str, bool]:
+    """Decide every example; what to print, and whether all came out as they say. The packaged files stand for those not named.
+
+    Nothing is read but the files. Raises `model.PolicyError` and `examples.ExamplesError`.
+    """
+    policy = model.parse(policy_file.read_text(encoding="utf-8") if policy_file else model.default_text())
+    table = examples.parse(examples_file.read_text(encoding="utf-8-sig") if examples_file else examples.default_text())
+    wrong = {one.example: one for one in examples.differences(table, policy)}
+    lines = []
+    for example in table:
+        difference = wrong.get(example.name)
+        lines.append(f"{'wrong' if difference else 'ok   '}  {example.name}")
+        if difference:
+            lines += [f"         the example says: {seat}" for seat in difference.missing]
+            lines += [f"         the policy gives: {seat}" for seat in difference.unexpected or ["no seat"]]
+    lines.append(f"{len(table) - len(wrong)} of {len(table)} examples come out as they say.")
+    return "\n".join(lines), not wrong
 
 
 def apply(settings: LedgerSettings, file: Path, actor: str) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from schemas.keys import EntityKey
 from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
-from services.consumer.policy.model import Policy
+from services.consumer.policy.model import Place, Policy
 
 _STRENGTH: dict[SeatState, int] = {"active": 3, "inactive": 2, "completed": 1, "deleted": 0}
 """Strongest access wins where several entitlements meet in one seat."""
@@ -35,6 +35,8 @@ class SectionState:
     course: str | None
     """Course key text."""
     stamp: Stamp
+    session: str | None = None
+    """Part of term, as the SIS codes it."""
 
 
 class Enrollment(NamedTuple):
@@ -82,12 +84,13 @@ def _by_key(enrollment: Enrollment) -> EntityKey:
 
 def _entitlement(enrollment: Enrollment, policy: Policy, target: str) -> Entitlement | None:
     role = policy.roles[enrollment.role]
-    state = policy.state(_status(enrollment))
-    if role is None or state is None:
-        return None
     institution, term, section, person, _family = enrollment.entity.parts
     tenant = enrollment.entity.tenant
     told = enrollment.section
+    place = Place(institution, term, told.session if told else None)
+    state = policy.state(_status(enrollment), enrollment.effective_date, place)
+    if role is None or state is None:
+        return None
     seat = Seat(
         target=target,
         tenant=tenant,

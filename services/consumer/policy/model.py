@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import string
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import date
+from functools import cached_property
 from importlib.resources import files
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -25,7 +30,7 @@ from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
 
 BaseRole = Literal["StudentEnrollment", "TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"]
-StatusRule = Literal["active", "inactive", "completed", "removal", "none"]
+Rule = Literal["active", "inactive", "completed", "removal", "none"]
 """What a status gives: a state, `removal` (what `drop_action` says), or `none`: no seat at all, as if there were no row."""
 
 _PADDING = re.compile(r"[^{}]?[<>^][1-9][0-9]?")
@@ -66,6 +71,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Place(NamedTuple):
+    """Where in the calendar a section lies."""
+
+    institution: str
+    term: str
+    session: str | None
+
+
 class SisIds(_Part):
     """How an id of the SIS is written in the LMS."""
 
@@ -83,6 +96,31 @@ class Role(_Part):
     def label(self) -> str:
         """The role's own name; a built-in role is called like its base type."""
         return self.role or self.base
+
+
+class ByCensus(_Part):
+    """What a status gives by the change's own date; without a date, or a census day to compare with, what it gives until then."""
+
+    until_census: Rule
+    """On the census day and before it."""
+    after_census: Rule
+
+
+def _kind_of_rule(rule: object) -> str:
+    return "by census" if isinstance(rule, dict | ByCensus) else "a word"
+
+
+StatusRule = Annotated[Annotated[Rule, Tag("a word")] | Annotated[ByCensus, Tag("by census")], Discriminator(_kind_of_rule)]
+
+
+class Census(_Part):
+    """A census day: of a part of term when `session` names one, else of all parts that have none of their own."""
+
+    institution: str
+    term: str
+    session: str | None = None
+    """As the section's event has it."""
+    day: date
 
 
 class Limit(_Part):
@@ -152,6 +190,7 @@ class Policy(_Part):
 
     sis_ids: SisIds
     statuses: dict[EnrollmentStatus, StatusRule]
+    census: list[Census] = Field(default_factory=list)
     roles: dict[EnrollmentRole, Role | None]
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
@@ -179,12 +218,31 @@ class Policy(_Part):
             raise ValueError(f"lacks {', '.join(missing)}; write none for what gives no seat")
         return given
 
-    def state(self, status: EnrollmentStatus) -> SeatState | None:
-        """The seat's state under a status; None when it gives no seat."""
+    @field_validator("census")
+    @classmethod
+    def _one_day_each(cls, given: list[Census]) -> list[Census]:
+        places = Counter((one.institution, one.term, one.session) for one in given)
+        twice = next((place for place, count in places.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"has two days for {', '.join(part for part in twice if part)}")
+        return given
+
+    def state(self, status: EnrollmentStatus, on: date | None, place: Place) -> SeatState | None:
+        """The seat's state under a status that changed on that day; None when it gives no seat."""
         rule = self.statuses[status]
+        if isinstance(rule, ByCensus):
+            rule = rule.after_census if self._after_census(on, place) else rule.until_census
         if rule == "none":
             return None
         return self.drop_action if rule == "removal" else rule
+
+    def _after_census(self, on: date | None, place: Place) -> bool:
+        day = self._days.get(place, self._days.get(place._replace(session=None)))
+        return on is not None and day is not None and on > day
+
+    @cached_property
+    def _days(self) -> dict[Place, date]:
+        return {Place(one.institution, one.term, one.session): one.day for one in self.census}
 
 
 def _long_role(value: Any) -> Any:
@@ -231,7 +289,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 
 
 def _explain(node: yaml.Node | None, problem: ErrorDetails) -> str:
-    path = [part for part in problem["loc"] if part != "[key]"]
+    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "by census")]
     reason = problem["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in path)
     return f"line {_line(node, path)}: {place + ': ' if place else ''}{reason}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 
 import pytest
 
@@ -368,3 +369,23 @@ def test_batches_over_the_same_people_do_not_deadlock(ledger: Ledger) -> None:
     together(ledger, batches(people, 1), batches(people[::-1], 2))
 
     assert violations(ledger.connection, ledger.policies) == []
+
+
+def test_the_census_day_of_the_section_s_part_of_term_decides(ledger: Ledger) -> None:
+    """By the change's own date: what day it is when the change is decided, or decided again, does not matter."""
+    census = """
+census:
+  - {institution: PSUNV, term: "1259", day: 2026-09-15}
+  - {institution: PSUNV, term: "1259", session: "8W1", day: 2026-09-04}
+"""
+    rule = "withdrawn: {until_census: removal, after_census: inactive}"
+    policies.store(ledger.connection, TENANT, default_text().replace("withdrawn: inactive", rule) + census, "registrar")
+    left = enrollment("withdrawn", version=3).model_copy(update={"effective_date": date(2026, 9, 10)})
+    ledger.take(enrollment(), section_event(version=1))
+    ledger.take(hashed(left))
+    assert ledger.desired() == {seat(): "deleted"}
+
+    ledger.take(hashed(section_event(version=2).model_copy(update={"session": "8W1"})))
+
+    assert ledger.desired() == {seat(): "inactive"}, "the class turned out to be a short one, whose census day was over"
+    ledger.check()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
-from services.consumer.policy.model import PolicyError, default_text, parse
+from services.consumer.policy.model import Place, PolicyError, default_text, parse
+
+FALL = Place("PSUNV", "1259", None)
 
 
 def test_the_packaged_policy_is_valid() -> None:
     policy = parse(default_text())
 
-    assert policy.state("enrolled") == "active"
-    assert policy.state("dropped") == "deleted"
-    assert policy.state("waitlisted") is None
+    assert policy.state("enrolled", None, FALL) == "active"
+    assert policy.state("dropped", None, FALL) == "deleted"
+    assert policy.state("waitlisted", None, FALL) is None
     assert policy.roles["other"] is None
     auditor, student = policy.roles["auditor"], policy.roles["student"]
     assert auditor is not None
@@ -24,7 +28,45 @@ def test_the_packaged_policy_is_valid() -> None:
 def test_the_drop_action_decides_what_removal_means() -> None:
     policy = parse(default_text().replace("drop_action: deleted", "drop_action: inactive"))
 
-    assert policy.state("dropped") == policy.state("cancelled") == "inactive"
+    assert policy.state("dropped", None, FALL) == policy.state("cancelled", None, FALL) == "inactive"
+
+
+BY_CENSUS = default_text().replace("withdrawn: inactive", "withdrawn: {until_census: removal, after_census: inactive}")
+CENSUS = """
+census:
+  - {institution: PSUNV, term: "1259", day: 2026-09-15}
+  - {institution: PSUNV, term: "1259", session: "8W1", day: 2026-09-04}
+"""
+
+
+@pytest.mark.parametrize(
+    ("on", "session", "state"),
+    [
+        (date(2026, 9, 15), "001", "deleted"),
+        (date(2026, 9, 16), "001", "inactive"),
+        (date(2026, 9, 16), None, "inactive"),
+        (date(2026, 9, 4), "8W1", "deleted"),
+        (date(2026, 9, 5), "8W1", "inactive"),
+        (None, "001", "deleted"),
+    ],
+)
+def test_a_status_may_depend_on_the_census_day_of_its_part_of_term(on: date | None, session: str | None, state: str) -> None:
+    policy = parse(BY_CENSUS + CENSUS)
+
+    assert policy.state("withdrawn", on, Place("PSUNV", "1259", session)) == state
+
+
+def test_without_a_census_day_a_change_counts_as_one_before_it() -> None:
+    policy = parse(BY_CENSUS + CENSUS)
+
+    assert policy.state("withdrawn", date(2027, 1, 1), Place("PSUNV", "1271", "001")) == "deleted"
+
+
+def test_limits_may_be_turned_off_on_purpose_only() -> None:
+    rules, _, _ = default_text().partition("\nguard:")
+
+    assert parse(rules).guard == parse(default_text()).guard, "a policy that was written before there was a guard has one"
+    assert not parse(rules + "\nguard: none\n").guard.term.day.reached(1_000_000, 1)
 
 
 def test_section_numbers_may_be_padded() -> None:
@@ -47,6 +89,10 @@ def test_section_numbers_may_be_padded() -> None:
         (("  completed: completed\n", ""), "statuses:\n", "lacks completed; write none"),
         (("  assistant: TaEnrollment\n", ""), "roles:\n", "lacks assistant"),
         (("base: StudentEnrollment,", "base: Student,"), "base: Student,", "Input should be"),
+        (("withdrawn: inactive", "withdrawn: {until_census: removal}"), "withdrawn: {until_census: removal}", "Field required"),
+        (("withdrawn: inactive", "withdrawn: {until_census: gone, after_census: none}"), "census: gone", "Input should be"),
+        (("\nguard:", CENSUS + CENSUS.split("census:")[1] + "\nguard:"), "census:\n  - {inst", "two days for PSUNV, 1259"),
+        (("{most: 500}", "{most: -1}"), "{most: -1}", "greater than or equal to 0"),
         (("\ndrop_action: deleted", "\nx: 1\ndrop_action: deleted"), "x: 1\n", "Extra inputs are not permitted"),
         (("\ndrop_action:", "\nsis_ids: {}\ndrop_action:"), "sis_ids: {}", "written twice"),
         (("\ndrop_action: deleted", "\n? [a]\n: b\ndrop_action: deleted"), "? [a]", "unhashable"),
