@@ -1,4 +1,4 @@
-"""``policy test``: a policy against worked examples. ``policy apply``: make a policy the active one and decide everybody again."""
+"""``policy test``: a policy against worked examples. ``policy apply``: make a policy the active one, decide all people again."""
 
 from __future__ import annotations
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import structlog
 
 from services.consumer.guard import reading
-from services.consumer.guard.judging import Group, Held, How, Passed
+from services.consumer.guard.judging import Group, Held, Passed
 from services.consumer.guard.reading import Members
 from services.consumer.nouns import TAKES_AWAY
 from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 _AT_ONCE = 2000
 """Removals in one transaction: well below a second, so that the lease can be renewed in between."""
@@ -231,6 +230,3 @@ def _batches(group: Group, members: Members) -> Iterator[Batch]:
     for start in range(0, len(members.seats), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         yield Batch(group, members.seats[part], members.decisions[part])
-
-
-__all__ = ["How", "Stopped", "Writer", "lock"]
