@@ -106,6 +106,10 @@ update hold set state = 'emptied', closed_at = clock_timestamp()
    select from work where work.target = hold.target and work.hold = hold.hold and work.state in ('held', 'guarded'))
 """
 _OLD = "delete from removal where target = %s and at < clock_timestamp() - interval '25 hours'"
+_TO_TIDY = """
+select exists (select from hold where target = %(target)s and state = 'open')
+    or exists (select from removal where target = %(target)s and at < clock_timestamp() - interval '25 hours')
+"""
 
 
 class Stopped(Exception):
@@ -165,7 +169,10 @@ class Writer:
         return total
 
     def tidy(self) -> None:
-        """Close holds that nothing is in any more, and forget removals that count in no window."""
+        """Close holds that nothing is in any more, and forget removals that count in no window. Usually a read is all."""
+        row = self._connection.execute(_TO_TIDY, {"target": self._target}).fetchone()
+        if row is None or not row[0]:
+            return
         with self._transaction(paused=None):
             self._connection.execute(_EMPTIED, [self._target])
             self._connection.execute(_OLD, [self._target])
