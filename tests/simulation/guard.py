@@ -129,7 +129,20 @@ class Guard:
         found = world.databases.rows(
             "select wanted, decision from ledger.intent where seat = %s and closed_at is null and call = 'write'", key
         )
+        unasked = [decision for wanted, decision in found if wanted != "active" and (key, decision) not in self._allowed]
+        if unasked and self._was_held(key, unasked[0]):
+            world.violated("R10", f"a removal of {seat} was held, and sent without a person")
         gone = self._gone[seat.section]
-        gone.update(key for wanted, decision in found if wanted != "active" and (key, decision) not in self._allowed)
+        gone.update(key for _ in unasked)
         if len(gone) > LIMIT:
             world.violated("R10", f"{len(gone)} members of {seat.section} were removed without a person")
+
+    def _was_held(self, key: str, decision: int) -> bool:
+        return bool(
+            self._world.databases.rows(
+                """select from ledger.history
+                    where what = 'held' and seat = %s and (detail ->> 'decision')::bigint = %s limit 1""",
+                key,
+                decision,
+            )
+        )

@@ -40,7 +40,7 @@ _ASKED = """asked as (
 )"""
 
 
-_STARTS_OVER = "(work.state in ('dead', 'retrying', 'waiting') or (%(verify)s and work.state = 'pending'))"
+_STARTS_OVER = "(work.state in ('dead', 'retrying', 'waiting') or (%(verify)s and work.state in ('pending', 'guarded')))"
 _IS_READ_BACK = f"(%(verify)s or not {SATISFIED})"
 IS_OPENED = f"case when work.seat is null then {_IS_READ_BACK} else {_STARTS_OVER} end"
 """Whether `reopen` would open a row called ``seat`` whose work, if it has any, is called ``work``."""
@@ -124,12 +124,13 @@ def _locked(connection: Connection, refs: Collection[SeatRef]) -> list[_Seat]:
 
 
 def _start_over(connection: Connection, seats: Sequence[_Seat], verify: bool) -> set[SeatRef]:
-    # Work that is pending already keeps its time: a removal that settles for the add of a swap must not be hurried.
+    # Work that is on its way keeps its time and place: a removal that settles for the add of a swap, or waits for the guard, must not
+    # be hurried.
     rows = connection.execute(
         f"""update work
-              set state = 'pending', read_first = read_first or %(verify)s,
-                  attempts = case when state = 'pending' then attempts else 0 end,
-                  next_at = case when state = 'pending' then next_at else clock_timestamp() end,
+              set state = case when state = 'guarded' then state else 'pending' end, read_first = read_first or %(verify)s,
+                  attempts = case when state in ('pending', 'guarded') then attempts else 0 end,
+                  next_at = case when state in ('pending', 'guarded') then next_at else clock_timestamp() end,
                   reason = null, waits_kind = null, waits_object = null
              from unnest(%(targets)s::text[], %(seats)s::text[]) as asked (target, seat)
             where (work.target, work.seat) = (asked.target, asked.seat) and {_STARTS_OVER}

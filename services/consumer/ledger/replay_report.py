@@ -81,8 +81,7 @@ with chosen as (
     left join lateral (
       with asked as (select chosen.tenant, chosen.kind, chosen.key where chosen.follows), {SEATS_OF_ENTITIES}
       select bool_and({SATISFIED} and work.seat is null) as applied,
-             min(case work.state when 'dead' then '1' when 'held' then '2' when 'guarded' then '2' when 'waiting' then '3'
-                                 when 'retrying' then '4' end
+             min(case work.state when 'dead' then '1' when 'held' then '2' when 'waiting' then '3' when 'retrying' then '4' end
                  || work.state || coalesce(': ' || coalesce(work.reason, work.waits_kind || ' missing'), '')) as failing
         from (select target, seat from of_entity union select chosen.target, chosen.seat) as concerned
         join seat using (target, seat)

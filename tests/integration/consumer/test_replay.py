@@ -220,7 +220,7 @@ def test_a_removal_that_waits_for_the_add_of_a_swap_is_not_hurried(site: Site) -
 
     site.replay(verify=True)
 
-    assert site.work_row(seat()) == ("pending", 0, False, True, None, None)
+    assert site.work_row(seat()) == ("guarded", 0, False, True, None, None)
 
 
 class Crash(BaseException):

@@ -18,7 +18,7 @@ from services.publisher.mirror.store import Store
 from services.publisher.mirror.writer import MirrorWriter
 from tests.simulation.planted import Edit, Plant, Statement
 
-_REMOVALS = (("limit_removals", 10), ("fill_class", 14), ("empty_class", 8), ("change", 10))
+_REMOVALS = (("limit_removals", 20), ("fill_class", 40), ("empty_class", 24), ("wait", 20))
 _NO_IMPORTS = "the import lane does not exist yet"
 _FORGET_HOLDS = """    connection.execute("update work set state = 'pending', cleared = seat.decision from seat "
                        "where work.state = 'held' and (seat.target, seat.seat) = (work.target, work.seat)")
@@ -98,7 +98,7 @@ PLANTS = (
                 "at > (select to_timestamp(epoch / 1e6) from lease where lease.target = removal.target) and how in",
             ),
         ),
-        rules=(*_REMOVALS, ("kill", 14), ("change", 30)),
+        rules=(("limit_removals", 20), ("fill_class", 40), ("change", 40), ("kill", 20), ("wait", 20)),
     ),
     Plant(
         "guard counts messages, not effects",
@@ -147,7 +147,7 @@ PLANTS = (
                 _FORGET_HOLDS + "    rows = ",
             ),
         ),
-        rules=(*_REMOVALS, ("kill", 14)),
+        rules=(*_REMOVALS, ("kill", 20)),
     ),
     Plant(
         "audit after the commit, in another transaction",
@@ -277,7 +277,7 @@ PLANTS = (
         "approve a hold that changed",
         "design 9",
         (Statement("and hold_number <= %(snapshot)s", "and %(snapshot)s > 0"),),
-        rules=(*_REMOVALS, ("look_at_holds", 14), ("approve_holds", 14), ("empty_class", 20)),
+        rules=(*_REMOVALS, ("look_at_holds", 20), ("approve_holds", 20), ("change", 20)),
     ),
     Plant(
         "settle without looking at the current desired",
