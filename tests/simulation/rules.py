@@ -226,6 +226,19 @@ def empty_class(run: Run, chance: random.Random) -> None:
         sis.send(changes)
 
 
+def leave_class(run: Run, chance: random.Random) -> None:
+    """One after the other leaves the class in which most are."""
+    sis = run.world.sis
+    classes: dict[str, list[str]] = {section: [] for section in sis.sections}
+    for seat, state in sis.truth().items():
+        number = seat.section.rsplit("-", 1)[1]
+        if state == "active" and seat.role == "StudentEnrollment" and number in classes:
+            classes[number].append(seat.user)
+    section, members = max(classes.items(), key=lambda item: len(item[1]))
+    if members:
+        sis.send(sis.set_student(chance.choice(sorted(members)), section, "dropped"))
+
+
 def limit_removals(run: Run, chance: random.Random) -> None:
     """The registrar applies a policy under which a class loses few members without a person."""
     run.checks.guard.limit(chance.choice(CONSUMERS))
@@ -558,6 +571,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (classes, 2, False),
     (fill_class, 2, False),
     (empty_class, 2, False),
+    (leave_class, 2, False),
     (limit_removals, 2, False),
     (look_at_holds, 2, False),
     (approve_holds, 2, False),
@@ -598,7 +612,20 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
 ACTIONS: dict[str, Callable[[Run, random.Random], None]] = {function.__name__: function for function, _, _ in _RULES}
 _SCHOOL = {
     function.__name__
-    for function in (change, audit, swap, flap, classes, fill_class, empty_class, instructor, extract, resend, opening)
+    for function in (
+        change,
+        audit,
+        swap,
+        flap,
+        classes,
+        fill_class,
+        empty_class,
+        leave_class,
+        instructor,
+        extract,
+        resend,
+        opening,
+    )
 }
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
 

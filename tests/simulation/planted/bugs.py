@@ -98,7 +98,7 @@ PLANTS = (
                 "at > (select to_timestamp(epoch / 1e6) from lease where lease.target = removal.target) and how in",
             ),
         ),
-        rules=(("limit_removals", 20), ("fill_class", 40), ("change", 40), ("kill", 20), ("wait", 20)),
+        rules=(("limit_removals", 20), ("fill_class", 40), ("leave_class", 80), ("stop", 30), ("wait", 20)),
     ),
     Plant(
         "guard counts messages, not effects",
@@ -277,7 +277,7 @@ PLANTS = (
         "approve a hold that changed",
         "design 9",
         (Statement("and hold_number <= %(snapshot)s", "and %(snapshot)s > 0"),),
-        rules=(*_REMOVALS, ("look_at_holds", 20), ("approve_holds", 20), ("change", 20)),
+        rules=(*_REMOVALS, ("look_at_holds", 40), ("approve_holds", 40), ("leave_class", 80)),
     ),
     Plant(
         "settle without looking at the current desired",
