@@ -98,7 +98,7 @@ PLANTS = (
                 "at > (select to_timestamp(epoch / 1e6) from lease where lease.target = removal.target) and how in",
             ),
         ),
-        rules=(("limit_removals", 20), ("fill_class", 40), ("leave_class", 80), ("stop", 30), ("wait", 20)),
+        rules=(("limit_removals", 80), ("fill_class", 160), ("leave_class", 400), ("stop", 120), ("wait", 160)),
     ),
     Plant(
         "guard counts messages, not effects",
@@ -277,7 +277,14 @@ PLANTS = (
         "approve a hold that changed",
         "design 9",
         (Statement("and hold_number <= %(snapshot)s", "and %(snapshot)s > 0"),),
-        rules=(*_REMOVALS, ("look_at_holds", 40), ("approve_holds", 40), ("leave_class", 80)),
+        rules=(
+            ("limit_removals", 80),
+            ("fill_class", 160),
+            ("leave_class", 400),
+            ("wait", 160),
+            ("look_at_holds", 100),
+            ("approve_holds", 100),
+        ),
     ),
     Plant(
         "settle without looking at the current desired",
