@@ -124,8 +124,8 @@ def _locked(connection: Connection, refs: Collection[SeatRef]) -> list[_Seat]:
 
 
 def _start_over(connection: Connection, seats: Sequence[_Seat], verify: bool) -> set[SeatRef]:
-    # Work that is on its way keeps its time and place: a removal that settles for the add of a swap, or waits for the guard, must not
-    # be hurried.
+    # Work that is on its way keeps its time and place: a removal that settles for the add of a swap, or waits for the guard, must
+    # not be hurried.
     rows = connection.execute(
         f"""update work
               set state = case when state = 'guarded' then state else 'pending' end, read_first = read_first or %(verify)s,
