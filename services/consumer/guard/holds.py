@@ -84,8 +84,6 @@ class Announced(NamedTuple):
     used: int
     reason: str
     actor: str
-    created_at: datetime
-    withdrawn_at: datetime | None
 
 
 _HOLDS = """
@@ -256,7 +254,7 @@ def announce(
 def announced(connection: Connection, target: str, limit: int) -> Sequence[Announced]:
     """What was announced and is not over, the newest first."""
     rows = connection.execute(
-        """select planned, tenant, scope, key, from_at, until_at, most, used, reason, actor, created_at, withdrawn_at
+        """select planned, tenant, scope, key, from_at, until_at, most, used, reason, actor
              from planned_change
             where target = %s and withdrawn_at is null and until_at > clock_timestamp() order by created_at desc limit %s""",
         [target, limit],

@@ -6,7 +6,7 @@ who holds the lease does.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Review:
     @property
     def has_passed(self) -> bool:
         """Whether there is something to send."""
-        return bool(self.passed or self.ready)
+        return self.passed.total() > 0 or self.ready > 0
 
 
 def review(connection: Connection, target: str, policies: Policies, holds_lease: Callable[[Connection], bool]) -> Review:
@@ -87,8 +87,11 @@ def _judge_and_write(connection: Connection, target: str, policies: Policies, wr
     if _OLD_SIZES_SECONDS < age <= _SIZES_SECONDS and any(held.cause for held in verdict.held):
         reading.count_sizes(connection, target)
         verdict = _verdict(connection, target, groups, holds, rules)
+    alike: dict[tuple[How, str | None], list[Group]] = defaultdict(list)
     for passed in verdict.passed:
-        done.passed[passed.how] += writer.let_through(passed, groups[passed.group])
+        alike[passed.how, passed.planned].append(passed.group)
+    for (how, planned), passing in alike.items():
+        done.passed[how] += writer.let_through(how, planned, passing, groups)
     for held in verdict.held:
         done.held += writer.hold(held, holds.get(held.scope), groups)
         done.opened += [held.scope.kind] if held.cause else []

@@ -6,14 +6,14 @@ which it was counted, and only while it still waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import islice
 
 import structlog
 
 from services.consumer.guard import reading
-from services.consumer.guard.judging import Group, Held, Passed
+from services.consumer.guard.judging import Group, Held, How
 from services.consumer.guard.reading import Members
 from services.consumer.nouns import TAKES_AWAY
 from services.kit.postgres import Connection, text_array
@@ -116,14 +116,6 @@ class Stopped(Exception):
     """The lease is lost, or removals were paused: nothing more is written."""
 
 
-class Batch(NamedTuple):
-    """Some removals of one group."""
-
-    group: Group
-    seats: Sequence[str]
-    decisions: Sequence[int]
-
-
 class Writer:
     """Writes for one target while `holds_lease`, which locks the lease until the transaction ends."""
 
@@ -144,27 +136,27 @@ class Writer:
         """What was let through and not sent yet waits for the end of the pause; how many."""
         return self._in_batches(_PULL_BACK, paused=True)
 
-    def let_through(self, passed: Passed, members: Members) -> int:
-        """Make removals ready, and count them; how many."""
+    def let_through(self, how: How, planned: str | None, groups: Iterable[Group], members: Mapping[Group, Members]) -> int:
+        """Make removals ready that go for the same cause, and count them; how many."""
         total = 0
-        for batch in _batches(passed.group, members):
+        for batch in _batches(groups, members):
             with self._transaction():
-                count = self._connection.execute(_LET_THROUGH, self._parameters(batch) | {"how": passed.how}).rowcount
-                if passed.planned is not None:
-                    self._connection.execute(_USE_PLAN, [count, self._target, passed.planned])
+                count = self._connection.execute(_LET_THROUGH, batch | {"target": self._target, "how": how}).rowcount
+                if planned is not None:
+                    self._connection.execute(_USE_PLAN, [count, self._target, planned])
             total += count
         return total
 
-    def hold(self, held: Held, hold: int | None, groups: Mapping[Group, Members]) -> int:
+    def hold(self, held: Held, hold: int | None, members: Mapping[Group, Members]) -> int:
         """Hold removals, in a hold that is open or in a new one; how many."""
         total = 0
-        for batch in (batch for group in held.groups for batch in _batches(group, groups[group])):
+        for batch in _batches(held.groups, members):
             with self._transaction():
                 if hold is None:
                     hold = self._open(held)
                 elif self._connection.execute(_IS_OPEN, [self._target, hold]).fetchone() is None:
                     return total  # decided meanwhile: what is left is judged again
-                total += self._connection.execute(_HOLD, self._parameters(batch) | {"hold": hold}).rowcount
+                total += self._connection.execute(_HOLD, batch | {"target": self._target, "hold": hold}).rowcount
         log.warning("removals_held", target=self._target, hold=hold, scope=held.scope.kind, count=total)
         return total
 
@@ -196,14 +188,6 @@ class Writer:
             if count < _AT_ONCE:
                 return total
 
-    def _parameters(self, batch: Batch) -> dict[str, object]:
-        return {
-            "target": self._target,
-            "seats": text_array(batch.seats),
-            "decisions": text_array(map(str, batch.decisions)),
-            "leaves": text_array([str(batch.group.leaves_course)] * len(batch.seats)),
-        }
-
     def _open(self, held: Held) -> int:
         assert held.cause is not None  # noqa: S101  (what has no cause is in a hold that is open)
         scope, cause = held.scope, held.cause
@@ -233,7 +217,13 @@ def lock(connection: Connection, target: str) -> bool:
     return bool(row[0])
 
 
-def _batches(group: Group, members: Members) -> Iterator[Batch]:
-    for start in range(0, len(members.seats), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        yield Batch(group, members.seats[part], members.decisions[part])
+def _batches(groups: Iterable[Group], members: Mapping[Group, Members]) -> Iterator[dict[str, object]]:
+    """The parameters of `_JUDGED`, but the target, for so many seats at once: a term has thousands of small groups."""
+    rows = (
+        (seat, str(decision), str(group.leaves_course))
+        for group in groups
+        for seat, decision in zip(*members[group], strict=True)
+    )
+    while batch := list(islice(rows, _AT_ONCE)):
+        seats, decisions, leaves = (text_array(column) for column in zip(*batch, strict=True))
+        yield {"seats": seats, "decisions": decisions, "leaves": leaves}
