@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.sandbox.canvas.state import Account, Course, Pseudonym, Section, Term, User, World
+from services.sandbox.canvas.state import Account, Course, Pseudonym, Section, Term, User
+from services.sandbox.canvas.world import World
 
 
 class Address(NamedTuple):

@@ -17,7 +17,7 @@ from services.sandbox.canvas.call import Call
 from services.sandbox.canvas.clock import Clock
 from services.sandbox.canvas.connection import TRANSPORT, reset
 from services.sandbox.canvas.control import Control
-from services.sandbox.canvas.enrollments import Effect
+from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.faults import Faults, FaultSpec, Picked, Subject
 from services.sandbox.canvas.paging import Links
@@ -26,10 +26,11 @@ from services.sandbox.canvas.responses import Wire
 from services.sandbox.canvas.routes import ROUTES
 from services.sandbox.canvas.routing import Match, Router
 from services.sandbox.canvas.settings import Settings
-from services.sandbox.canvas.state import Enrollment, World
+from services.sandbox.canvas.state import Enrollment
 from services.sandbox.canvas.throttle import Throttle
 from services.sandbox.canvas.tokens import Token, Tokens, hashed
 from services.sandbox.canvas.violations import Violation, check
+from services.sandbox.canvas.world import World
 from services.sandbox.canvas.writelog import Attempt, WriteLog
 
 Scope = MutableMapping[str, Any]
@@ -218,8 +219,8 @@ class Canvas:
         if effect:
             attempt.name(effect.row)
             attempt.applied, attempt.before, attempt.after = True, effect.before, effect.row.state
-            attempt.followers = [row.id for row, _ in effect.followers]
-            for row in (effect.row, *(row for row, _ in effect.followers)):
+            attempt.followers = [row.id for row in effect.rows[1:]]
+            for row in effect.rows:
                 row.history.append((time.monotonic(), row.state))
         self.log.add(attempt)
         self.violations.extend(check(attempt, effect.row if effect else None))

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from services.sandbox.canvas import errors
 from services.sandbox.canvas.addressing import find_account, find_course, find_section, find_user
-from services.sandbox.canvas.enrollments import Caller, Effect
+from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.paging import Links
 from services.sandbox.canvas.parameters import Parameters
 from services.sandbox.canvas.rendering import View
 from services.sandbox.canvas.settings import Settings
-from services.sandbox.canvas.state import Account, Course, Enrollment, Section, User, World
-from services.sandbox.canvas.tokens import Token
+from services.sandbox.canvas.state import Account, Course, Enrollment, Section, User
+from services.sandbox.canvas.tokens import Caller, Token
+from services.sandbox.canvas.world import World
 
 
 class Answer(NamedTuple):

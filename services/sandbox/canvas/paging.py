@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import heapq
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode
@@ -18,6 +20,7 @@ Sortable = tuple[str | int, ...]
 DEFAULT_PER_PAGE, MAX_PER_PAGE = 10, 100
 _RELATIONS = ("current", "next", "prev", "first", "last")
 _BOOKMARK = "bookmark:"
+_MAX_HEADER_BYTES = 6 * 1024
 
 
 class Links(NamedTuple):
@@ -27,14 +30,16 @@ class Links(NamedTuple):
     query: Sequence[tuple[str, str]]
 
     def header(self, pages: Mapping[str, str], per_page: int) -> str:
-        """The ``Link`` header; relations without a page are left out."""
+        """The ``Link`` header; relations without a page are left out, and in their order those for which there is no room."""
         kept = [(name, value) for name, value in self.query if name not in ("page", "per_page", "access_token")]
-        links = []
+        links: list[str] = []
         for relation in _RELATIONS:
             if relation in pages:
                 # Kept parameters are escaped, the page is not: a bookmark reads ``page=bookmark:...``.
                 text = f"{urlencode(kept)}&page={pages[relation]}&per_page={per_page}".removeprefix("&")
                 links.append(f'<{self.url}?{text}>; rel="{relation}"')
+        while links and sum(map(len, links)) + len(links) > _MAX_HEADER_BYTES:
+            links.pop()
         return ",".join(links)
 
 
@@ -54,15 +59,19 @@ def by_bookmark(
 
     The bookmark is the sort key of the last row of the page before, so rows that come and go meanwhile shift nothing.
     """
-    ordered = sorted(items, key=order)
+    keyed = [(order(item), item) for item in items]
     if page not in (None, "first"):
         after = _decode(str(page))
-        ordered = [item for item in ordered if order(item) > after]
-    shown = ordered[:size]
+        try:
+            keyed = [pair for pair in keyed if pair[0] > after]
+        except TypeError as error:
+            raise errors.not_found() from error
+    # Only the page is put in order: a long roster is read page by page, and is not sorted anew for each.
+    shown = heapq.nsmallest(size, keyed, key=operator.itemgetter(0))
     pages = {"current": page or "first", "first": "first"}
-    if len(ordered) > size:
-        pages["next"] = _encode(order(shown[-1]))
-    return shown, links.header(pages, size)
+    if len(keyed) > size:
+        pages["next"] = _encode(shown[-1][0])
+    return [item for _, item in shown], links.header(pages, size)
 
 
 def _encode(key: Sortable) -> str:

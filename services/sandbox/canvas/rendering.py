@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from services.sandbox.canvas.state import Account, Course, Enrollment, Role, Section, Term, User
-from services.sandbox.canvas.tokens import Token
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Course, Enrollment, Role, Section, Term, User
+from services.sandbox.canvas.tokens import Token, permission_to_remove
 
 Json = dict[str, Any]
 _UNPUBLISHED = ("created", "claimed")
@@ -29,10 +30,12 @@ class View(NamedTuple):
 
 def instant(moment: datetime | None) -> str | None:
     """``2026-01-31T08:00:00Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None
 
 
-def enrollment(row: Enrollment, view: View, state: str | None = None, *, with_user: bool = False) -> Json:
+def enrollment(
+    row: Enrollment, view: View, state: str | None = None, *, with_user: bool = False, include: Collection[str] = ()
+) -> Json:
     """``lib/api/v1/user.rb#enrollment_json``; `state` replaces the stored one where reads lag. Lists nest the user."""
     login = row.sis_pseudonym or row.user.login()
     body: Json = {
@@ -53,7 +56,7 @@ def enrollment(row: Enrollment, view: View, state: str | None = None, *, with_us
         "role_id": row.role.id,
         "html_url": f"{view.origin}/courses/{row.course.id}/users/{row.user.id}",
     }
-    if row.type == "StudentEnrollment":
+    if row.type in ("StudentEnrollment", TEST_STUDENT_TYPE):
         body["grades"] = _grades(row, view)
     if view.token.may("read_reports"):
         body |= {"last_activity_at": None, "last_attended_at": None, "total_activity_time": 0}
@@ -70,6 +73,20 @@ def enrollment(row: Enrollment, view: View, state: str | None = None, *, with_us
         body["sis_import_id"] = row.sis_batch_id
     if with_user:
         body["user"] = user(row.user, view)
+    return body | _included(row, view, include)
+
+
+def _included(row: Enrollment, view: View, include: Collection[str]) -> Json:
+    """``include[]``. Only here does ownership by the SIS protect a row, and only in what a user interface is told."""
+    body: Json = {}
+    privileged = view.token.may("manage_account_settings") or view.token.may("manage_sis")
+    protected = row.sis_batch_id is not None and not privileged
+    if "locked" in include:
+        body["locked"] = protected
+    if "can_be_removed" in include:
+        body["can_be_removed"] = not protected and view.token.may(permission_to_remove(row.type))
+    if "observed_users" in include and row.associated_user and row.associated_user.state != "deleted":
+        body["observed_user"] = user(row.associated_user, view)
     return body
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from services.sandbox.canvas.faults import FaultSpec
-from services.sandbox.canvas.state import Enrollment, World
+from services.sandbox.canvas.state import Enrollment
+from services.sandbox.canvas.world import World
 
 JSON = "application/json; charset=utf-8"
 HTML = "text/html; charset=utf-8"

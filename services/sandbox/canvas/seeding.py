@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.sandbox.canvas.state import Course, EnrollmentKey, Role, Section, Term, User, World
+from services.sandbox.canvas import observing
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Course, EnrollmentKey, Role, Section, Term, User
+from services.sandbox.canvas.world import World
 
 _NOT_COLUMNS = frozenset({"term", "course"})
 
@@ -20,24 +22,26 @@ class Missing(LookupError):
         super().__init__(f"no {kind} {sis_id}")
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A body whose misspelt names are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class TermSeed(_Strict):
+class TermSeed(Strict):
     sis_term_id: str
     name: str | None = None
     start_at: datetime | None = None
     end_at: datetime | None = None
 
 
-class RoleSeed(_Strict):
+class RoleSeed(Strict):
     name: str
     base_role_type: str = "StudentEnrollment"
     state: str = Field(default="active", pattern="^(active|inactive|deleted)$")
 
 
-class CourseSeed(_Strict):
+class CourseSeed(Strict):
     sis_course_id: str
     name: str | None = None
     term: str | None = Field(default=None, description="SIS id")
@@ -48,9 +52,12 @@ class CourseSeed(_Strict):
     blueprint: bool | None = None
     template: bool | None = None
     integration_id: str | None = None
+    restrict_future_view: bool | None = None
+    restrict_past_view: bool | None = None
+    sis_batch_id: int | None = None
 
 
-class SectionSeed(_Strict):
+class SectionSeed(Strict):
     sis_section_id: str
     course: str = Field(description="SIS id; only for a new section, an old one moves by cross-listing")
     name: str | None = None
@@ -59,17 +66,27 @@ class SectionSeed(_Strict):
     end_at: datetime | None = None
     restrict_to_dates: bool | None = None
     integration_id: str | None = None
+    sis_batch_id: int | None = None
 
 
-class UserSeed(_Strict):
+class UserSeed(Strict):
     sis_user_id: str
     name: str | None = None
     login: str | None = None
     login_state: str | None = Field(default=None, pattern="^(active|suspended|deleted)$")
     also: str | None = Field(default=None, description="SIS id of a user who gets this login in addition")
+    observes: list[str] = Field(default=[], description="SIS ids of students: where they are enrolled, this user is too")
 
 
-class EnrollmentSeed(_Strict):
+class TestStudentSeed(Strict):
+    """The Student View's test student: a person without a SIS id, in every active section of the course."""
+
+    __test__ = False  # a seed, not a test
+
+    course: str
+
+
+class EnrollmentSeed(Strict):
     """An enrollment made by somebody else: another tool, a teacher, an import. Not in the write log."""
 
     section: str
@@ -80,9 +97,13 @@ class EnrollmentSeed(_Strict):
     sis_import_id: int | None = None
     start_at: datetime | None = None
     end_at: datetime | None = None
+    completed_at: datetime | None = None
+    limit_privileges: bool = False
+    login: str | None = Field(default=None, description="SIS id of the login the row is linked to; an import links to the user's")
+    linked: bool = Field(default=True, description="false: not linked to a login, although an import made it")
 
 
-class Objects(_Strict):
+class Objects(Strict):
     """Made in this order, so later ones may refer to earlier ones."""
 
     terms: list[TermSeed] = []
@@ -91,6 +112,7 @@ class Objects(_Strict):
     sections: list[SectionSeed] = []
     users: list[UserSeed] = []
     enrollments: list[EnrollmentSeed] = []
+    test_students: list[TestStudentSeed] = []
 
 
 def seed(world: World, objects: Objects) -> dict[str, Any]:
@@ -102,6 +124,7 @@ def seed(world: World, objects: Objects) -> dict[str, Any]:
         "sections": {item.sis_section_id: _section(world, item).id for item in objects.sections},
         "users": {item.sis_user_id: _user(world, item).id for item in objects.users},
         "enrollments": [_enrollment(world, item) for item in objects.enrollments],
+        "test_students": {item.course: _test_student(world, item).id for item in objects.test_students},
     }
 
 
@@ -154,6 +177,8 @@ def _user(world: World, item: UserSeed) -> User:
     user: User = login.user
     user.name = item.name or user.name
     login.state = item.login_state or login.state
+    for student in item.observes:
+        observing.link(world, user, _known("user", world.logins_by_sis, student).user)
     return user
 
 
@@ -167,10 +192,26 @@ def _enrollment(world: World, item: EnrollmentSeed) -> int:
     key = EnrollmentKey(section.id, login.user.id, role.base_role_type, role.id, other.id if other else None, None)
     row = world.find(key) or world.add_enrollment(section, login.user, role, item.state, other)
     row.state, row.sis_batch_id = item.state, item.sis_import_id
-    row.sis_pseudonym = login if item.sis_import_id else None
-    row.start_at, row.end_at = item.start_at, item.end_at
+    if item.login:
+        row.sis_pseudonym = _known("user", world.logins_by_sis, item.login)
+    else:
+        row.sis_pseudonym = login if item.sis_import_id and item.linked else None
+    row.start_at, row.end_at, row.completed_at = item.start_at, item.end_at, item.completed_at
+    row.limit_privileges = item.limit_privileges
     row.history.append((time.monotonic() if row.history else float("-inf"), row.state))
     return row.id
+
+
+def _test_student(world: World, item: TestStudentSeed) -> User:
+    """``app/models/course.rb#student_view_student``: one per course, found again by its rows."""
+    course: Course = _known("course", world.courses_by_sis, item.course)
+    here = (row.user for row in world.enrollments_of(course) if row.type == TEST_STUDENT_TYPE)
+    student = next(here, None) or world.add_test_student()
+    role = world.built_in(TEST_STUDENT_TYPE)
+    for section in course.sections:
+        if section.state == "active" and not any(row.user is student for row in section.enrollments):
+            world.add_enrollment(section, student, role, "active").history.append((float("-inf"), "active"))
+    return student
 
 
 def _known(kind: str, index: dict[str, Any], sis_id: str) -> Any:

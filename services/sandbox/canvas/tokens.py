@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from services.sandbox.canvas import errors
-from services.sandbox.canvas.state import COURSE_TYPES, User
+from services.sandbox.canvas.state import COURSE_TYPES, TEST_STUDENT_TYPE, User
 
 TokenState = Literal["active", "expired", "revoked"]
 
@@ -22,6 +22,7 @@ PERMISSIONS = frozenset(
         "manage_account_settings",
         "manage_courses",
         "allow_course_admin_actions",  # needed to remove one's own enrollment
+        "use_student_view",  # remove a test student's enrollment
     }
     | {f"{verb}_{kind}_{side}_course" for kind in _KINDS for verb, side in (("add", "to"), ("remove", "from"))}
 )
@@ -35,6 +36,8 @@ def permission_to_add(enrollment_type: str) -> str:
 
 def permission_to_remove(enrollment_type: str) -> str:
     """The granular right to delete, conclude, deactivate or reactivate an enrollment of one type."""
+    if enrollment_type == TEST_STUDENT_TYPE:
+        return "use_student_view"
     return f"remove_{enrollment_type.removesuffix('Enrollment').lower()}_from_course"
 
 
@@ -49,6 +52,18 @@ class Token:
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions
+
+
+class Caller(NamedTuple):
+    """Who asks, and how a refusal for lack of rights looks today."""
+
+    token: Token
+    unauthorized_status: int
+
+    def require(self, permission: str) -> None:
+        """Raise 403 or 401 unless the token has the permission."""
+        if not self.token.may(permission):
+            raise errors.unauthorized(self.unauthorized_status)
 
 
 class Tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -44,6 +45,31 @@ class Api:
 
     async def remove(self, row: dict[str, Any], **parameters: str) -> httpx.Response:
         return await self.call("DELETE", f"courses/{row['course_id']}/enrollments/{row['id']}", params=parameters)
+
+    async def control(self, method: str, path: str, **more: Any) -> Any:
+        """What the control side answers."""
+        answer = await self.http.request(method, f"http://canvas.test/_sandbox/{path}", **more)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def act(self, act: str, **which: Any) -> list[int]:
+        """What somebody else does; the ids of the rows that were touched."""
+        done = await self.control("POST", "acts", json={"acts": [{"act": act, **which}]})
+        touched: list[int] = done["touched"][0]
+        return touched
+
+    async def walk(self, path: str) -> tuple[list[dict[str, Any]], int]:
+        """Every row of a list, page by page as ``Link`` leads, and the number of pages."""
+        rows: list[dict[str, Any]] = []
+        pages, url = 0, path
+        while url:
+            answer = await self.call("GET", url)
+            assert answer.status_code == 200, answer.text
+            rows += answer.json()
+            pages += 1
+            following = re.search(r'<([^>]*)>; rel="next"', answer.headers["link"])
+            url = following[1] if following else ""
+        return rows, pages
 
     def seed(self, **kinds: list[dict[str, Any]]) -> dict[str, Any]:
         return seed(self.canvas.world, Objects.model_validate(kinds))

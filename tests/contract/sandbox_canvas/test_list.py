@@ -166,3 +166,61 @@ async def test_reads_lag_while_answers_to_writes_do_not(api: Api) -> None:
     assert (await api.get(SECTION)).json()[0]["enrollment_state"] == "active"
     api.canvas.settings.visibility_lag_seconds = 0
     assert await people(api) == {"U1"}
+
+
+@pytest.mark.parametrize(
+    ("owned", "account_right", "protected"), [(True, True, False), (True, False, True), (False, False, False)]
+)
+async def test_only_the_flags_for_a_user_interface_protect_what_the_sis_owns(
+    api: Api, owned: bool, account_right: bool, protected: bool
+) -> None:
+    """lib/api/v1/user.rb: ``locked`` and ``can_be_removed``; the REST call itself asks for nothing of the kind"""
+    api.seed(enrollments=[{"section": "S1", "user": "U1", "sis_import_id": 7 if owned else None}])
+    if not account_right:
+        api.forbid("manage_account_settings", "manage_sis")
+    row = (await api.get(SECTION, **{"include[]": ["locked", "can_be_removed"]})).json()[0]
+    assert (row["locked"], row["can_be_removed"]) == (protected, not protected)
+    assert not {"locked", "can_be_removed", "observed_user"} & set((await api.get(SECTION)).json()[0])
+    assert (await api.remove(row, task="delete")).status_code == 200
+
+
+async def test_who_may_not_remove_a_type_is_told_so(api: Api) -> None:
+    """lib/api/v1/user.rb"""
+    await api.enroll()
+    api.forbid("remove_student_from_course")
+    assert (await api.get(SECTION, **{"include[]": "can_be_removed"})).json()[0]["can_be_removed"] is False
+
+
+async def test_an_observers_row_may_name_the_observed_user(api: Api) -> None:
+    """lib/api/v1/user.rb: ``observed_users``"""
+    await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1")
+    row = (await api.get(SECTION, **{"include[]": "observed_users"})).json()[0]
+    assert row["observed_user"]["name"] == "Ada Lovelace"
+
+
+async def test_links_leave_out_the_token_and_name_relations_in_a_fixed_order(api: Api) -> None:
+    """lib/api.rb#build_links"""
+    await api.enroll()
+    await api.enroll(user_id="sis_user_id:U2")
+    answer = await api.call("GET", f"{SECTION}?access_token=secret&per_page=1&state[]=active", headers={"Authorization": ""})
+    link = answer.headers["link"]
+    assert re.findall(r'rel="(\w+)"', link) == ["current", "next", "first"]
+    assert "secret" not in link
+    assert link.count("state%5B%5D=active") == 3
+    assert "page=bookmark:" in link
+
+
+async def test_a_link_header_does_not_grow_beyond_six_kilobytes(api: Api) -> None:
+    """lib/api.rb: what has no room is left out, from the end"""
+    await api.enroll()
+    await api.enroll(user_id="sis_user_id:U2")
+    answer = await api.get(SECTION, per_page=1, **{"sis_user_id[]": ["U1", "U2", "x" * 2_000]})
+    assert re.findall(r'rel="(\w+)"', answer.headers["link"]) == ["current", "next"]
+    assert len(answer.headers["link"]) < 6 * 1024
+
+
+@pytest.mark.parametrize("page", ["bookmark:zzz", "bookmark:" + "WzEsMl0", "nonsense"])
+async def test_a_bookmark_that_was_never_issued_is_404(api: Api, page: str) -> None:
+    """lib/bookmarked_collection"""
+    await api.enroll()
+    assert (await api.get(SECTION, page=page)).status_code == 404

@@ -78,16 +78,6 @@ async def test_removal_leaves_the_siss_ownership_and_a_revival_takes_it(api: Api
     assert (await api.enroll())["sis_import_id"] is None
 
 
-async def test_observers_go_with_the_student_they_observe(api: Api) -> None:
-    student = await api.enroll()
-    observer = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1")
-    other = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id="sis_user_id:U3")
-    await api.remove(student, task="delete")
-    assert api.stored(observer).state == "deleted"
-    assert api.stored(other).state == "active"
-    assert api.canvas.log.attempts[-1].followers == [observer["id"]]
-
-
 async def test_removal_needs_the_right_for_the_role_type(api: Api) -> None:
     row, teacher = await api.enroll(), await api.enroll(type="TeacherEnrollment")
     api.forbid("remove_student_from_course")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.sandbox.canvas.addressing import Address, find_account, find_section, find_term, find_user, parse
 from services.sandbox.canvas.clock import Clock
 from services.sandbox.canvas.parameters import moment
-from services.sandbox.canvas.state import World
+from services.sandbox.canvas.world import World
 
 
 def hexed(form: str, value: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 
 from services.sandbox.canvas.clock import Clock
 from services.sandbox.canvas.dates import course_concluded, effective_state, section_concluded
-from services.sandbox.canvas.state import Enrollment, World
+from services.sandbox.canvas.state import Enrollment
+from services.sandbox.canvas.world import World
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.sandbox.canvas.routes import accounts, courses, enrollments, sections, users
+from services.sandbox.canvas.routes import accounts, courses, enrollments, rosters, sections, users
 from services.sandbox.canvas.routing import Route
 
-ROUTES: list[Route] = [*enrollments.ROUTES, *users.ROUTES, *sections.ROUTES, *courses.ROUTES, *accounts.ROUTES]
+ROUTES: list[Route] = [*enrollments.ROUTES, *rosters.ROUTES, *users.ROUTES, *sections.ROUTES, *courses.ROUTES, *accounts.ROUTES]
