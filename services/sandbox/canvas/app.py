@@ -16,7 +16,7 @@ from services.sandbox.canvas.addressing import find_section, find_user, parse
 from services.sandbox.canvas.call import Call
 from services.sandbox.canvas.clock import Clock
 from services.sandbox.canvas.connection import TRANSPORT, reset
-from services.sandbox.canvas.control import Control
+from services.sandbox.canvas.control import control_app
 from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.faults import Faults, FaultSpec, Picked, Subject
@@ -100,7 +100,7 @@ class Canvas:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.in_flight = self.max_in_flight = 0
         self._router = Router(ROUTES)
-        self._control = Control(self).app()
+        self._control = control_app(self)
 
     def add_token(self, secret: str, alias: str = "enrollstream", permissions: frozenset[str] | None = None) -> Token:
         """Let a client in, as a user of its own."""

@@ -24,6 +24,36 @@ class CanvasControl:
         answer: dict[str, Any] = self._call("POST", "objects", kinds)
         return answer
 
+    def populate(self, **amounts: Any) -> dict[str, Any]:
+        """Fill the account; see `population.Population`. Returns the sections' SIS ids."""
+        answer: dict[str, Any] = self._call("POST", "population", amounts)
+        return answer
+
+    def act(self, act: str, **which: Any) -> list[int]:
+        """Do what somebody else does behind the client's back; see `interference.Act`. Returns the touched rows' ids."""
+        touched: list[list[int]] = self._call("POST", "acts", {"acts": [{"act": act, **which}]})["touched"]
+        return touched[0]
+
+    def dump(self, kind: str = "enrollments") -> list[dict[str, Any]]:
+        """Every row of a kind (see `dump.KINDS`) in every column."""
+        found: list[dict[str, Any]] = self._call("GET", "dump", None, kind=kind)[kind]
+        return found
+
+    def snapshot(self) -> int:
+        """Keep all rows as they are, to ask for `changes` later."""
+        identity: int = self._call("POST", "snapshots")["id"]
+        return identity
+
+    def changes(self, snapshot: int, *ignore: str) -> list[dict[str, Any]]:
+        """What is different since a snapshot, apart from the columns to ignore.
+
+        Each has ``kind``, ``id``, ``sis`` and one of ``changed`` ({column: [was, is]}), ``added`` and ``removed``.
+        """
+        answer = self._http.get(f"snapshots/{snapshot}/changes", params={"ignore": list(ignore)})
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["changes"]
+        return found
+
     def users(self, *sis_user_ids: str) -> None:
         """People with invented names."""
         self.objects(users=[{"sis_user_id": sis_id} for sis_id in sis_user_ids])

@@ -113,6 +113,16 @@ def test_seeding_twice_changes_nothing(client: Client) -> None:
     assert len(client.control.roster("S9")) == 1
 
 
+def test_an_account_is_filled_interfered_with_and_compared(client: Client) -> None:
+    control = client.control
+    filled = control.populate(courses=1, sections=2, people=3, imported=4, manual=1, dated_every=0)
+    assert len(control.dump()) == 5
+    since = control.snapshot()
+    touched = control.act("conclude", section=filled["sections"][0], user="P1")
+    (change,) = control.changes(since, "updated_at", "completed_at")
+    assert ([change["id"]], change["changed"]) == (touched, {"state": ["active", "completed"]})
+
+
 @pytest.mark.parametrize(
     "kinds",
     [
