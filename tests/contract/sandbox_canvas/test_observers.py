@@ -58,6 +58,15 @@ async def test_a_linked_observer_follows_the_student_out_and_back(api: Api, task
     assert observer_rows(api) == {"S1": "active"}
 
 
+async def test_a_linked_observer_takes_the_students_dates(api: Api) -> None:
+    """app/models/enrollment.rb#update_from"""
+    observed(api)
+    await api.enroll()
+    await api.enroll(start_at="2026-09-01T00:00:00Z", end_at="2126-12-01T00:00:00Z")
+    rows = (await api.get(SECTION)).json()
+    assert {row["start_at"] for row in rows} == {"2026-09-01T00:00:00Z"}
+
+
 async def test_an_invited_students_observer_is_active(api: Api) -> None:
     """app/models/enrollment.rb#update_from"""
     observed(api)

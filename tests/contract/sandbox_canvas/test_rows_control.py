@@ -77,6 +77,7 @@ async def test_a_careless_create_is_shown_column_by_column(api: Api) -> None:
     api.seed(enrollments=[ONE | DATES | {"sis_import_id": 7, "limit_privileges": True}])
     since = await snapshot(api)
     await api.enroll()
+    assert "updated_at" in (await changes(api, since))[0]["changed"]
     (change,) = await changes(api, since, "updated_at")
     login = api.canvas.world.logins_by_sis["U1"].id
     assert change["changed"] == {
