@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
-from services.sandbox.canvas.state import Account, Course, Pseudonym, Section, Term, User
+from services.sandbox.canvas.state import Account, Course, Pseudonym, Section, Term, User, uuid_of
 from services.sandbox.canvas.world import World
+
+Item = TypeVar("Item")
 
 
 class Address(NamedTuple):
@@ -38,19 +41,22 @@ def parse(text: str) -> Address | None:
 
 def find_user(world: World, text: str, caller: User) -> User | None:
     """By SIS id only through a login that is not deleted: a user whose one login was deleted is not found."""
-    address = parse(text)
-    match address:
+    match parse(text):
         case Address("id", value):
-            return world.users.get(int(value))
+            found = world.users.get(int(value))
         case Address("word", "self"):
-            return caller
+            found = caller
         case Address("sis_user_id", value):
-            return _of_live_login(world.logins_by_sis.get(value))
+            found = _of_live_login(world.logins_by_sis.get(value))
         case Address("sis_login_id", value):
-            return _of_live_login(world.logins_by_unique_id.get(value.lower()))
+            found = _of_live_login(world.logins_by_unique_id.get(value.lower()))
         case Address("sis_integration_id", value):
-            return next((user for user in world.users.values() if _has_integration_id(user, value)), None)
-    return None
+            found = next((user for user in world.users.values() if _has_integration_id(user, value)), None)
+        case Address("uuid", value):
+            found = _with_uuid(world.users, "user", value)
+        case _:
+            found = None
+    return found
 
 
 def _of_live_login(login: Pseudonym | None) -> User | None:
@@ -59,6 +65,10 @@ def _of_live_login(login: Pseudonym | None) -> User | None:
 
 def _has_integration_id(user: User, value: str) -> bool:
     return any(login.integration_id == value and login.state != "deleted" for login in user.pseudonyms)
+
+
+def _with_uuid(objects: Mapping[int, Item], kind: str, value: str) -> Item | None:
+    return next((item for identity, item in objects.items() if uuid_of(kind, identity) == value), None)
 
 
 def find_course(world: World, text: str) -> Course | None:
@@ -70,6 +80,8 @@ def find_course(world: World, text: str) -> Course | None:
             return world.courses_by_sis.get(value)
         case Address("sis_integration_id", value):
             return next((course for course in world.courses.values() if course.integration_id == value), None)
+        case Address("uuid", value):
+            return _with_uuid(world.courses, "course", value)
     return None
 
 
@@ -94,6 +106,8 @@ def find_account(world: World, text: str) -> Account | None:
             return world.root
         case Address("sis_account_id", value):
             return next((account for account in world.accounts.values() if account.sis_account_id == value), None)
+        case Address("uuid", value):
+            return _with_uuid(world.accounts, "account", value)
     return None
 
 

@@ -14,7 +14,7 @@ from services.sandbox.canvas.paging import Links
 from services.sandbox.canvas.parameters import Parameters
 from services.sandbox.canvas.rendering import View
 from services.sandbox.canvas.settings import Settings
-from services.sandbox.canvas.state import Account, Course, Enrollment, Section, User
+from services.sandbox.canvas.state import Account, Course, Enrollment, Pseudonym, Section, User
 from services.sandbox.canvas.tokens import Caller, Token
 from services.sandbox.canvas.world import World
 
@@ -77,6 +77,11 @@ class Call:
         if found is None:
             raise errors.not_found()
         return found
+
+    def may_delete(self, login: Pseudonym) -> bool:
+        """Delete or suspend: a login with a SIS id takes the right to manage those as well (``app/models/pseudonym.rb``)."""
+        may = self.token.may
+        return may("manage_user_logins") and (login.sis_user_id is None or may("manage_sis"))
 
     def visible_state(self, row: Enrollment) -> str | None:
         """The stored state as reads show it now; None while a new row is not visible yet."""

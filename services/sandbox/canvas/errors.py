@@ -42,6 +42,27 @@ def invalid(attribute: str, text: str, kind: str = "invalid") -> Refusal:
     return Refusal(400, {"errors": {attribute: [{"attribute": attribute, "type": kind, "message": text}]}})
 
 
+def taken(attribute: str, text: str) -> Refusal:
+    """400 for an id that somebody else has."""
+    return invalid(attribute, text, "taken")
+
+
+def sis_id_taken(attribute: str, sis_id: str) -> Refusal:
+    """400 in the words that courses, sections, terms and logins share."""
+    return taken(attribute, f'SIS ID "{sis_id}" is already in use')
+
+
+def crash() -> Refusal:
+    """500 as the real thing answers to an exception nobody caught."""
+    body = {"errors": [{"message": "An error occurred.", "error_code": "internal_server_error"}], "error_report_id": 1}
+    return Refusal(500, body)
+
+
+def no_manage_sis() -> Refusal:
+    """401, even where other refusals are 403 (``app/controllers/sections_controller.rb#update``)."""
+    return Refusal(401, {"message": "You must have manage_sis permission to update sis attributes"})
+
+
 def unauthenticated(text: str | None = None) -> Refusal:
     """401: with `text` the token is bad, without one there was none."""
     if text:

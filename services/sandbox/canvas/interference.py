@@ -5,12 +5,11 @@ Everybody here uses the rules of the model, not those of the API: no right is as
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import Literal
 
 from services.sandbox.canvas import leaving, observing, sticky
-from services.sandbox.canvas.effects import Effect
+from services.sandbox.canvas.effects import Effect, record
 from services.sandbox.canvas.seeding import Missing, Strict
 from services.sandbox.canvas.state import Enrollment, EnrollmentKey, Pseudonym, Role, Section
 from services.sandbox.canvas.world import World
@@ -52,8 +51,7 @@ def interfere(world: World, act: Act) -> list[int]:
 
 def _finished(*effects: Effect) -> list[int]:
     touched = [row for effect in effects for row in effect.rows]
-    for row in touched:
-        row.history.append((time.monotonic(), row.state))
+    record(touched)
     return [row.id for row in touched]
 
 

@@ -6,10 +6,8 @@ between people (``user_observation_links``). An observer who was enrolled with `
 
 from __future__ import annotations
 
-import time
-
 from services.sandbox.canvas import sticky
-from services.sandbox.canvas.effects import Effect
+from services.sandbox.canvas.effects import Effect, record
 from services.sandbox.canvas.state import Enrollment, EnrollmentKey, User
 from services.sandbox.canvas.world import World
 
@@ -25,8 +23,7 @@ def link(world: World, observer: User, student: User) -> None:
     for row in student.enrollments:
         if row.type == "StudentEnrollment" and row.state != "deleted":
             _join(world, row, observer, effect)
-    for row in effect.rows:
-        row.history.append((time.monotonic(), row.state))
+    record(effect.rows)
 
 
 def follow(world: World, effect: Effect) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Course, Enrollment, Role, Section, Term, User
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Course, Enrollment, Pseudonym, Role, Section, Term, User
 from services.sandbox.canvas.tokens import Token, permission_to_remove
 
 Json = dict[str, Any]
@@ -109,10 +109,25 @@ def user(person: User, view: View) -> Json:
     if view.sees_sis and login:
         body |= {"sis_user_id": login.sis_user_id, "integration_id": login.integration_id}
         if view.sees_imports:
-            body["sis_import_id"] = None
+            body["sis_import_id"] = login.sis_batch_id
     if login:
         body["login_id"] = login.unique_id
     return body
+
+
+def login(item: Pseudonym, view: View) -> Json:
+    """``lib/api/v1/pseudonym.rb``."""
+    body: Json = {
+        "id": item.id,
+        "user_id": item.user.id,
+        "account_id": 1,
+        "unique_id": item.unique_id,
+        "created_at": instant(item.created_at),
+        "workflow_state": item.state,
+        "declared_user_type": None,
+        "authentication_provider_id": None,
+    }
+    return body | {"sis_user_id": item.sis_user_id, "integration_id": item.integration_id} if view.sees_sis else body
 
 
 def section(item: Section, view: View) -> Json:
@@ -134,7 +149,7 @@ def section(item: Section, view: View) -> Json:
             "integration_id": item.integration_id,
         }
     if view.sees_imports:
-        body["sis_import_id"] = None
+        body["sis_import_id"] = item.sis_batch_id
     return body
 
 
@@ -158,7 +173,7 @@ def course(item: Course, view: View) -> Json:
     if view.sees_sis:
         body |= {"sis_course_id": item.sis_course_id, "integration_id": item.integration_id}
     if view.sees_imports:
-        body["sis_import_id"] = None
+        body["sis_import_id"] = item.sis_batch_id
     return body
 
 
@@ -175,7 +190,11 @@ def term(item: Term, view: View) -> Json:
             kind: {"start_at": instant(dates[0]), "end_at": instant(dates[1])} for kind, dates in item.overrides.items()
         },
     }
-    return body | {"sis_term_id": item.sis_term_id} if view.sees_sis else body
+    if view.sees_sis:
+        body["sis_term_id"] = item.sis_term_id
+    if view.sees_imports:
+        body["sis_import_id"] = item.sis_batch_id
+    return body
 
 
 def account(item: Account, view: View) -> Json:

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.sandbox.canvas import observing
-from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Course, EnrollmentKey, Role, Section, Term, User
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Course, EnrollmentKey, Role, Section, Term, User
 from services.sandbox.canvas.world import World
 
-_NOT_COLUMNS = frozenset({"term", "course"})
+_NOT_COLUMNS = frozenset({"account", "term", "course"})
 
 
 class Missing(LookupError):
@@ -26,6 +26,12 @@ class Strict(BaseModel):
     """A body whose misspelt names are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class AccountSeed(Strict):
+    sis_account_id: str
+    name: str | None = None
+    parent: str | None = Field(default=None, description="SIS id; the root account when not given")
 
 
 class TermSeed(Strict):
@@ -45,6 +51,7 @@ class CourseSeed(Strict):
     sis_course_id: str
     name: str | None = None
     term: str | None = Field(default=None, description="SIS id")
+    account: str | None = Field(default=None, description="SIS id")
     state: str | None = Field(default=None, pattern="^(created|claimed|available|completed|deleted)$")
     start_at: datetime | None = None
     end_at: datetime | None = None
@@ -106,6 +113,7 @@ class EnrollmentSeed(Strict):
 class Objects(Strict):
     """Made in this order, so later ones may refer to earlier ones."""
 
+    accounts: list[AccountSeed] = []
     terms: list[TermSeed] = []
     roles: list[RoleSeed] = []
     courses: list[CourseSeed] = []
@@ -118,6 +126,7 @@ class Objects(Strict):
 def seed(world: World, objects: Objects) -> dict[str, Any]:
     """Make or change everything; returns Canvas's ids by SIS id. Raises `Missing`; what came before it stays."""
     return {
+        "accounts": {item.sis_account_id: _account(world, item).id for item in objects.accounts},
         "terms": {item.sis_term_id: _term(world, item).id for item in objects.terms},
         "roles": {item.name: _role(world, item).id for item in objects.roles},
         "courses": {item.sis_course_id: _course(world, item).id for item in objects.courses},
@@ -135,6 +144,14 @@ def _set_given(target: Term | Course | Section, item: BaseModel) -> None:
             setattr(target, name, getattr(item, name))
 
 
+def _account(world: World, item: AccountSeed) -> Account:
+    known = {str(found.sis_account_id): found for found in world.accounts.values()}
+    account = known.get(item.sis_account_id) or world.add_account(item.name or item.sis_account_id, item.sis_account_id)
+    account.name = item.name or account.name
+    account.parent = _known("account", known, item.parent) if item.parent else account.parent
+    return account
+
+
 def _term(world: World, item: TermSeed) -> Term:
     term = world.terms_by_sis.get(item.sis_term_id) or world.add_term(item.sis_term_id, item.sis_term_id)
     _set_given(term, item)
@@ -150,6 +167,8 @@ def _role(world: World, item: RoleSeed) -> Role:
 
 def _course(world: World, item: CourseSeed) -> Course:
     course = world.courses_by_sis.get(item.sis_course_id) or world.add_course(item.sis_course_id, item.sis_course_id)
+    if item.account:
+        course.account = _known("account", {str(found.sis_account_id): found for found in world.accounts.values()}, item.account)
     if item.term:
         course.term = _known("term", world.terms_by_sis, item.term)
     _set_given(course, item)

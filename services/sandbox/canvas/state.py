@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -10,6 +11,11 @@ COURSE_TYPES = ("StudentEnrollment", "TeacherEnrollment", "TaEnrollment", "Desig
 STAFF_TYPES = ("TeacherEnrollment", "TaEnrollment", "DesignerEnrollment")
 TEST_STUDENT_TYPE = "StudentViewEnrollment"
 ACCOUNT_ROLE = "AccountMembership"
+
+
+def uuid_of(kind: str, identity: int) -> str:
+    """Forty characters that belong to one object for ever (``app/models/user.rb`` and others make random ones)."""
+    return hashlib.sha1(f"{kind} {identity}".encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +116,7 @@ class Pseudonym:
     integration_id: str | None = None
     state: str = "active"
     """``active``, ``suspended`` or ``deleted``."""
+    created_at: datetime | None = None
     sis_batch_id: int | None = None
     stuck_sis_fields: frozenset[str] = frozenset()
 

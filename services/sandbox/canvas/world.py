@@ -24,6 +24,14 @@ from services.sandbox.canvas.state import (
     User,
 )
 
+_SIS_COLUMNS: dict[type, tuple[str, str]] = {
+    Course: ("sis_course_id", "courses_by_sis"),
+    Section: ("sis_section_id", "sections_by_sis"),
+    Term: ("sis_term_id", "terms_by_sis"),
+    Pseudonym: ("sis_user_id", "logins_by_sis"),
+}
+"""Where an object keeps its SIS id, and the index by it."""
+
 
 class World:
     """All objects, found by id, by SIS id or by key. Ids of different kinds never overlap, so that a mix-up shows."""
@@ -36,6 +44,7 @@ class World:
         self.courses: dict[int, Course] = {}
         self.sections: dict[int, Section] = {}
         self.users: dict[int, User] = {}
+        self.logins: dict[int, Pseudonym] = {}
         self.enrollments: dict[int, Enrollment] = {}
         self.courses_by_sis: dict[str, Course] = {}
         self.sections_by_sis: dict[str, Section] = {}
@@ -53,6 +62,7 @@ class World:
                 "enrollment": 50_000_001,
                 "role": 11,
                 "term": 2,
+                "account": 101,
             }.items()
         }
         self._furnish()
@@ -74,6 +84,12 @@ class World:
             base = name if name in COURSE_TYPES else ACCOUNT_ROLE
             self.roles[identity] = Role(identity, name, base, label, now, "built_in")
         self.add_role("Auditor", "StudentEnrollment")
+
+    def add_account(self, name: str, sis_account_id: str | None = None) -> Account:
+        """An account right below the root account."""
+        account = Account(next(self._ids["account"]), name, sis_account_id, self.root)
+        self.accounts[account.id] = account
+        return account
 
     def add_role(self, name: str, base_role_type: str, state: str = "active") -> Role:
         """A custom course role of the root account."""
@@ -138,12 +154,30 @@ class World:
 
     def add_login(self, user: User, unique_id: str, sis_user_id: str | None = None) -> Pseudonym:
         """A live login of `user`; the caller has checked that the login and SIS id are free."""
-        login = Pseudonym(next(self._ids["login"]), user, unique_id, sis_user_id)
+        login = Pseudonym(next(self._ids["login"]), user, unique_id, sis_user_id, created_at=self.clock.now())
         user.pseudonyms.append(login)
+        self.logins[login.id] = login
         self.logins_by_unique_id[unique_id.lower()] = login
         if sis_user_id:
             self.logins_by_sis[sis_user_id] = login
         return login
+
+    def renamed_login(self, login: Pseudonym, before: str) -> None:
+        """Keep the index true after a login got another unique id."""
+        if self.logins_by_unique_id.get(before.lower()) is login:
+            del self.logins_by_unique_id[before.lower()]
+        self.logins_by_unique_id[login.unique_id.lower()] = login
+
+    def set_sis_id(self, item: Course | Section | Term | Pseudonym, sis_id: str | None) -> None:
+        """Give an object another SIS id, or none; the caller has checked that it is free. The old one finds nothing any more."""
+        column, index = _SIS_COLUMNS[type(item)]
+        known: dict[str, object] = getattr(self, index)
+        old = getattr(item, column)
+        if old is not None:
+            known.pop(old, None)
+        setattr(item, column, sis_id)
+        if sis_id is not None:
+            known[sis_id] = item
 
     def find(self, key: EnrollmentKey) -> Enrollment | None:
         """The row of a key, in whatever state."""
@@ -174,9 +208,22 @@ class World:
         for section in course.sections:
             yield from section.enrollments
 
+    def rekey(self, row: Enrollment, user: User | None = None, associated: User | None = None) -> None:
+        """Give a row to another person, or let it observe another one; the caller has made room for the new key."""
+        if self._by_key.get(row.key) is row:
+            del self._by_key[row.key]
+        if user:
+            row.user.enrollments.remove(row)
+            row.user = user
+            user.enrollments.append(row)
+        row.associated_user = associated or row.associated_user
+        # A deleted row of the same key may stand there: the one that lives is the one to be found.
+        self._by_key[row.key] = row
+
     def move_section(self, section: Section, target: Course) -> None:
-        """Put a section with its enrollments into another course."""
+        """Put a section with its enrollments into another course (``app/models/course_section.rb#move_to_course``)."""
         section.course.sections.remove(section)
+        section.default = not any(other.state == "active" for other in target.sections)
         section.course = target
         target.sections.append(section)
 

@@ -275,16 +275,6 @@ async def test_a_course_path_without_a_section_uses_the_default_section(api: Api
     ] == "S2"
 
 
-async def test_a_cross_listed_section_enrolls_into_the_course_where_it_is_now(api: Api) -> None:
-    moved = (await api.call("POST", "sections/sis_section_id:S1/crosslist/sis_course_id:C2")).json()
-    assert moved["nonxlist_course_id"] == api.canvas.world.courses_by_sis["C1"].id
-    assert (await api.enroll())["sis_course_id"] == "C2"
-    gone = await api.create("courses/sis_course_id:C1/enrollments", course_section_id="sis_section_id:S1")
-    assert gone.status_code == 404
-    back = (await api.call("DELETE", "sections/sis_section_id:S1/crosslist")).json()
-    assert (back["sis_course_id"], back["nonxlist_course_id"]) == ("C1", None)
-
-
 @pytest.mark.parametrize("sis_id", ["a/b", "a b", "50%", "a?b#c", "x.json", "Ünïcode→", "a.b", "x" * 255])
 async def test_odd_sis_ids_work_percent_encoded_and_in_hex(api: Api, sis_id: str) -> None:
     api.seed(sections=[{"sis_section_id": sis_id, "course": "C1"}], users=[{"sis_user_id": sis_id}])

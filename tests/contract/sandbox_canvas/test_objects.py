@@ -45,60 +45,10 @@ async def test_objects_are_shown_by_sis_id_or_word(api: Api, path: str, expected
     assert expected.items() <= answer.json().items()
 
 
-async def test_a_user_is_created_with_a_login(api: Api) -> None:
-    body = {"user": {"name": "Sofja Kowalewskaja"}, "pseudonym": {"unique_id": "sofja@x", "sis_user_id": "U9"}}
-    made = await api.call("POST", "accounts/self/users", json=body)
-    assert made.status_code == 200
-    assert made.json()["sis_user_id"] == "U9"
-    assert (await api.get("users/sis_user_id:U9")).json()["id"] == made.json()["id"]
-    again = await api.call("POST", "accounts/self/users", json=body)
-    assert again.status_code == 400
-    assert again.json()["errors"]["pseudonym"]["unique_id"][0]["type"] == "taken"
-
-
-async def test_without_manage_sis_a_sis_id_is_dropped_in_silence(api: Api) -> None:
-    api.forbid("manage_sis")
-    body = {"user": {"name": "X Y"}, "pseudonym": {"unique_id": "x@y", "sis_user_id": "U9"}}
-    assert (await api.call("POST", "accounts/self/users", json=body)).json()["sis_user_id"] is None
-    assert (await api.get("users/sis_user_id:U9")).status_code == 404
-
-
-async def test_a_deleted_login_can_be_revived(api: Api) -> None:
-    api.seed(users=[{"sis_user_id": "U1", "login_state": "deleted"}])
-    body = {"pseudonym": {"unique_id": "ada@x", "sis_user_id": "U1"}, "enable_sis_reactivation": "true"}
-    assert (await api.call("POST", "accounts/self/users", json=body)).json()["name"] == "Ada Lovelace"
-    assert (await api.get("users/sis_user_id:U1")).status_code == 200
-
-
 async def test_a_user_may_have_two_logins(api: Api) -> None:
     api.seed(users=[{"sis_user_id": "U1b", "also": "U1"}])
     first, second = await api.enroll(user_id="sis_user_id:U1"), await api.enroll(user_id="sis_user_id:U1b")
     assert first["id"] == second["id"]
-
-
-async def test_a_section_with_people_cannot_be_deleted(api: Api) -> None:
-    row = await api.enroll()
-    refused = await api.call("DELETE", "sections/sis_section_id:S1")
-    assert (refused.status_code, refused.json()) == (400, {"message": "You can't delete a section that has enrollments"})
-    await api.remove(row, task="delete")
-    assert (await api.call("DELETE", "sections/sis_section_id:S1")).status_code == 200
-    assert (await api.get("sections/sis_section_id:S1")).status_code == 404
-    revive = {"course_section": {"name": "Again", "sis_section_id": "S1"}, "enable_sis_reactivation": True}
-    assert (await api.call("POST", "courses/sis_course_id:C1/sections", json=revive)).status_code == 200
-
-
-async def test_courses_and_sections_are_made_and_listed(api: Api) -> None:
-    course = {"course": {"name": "Logic", "sis_course_id": "C9", "term_id": "default"}, "offer": False}
-    assert (await api.call("POST", "accounts/self/courses", json=course)).json()["workflow_state"] == "unpublished"
-    section = {"course_section": {"name": "One", "sis_section_id": "S9"}}
-    assert (await api.call("POST", "courses/sis_course_id:C9/sections", json=section)).json()["sis_course_id"] == "C9"
-    listed = (await api.get("courses/sis_course_id:C9/sections")).json()
-    assert [item["sis_section_id"] for item in listed] == ["S9"]
-    assert (await api.call("PUT", "courses/sis_course_id:C9", json={"course": {"event": "offer"}})).json()[
-        "workflow_state"
-    ] == "available"
-    assert (await api.call("DELETE", "courses/sis_course_id:C9", params={"event": "delete"})).json() == {"delete": True}
-    assert (await api.get("courses/sis_course_id:C9")).status_code == 404
 
 
 async def test_terms_are_listed_inside_an_object(api: Api) -> None:

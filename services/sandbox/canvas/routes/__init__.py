@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from services.sandbox.canvas.routes import accounts, courses, enrollments, rosters, sections, users
+from services.sandbox.canvas.routes import (
+    accounts,
+    courses,
+    crosslisting,
+    enrollments,
+    logins,
+    rosters,
+    sections,
+    terms,
+    users,
+)
 from services.sandbox.canvas.routing import Route
 
-ROUTES: list[Route] = [*enrollments.ROUTES, *rosters.ROUTES, *users.ROUTES, *sections.ROUTES, *courses.ROUTES, *accounts.ROUTES]
+_PARTS = (enrollments, rosters, users, logins, sections, crosslisting, courses, terms, accounts)
+ROUTES: list[Route] = [route for part in _PARTS for route in part.ROUTES]

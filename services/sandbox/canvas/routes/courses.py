@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from services.sandbox.canvas import errors, rendering
-from services.sandbox.canvas.addressing import find_term
+from typing import Any
+
+from services.sandbox.canvas import errors, rendering, sticky
+from services.sandbox.canvas.addressing import find_account, find_course, find_term
 from services.sandbox.canvas.call import Answer, Call
+from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
 from services.sandbox.canvas.paging import by_number, per_page
-from services.sandbox.canvas.parameters import Parameters, boolean, moment, text, tree
+from services.sandbox.canvas.parameters import Parameters, boolean, text, tree
 from services.sandbox.canvas.routing import Route
-from services.sandbox.canvas.state import Course, Term
+from services.sandbox.canvas.state import Account, Course, Term
 
 _STATE_AFTER = {"claim": "claimed", "offer": "available", "conclude": "completed", "delete": "deleted", "undelete": "claimed"}
 
@@ -32,21 +35,65 @@ def list_in_account(call: Call) -> Answer:
 
 
 def create(call: Call) -> Answer:
-    """Unpublished unless ``offer`` says otherwise."""
+    """Unpublished unless ``offer`` says otherwise. SIS ids are dropped without a word unless the caller may manage them."""
     account = call.account()
     call.caller.require("manage_courses")
     wanted = tree(call.parameters, "course")
-    sis_id = text(wanted, "sis_course_id") if call.token.may("manage_sis") else None
-    existing = call.world.courses_by_sis.get(sis_id or "")
-    if existing and existing.state == "deleted" and boolean(call.parameters.get("enable_sis_reactivation")):
-        existing.state = "claimed"
-        return _answer(call, existing)
-    if existing:
-        raise errors.invalid("sis_source_id", f"SIS ID {sis_id!r} is already in use", "taken")
-    course = call.world.add_course(text(wanted, "name") or "Unnamed Course", sis_id, _term(call, wanted))
-    course.account, course.state = account, "available" if boolean(call.parameters.get("offer")) else "claimed"
-    _set_columns(course, wanted)
+    columns = _columns(call, wanted)
+    _check_dates(columns.get("start_at"), columns.get("end_at"))
+    may = call.token.may("manage_sis")
+    sis_id = text(wanted, "sis_course_id") if may else None
+    course = call.world.courses_by_sis.get(sis_id or "")
+    if course and not (course.state == "deleted" and boolean(call.parameters.get("enable_sis_reactivation"))):
+        raise errors.sis_id_taken("sis_source_id", str(sis_id))
+    if course is None:
+        course = call.world.add_course(text(wanted, "name") or "Unnamed Course", sis_id)
+        course.account = account
+    course.state = "available" if boolean(call.parameters.get("offer")) else "claimed"
+    for name, value in columns.items():
+        setattr(course, name, value)
+    course.integration_id = text(wanted, "integration_id") if may else course.integration_id
     return _answer(call, course)
+
+
+def update(call: Call) -> Answer:
+    """Columns and the events ``claim offer conclude delete undelete``; what changes becomes sticky, the state too.
+
+    SIS ids without the right are ignored here, unlike for sections. A deleted course is there only to be undeleted.
+    """
+    wanted = tree(call.parameters, "course")
+    event = text(wanted, "event")
+    course = find_course(call.world, call.path["course"])
+    if course is None or (course.state == "deleted" and event != "undelete"):
+        raise errors.not_found()
+    call.caller.require("manage_courses")
+    columns = _columns(call, wanted)
+    _check_dates(columns.get("start_at", course.start_at), columns.get("end_at", course.end_at))
+    if call.token.may("manage_sis"):
+        set_sis_id(call, course, wanted, "sis_course_id")
+        if "integration_id" in wanted:
+            course.integration_id = text(wanted, "integration_id")
+    columns["state"] = _STATE_AFTER.get(event or "", course.state)
+    sticky.write(course, override=override(call), **columns)
+    return _answer(call, course)
+
+
+def _check_dates(start: Any, end: Any) -> None:
+    check_order(start, end, "conclude_at", "End date cannot be before start date")
+
+
+def _columns(call: Call, wanted: Parameters) -> dict[str, Any]:
+    columns: dict[str, Any] = dict(given_dates(wanted))
+    for name in ("name", "course_code"):
+        if value := text(wanted, name):
+            columns[name] = value
+    if "restrict_enrollments_to_course_dates" in wanted:
+        columns["restrict_to_dates"] = boolean(wanted["restrict_enrollments_to_course_dates"])
+    if term := _term(call, wanted):
+        columns["term"] = term
+    if account := _account(call, wanted):
+        columns["account"] = account
+    return columns
 
 
 def _term(call: Call, wanted: Parameters) -> Term | None:
@@ -59,25 +106,14 @@ def _term(call: Call, wanted: Parameters) -> Term | None:
     return term
 
 
-def update(call: Call) -> Answer:
-    """Columns, and the events ``claim offer conclude delete undelete``."""
-    course = call.course()
-    call.caller.require("manage_courses")
-    wanted = tree(call.parameters, "course")
-    course.name = text(wanted, "name") or course.name
-    course.term = _term(call, wanted) or course.term
-    course.state = _STATE_AFTER.get(text(wanted, "event") or "", course.state)
-    _set_columns(course, wanted)
-    return _answer(call, course)
-
-
-def _set_columns(course: Course, wanted: Parameters) -> None:
-    course.course_code = text(wanted, "course_code") or course.course_code
-    for name in ("start_at", "end_at"):
-        if name in wanted:
-            setattr(course, name, moment(wanted[name]))
-    if "restrict_enrollments_to_course_dates" in wanted:
-        course.restrict_to_dates = boolean(wanted["restrict_enrollments_to_course_dates"])
+def _account(call: Call, wanted: Parameters) -> Account | None:
+    named = text(wanted, "account_id")
+    if named is None:
+        return None
+    account = find_account(call.world, named)
+    if account is None:
+        raise errors.not_found()
+    return account
 
 
 def delete(call: Call) -> Answer:
@@ -87,7 +123,7 @@ def delete(call: Call) -> Answer:
     event = text(call.parameters, "event")
     if event not in ("delete", "conclude"):
         raise errors.message("Only 'delete' and 'conclude' events are allowed")
-    course.state = _STATE_AFTER[event]
+    sticky.write(course, state=_STATE_AFTER[event])
     return Answer({event: True})
 
 

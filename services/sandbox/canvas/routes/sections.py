@@ -1,19 +1,23 @@
-"""Sections and cross-listing (``app/controllers/sections_controller.rb``)."""
+"""Sections (``app/controllers/sections_controller.rb``, ``app/models/course_section.rb``)."""
 
 from __future__ import annotations
 
-from services.sandbox.canvas import errors, rendering
-from services.sandbox.canvas.addressing import find_course
+from typing import Any
+
+from services.sandbox.canvas import errors, rendering, sticky
 from services.sandbox.canvas.call import Answer, Call
+from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
+from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.paging import by_number, per_page
-from services.sandbox.canvas.parameters import Parameters, boolean, moment, text, tree
+from services.sandbox.canvas.parameters import Parameters, boolean, text, tree
 from services.sandbox.canvas.routing import Route
-from services.sandbox.canvas.state import Section
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Section
 
 
-def _active(call: Call) -> Section:
+def active_section(call: Call) -> Section:
+    """The section of the path, unless it was deleted; below a course, only one that is in it now."""
     section = call.section()
-    if section.state != "active":
+    if section.state != "active" or ("course" in call.path and section.course is not call.course()):
         raise errors.not_found()
     return section
 
@@ -24,91 +28,82 @@ def _answer(call: Call, section: Section) -> Answer:
 
 def show(call: Call) -> Answer:
     """Active sections only."""
-    return _answer(call, _active(call))
+    return _answer(call, active_section(call))
 
 
 def list_in_course(call: Call) -> Answer:
-    """The active sections that are in the course now."""
+    """The active sections that are in the course now, by name."""
     active = [section for section in call.course().sections if section.state == "active"]
+    active.sort(key=lambda section: (section.name.casefold(), section.id))
     size = per_page(text(call.parameters, "per_page"))
     shown, link = by_number(active, text(call.parameters, "page"), size, call.links)
     return Answer([rendering.section(section, call.view) for section in shown], headers={"Link": link})
 
 
 def create(call: Call) -> Answer:
-    """A SIS id is dropped without a word unless the caller may manage them."""
+    """SIS ids are dropped without a word unless the caller may manage them."""
     course = call.course()
     call.caller.require("manage_courses")
     wanted = tree(call.parameters, "course_section")
-    sis_id = text(wanted, "sis_section_id") if call.token.may("manage_sis") else None
-    existing = call.world.sections_by_sis.get(sis_id or "")
-    if (
-        existing
-        and existing.state == "deleted"
-        and existing.course is course
+    columns = _columns(wanted)
+    check_order(columns.get("start_at"), columns.get("end_at"), "end_at", "End date cannot be before start date")
+    may = call.token.may("manage_sis")
+    sis_id = text(wanted, "sis_section_id") if may else None
+    section = call.world.sections_by_sis.get(sis_id or "")
+    revived = (
+        section is not None
+        and section.state == "deleted"
+        and section.course is course
         and boolean(call.parameters.get("enable_sis_reactivation"))
-    ):
-        existing.state = "active"
-        return _answer(call, existing)
-    if existing:
-        raise errors.invalid("sis_source_id", f"SIS ID {sis_id!r} is already in use", "taken")
-    section = call.world.add_section(course, text(wanted, "name") or course.name, sis_id)
-    _set_columns(section, wanted)
+    )
+    if section and not revived:
+        raise errors.sis_id_taken("sis_source_id", str(sis_id))
+    if section is None:
+        section = call.world.add_section(course, text(wanted, "name") or course.name, sis_id)
+    section.state = "active"
+    for name, value in columns.items():
+        setattr(section, name, value)
+    section.integration_id = text(wanted, "integration_id") if may else section.integration_id
     return _answer(call, section)
 
 
 def update(call: Call) -> Answer:
-    """Name and dates."""
-    section = _active(call)
+    """What changes becomes sticky. SIS ids without the right are refused here, with a status of their own."""
+    section = active_section(call)
     call.caller.require("manage_courses")
     wanted = tree(call.parameters, "course_section")
-    section.name = text(wanted, "name") or section.name
-    _set_columns(section, wanted)
+    if ("sis_section_id" in wanted or "integration_id" in wanted) and not call.token.may("manage_sis"):
+        raise errors.no_manage_sis()
+    columns = _columns(wanted)
+    start, end = (columns.get(name, getattr(section, name)) for name in ("start_at", "end_at"))
+    check_order(start, end, "end_at", "End date cannot be before start date")
+    set_sis_id(call, section, wanted, "sis_section_id")
+    if "integration_id" in wanted:
+        section.integration_id = text(wanted, "integration_id")
+    sticky.write(section, override=override(call), **columns)
     return _answer(call, section)
 
 
-def _set_columns(section: Section, wanted: Parameters) -> None:
-    for name in ("start_at", "end_at"):
-        if name in wanted:
-            setattr(section, name, moment(wanted[name]))
+def _columns(wanted: Parameters) -> dict[str, Any]:
+    columns: dict[str, Any] = dict(given_dates(wanted))
+    if name := text(wanted, "name"):
+        columns["name"] = name
     if "restrict_enrollments_to_section_dates" in wanted:
-        section.restrict_to_dates = boolean(wanted["restrict_enrollments_to_section_dates"])
-    if "integration_id" in wanted:
-        section.integration_id = text(wanted, "integration_id")
+        columns["restrict_to_dates"] = boolean(wanted["restrict_enrollments_to_section_dates"])
+    return columns
 
 
 def delete(call: Call) -> Answer:
-    """Refused while somebody is in it."""
-    section = _active(call)
+    """Refused while somebody is in it; who only rejected does not count, nor does the test student. All rows go with it."""
+    section = active_section(call)
     call.caller.require("manage_courses")
-    if any(row.state not in ("deleted", "rejected") for row in section.enrollments):
+    here = [row for row in section.enrollments if row.state != "deleted"]
+    if any(row.state != "rejected" and row.type != TEST_STUDENT_TYPE for row in here):
         raise errors.message("You can't delete a section that has enrollments")
+    for row in here:
+        row.state, row.updated_at = "deleted", call.world.clock.now()
+    record(here)
     section.state = "deleted"
-    return _answer(call, section)
-
-
-def cross_list(call: Call) -> Answer:
-    """The section moves with its enrollments and remembers where it came from (``app/models/course_section.rb``)."""
-    section = _active(call)
-    call.caller.require("manage_courses")
-    target = find_course(call.world, call.path["course"])
-    if target is None or target.state == "deleted":
-        raise errors.not_found()
-    if target is not section.course:
-        origin = section.nonxlist_course or section.course
-        section.nonxlist_course = None if origin is target else origin
-        call.world.move_section(section, target)
-    return _answer(call, section)
-
-
-def uncross_list(call: Call) -> Answer:
-    """Back to the original course."""
-    section = _active(call)
-    call.caller.require("manage_courses")
-    if section.nonxlist_course is None:
-        raise errors.message("section is not cross-listed")
-    origin, section.nonxlist_course = section.nonxlist_course, None
-    call.world.move_section(section, origin)
     return _answer(call, section)
 
 
@@ -119,6 +114,4 @@ ROUTES = [
     Route("POST", "courses/:course/sections", "sections.create", create),
     Route("PUT", "sections/:section", "sections.update", update),
     Route("DELETE", "sections/:section", "sections.delete", delete),
-    Route("POST", "sections/:section/crosslist/:course", "sections.crosslist", cross_list),
-    Route("DELETE", "sections/:section/crosslist", "sections.uncrosslist", uncross_list),
 ]

@@ -1,19 +1,30 @@
-"""Users and their logins (``app/controllers/users_controller.rb``)."""
+"""Users (``app/controllers/users_controller.rb``, ``accounts_controller.rb``)."""
 
 from __future__ import annotations
 
-from services.sandbox.canvas import rendering
+from typing import Any
+
+from services.sandbox.canvas import errors, leaving, rendering, sticky
 from services.sandbox.canvas.call import Answer, Call
+from services.sandbox.canvas.editing import override
+from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.paging import by_number, per_page
-from services.sandbox.canvas.parameters import Parameters, boolean, text, tree
+from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
+from services.sandbox.canvas.routes.logins import problem_with
 from services.sandbox.canvas.routing import Route
-from services.sandbox.canvas.state import Pseudonym, User
+from services.sandbox.canvas.state import Pseudonym, User, uuid_of
+from services.sandbox.canvas.world import last_name_first
+
+_NAMES = ("name", "short_name", "sortable_name", "pronouns")
+_KNOWN = frozenset({*_NAMES, "event", "time_zone", "locale", "email", "title", "bio", "birthdate", "avatar"})
 
 
 def show(call: Call) -> Answer:
     """404 for an unknown user, and for one whose only login with that SIS id was deleted."""
-    return Answer(rendering.user(call.user(), call.view))
+    user = call.user()
+    body = rendering.user(user, call.view)
+    return Answer(body | {"uuid": uuid_of("user", user.id)} if "uuid" in texts(call.parameters, "include") else body)
 
 
 def list_in_account(call: Call) -> Answer:
@@ -33,50 +44,91 @@ def _words(user: User) -> list[str]:
 
 
 def create(call: Call) -> Answer:
-    """Needs a login that is free. A SIS id is dropped without a word unless the caller may manage them."""
+    """Needs a login that is free. SIS ids are dropped without a word unless the caller may manage them."""
     call.account()
+    call.caller.require("manage_user_logins")
     wanted, login = tree(call.parameters, "user"), tree(call.parameters, "pseudonym")
+    may = call.token.may("manage_sis")
+    sis_user_id = text(login, "sis_user_id") if may else None
     unique_id = text(login, "unique_id")
-    sis_user_id = text(login, "sis_user_id") if call.token.may("manage_sis") else None
-    if sis_user_id and boolean(call.parameters.get("enable_sis_reactivation")):
-        revived = _revive(call.world.logins_by_sis.get(sis_user_id), wanted)
-        if revived:
-            return Answer(rendering.user(revived, call.view))
-    _check_free(call, unique_id, sis_user_id)
+    revived = _revived(call, sis_user_id) if boolean(call.parameters.get("enable_sis_reactivation")) else None
+    problem = problem_with(call.world, unique_id or (revived.unique_id if revived else None), sis_user_id, revived)
+    if problem:
+        raise _refused(*problem)
+    if revived:
+        _revive(call, revived, wanted, unique_id)
+        return Answer(rendering.user(revived.user, call.view))
     user = call.world.add_user(text(wanted, "name") or str(unique_id), text(wanted, "sortable_name"))
     user.short_name = text(wanted, "short_name") or user.name
-    made = call.world.add_login(user, str(unique_id), sis_user_id)
-    made.integration_id = text(login, "integration_id") if call.token.may("manage_sis") else None
     user.state = "registered" if boolean(wanted.get("skip_registration")) else "pre_registered"
+    made = call.world.add_login(user, str(unique_id), sis_user_id)
+    made.integration_id = text(login, "integration_id") if may else None
     return Answer(rendering.user(user, call.view))
 
 
-def _revive(login: Pseudonym | None, wanted: Parameters) -> User | None:
-    if login is None or login.state != "deleted":
-        return None
-    login.state = "active"
-    login.user.name = text(wanted, "name") or login.user.name
-    return login.user
+def _revived(call: Call, sis_user_id: str | None) -> Pseudonym | None:
+    login = call.world.logins_by_sis.get(sis_user_id or "")
+    return login if login and login.state == "deleted" else None
 
 
-def _check_free(call: Call, unique_id: str | None, sis_user_id: str | None) -> None:
-    if unique_id is None:
-        raise _login_error("unique_id", "too_short", "is too short")
-    taken = call.world.logins_by_unique_id.get(unique_id.lower())
-    if taken and taken.state != "deleted":
-        raise _login_error("unique_id", "taken", "ID already in use for this account and authentication provider")
-    owner = call.world.logins_by_sis.get(sis_user_id or "")
-    if owner and owner.state != "deleted":
-        raise _login_error("sis_user_id", "taken", f"SIS ID {sis_user_id!r} is already in use")
+def _revive(call: Call, login: Pseudonym, wanted: Parameters, unique_id: str | None) -> None:
+    """The login and its user come back, the enrollments do not."""
+    before, login.unique_id = login.unique_id, unique_id or login.unique_id
+    call.world.renamed_login(login, before)
+    login.state, login.user.state = "active", "registered"
+    names: dict[str, Any] = dict(_names(wanted))
+    sticky.write(login.user, **names)
 
 
-def _login_error(attribute: str, kind: str, message: str) -> Refusal:
+def _names(wanted: Parameters) -> dict[str, str]:
+    return {name: value for name in _NAMES if (value := text(wanted, name))}
+
+
+def _refused(attribute: str, kind: str, message: str) -> Refusal:
+    """The errors of every object that a create touches, most of them empty."""
     problem = [{"attribute": attribute, "type": kind, "message": message}]
-    return Refusal(400, {"errors": {"user": {}, "pseudonym": {attribute: problem}, "observee": {}}})
+    of_objects = {"user": {}, "pseudonym": {attribute: problem}, "observee": {}, "pairing_code": {}, "recaptcha": None}
+    return Refusal(400, {"errors": of_objects})
+
+
+def update(call: Call) -> Answer:
+    """Names become sticky. ``event`` suspends or unsuspends the logins that the caller may delete; one's own it leaves alone."""
+    user = call.user()
+    wanted = tree(call.parameters, "user")
+    if not call.token.may("manage_user_details") or set(wanted) - _KNOWN:
+        raise errors.unauthorized(call.settings.unauthorized_status)
+    event = text(wanted, "event")
+    if event in ("suspend", "unsuspend") and user is not call.token.user:
+        for login in user.pseudonyms:
+            if login.state != "deleted" and call.may_delete(login):
+                sticky.write(login, state="suspended" if event == "suspend" else "active")
+    names: dict[str, Any] = dict(_names(wanted))
+    if "name" in names and "sortable_name" not in names and user.sortable_name == last_name_first(user.name):
+        names["sortable_name"] = last_name_first(names["name"])
+    sticky.write(user, override=override(call), **names)
+    return Answer(rendering.user(user, call.view))
+
+
+def remove_from_account(call: Call) -> Answer:
+    """All logins and all enrollments go, those made by hand too (``app/models/user.rb#remove_from_root_account``)."""
+    call.account()
+    call.caller.require("manage_user_logins")
+    user = call.user()
+    if not all(call.may_delete(login) for login in user.pseudonyms if login.state != "deleted"):
+        raise errors.unauthorized(call.settings.unauthorized_status)
+    shown = rendering.user(user, call.view)
+    for row in user.enrollments:
+        if row.state != "deleted":
+            record(leaving.move(call.world, row, "deleted").rows)
+    for login in user.pseudonyms:
+        login.state = "deleted"
+    return Answer(shown)
 
 
 ROUTES = [
     Route("GET", "users/:user", "users.get", show),
+    Route("PUT", "users/:user", "users.update", update),
     Route("GET", "accounts/:account/users", "users.list", list_in_account),
     Route("POST", "accounts/:account/users", "users.create", create),
+    Route("DELETE", "accounts/:account/users/:user", "users.delete", remove_from_account),
 ]

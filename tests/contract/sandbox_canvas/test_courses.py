@@ -1,0 +1,179 @@
+"""Courses over REST: made, published, concluded, deleted, revived, moved to another term."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from services.sandbox.canvas.state import Course
+from tests.contract.sandbox_canvas.conftest import Api
+
+C1 = "courses/sis_course_id:C1"
+COURSES = "accounts/self/courses"
+
+
+def stored(api: Api, sis_id: str = "C1") -> Course:
+    return api.canvas.world.courses_by_sis[sis_id]
+
+
+async def make(api: Api, account: str = "self", **wanted: Any) -> httpx.Response:
+    body = {name: wanted.pop(name) for name in ("offer", "enable_sis_reactivation") if name in wanted}
+    return await api.call("POST", f"accounts/{account}/courses", json={"course": wanted} | body)
+
+
+async def change(api: Api, path: str = C1, **wanted: Any) -> httpx.Response:
+    return await api.call("PUT", path, json={"course": wanted})
+
+
+async def test_a_new_course_has_what_was_sent(api: Api) -> None:
+    """app/controllers/courses_controller.rb#create"""
+    api.seed(terms=[{"sis_term_id": "F26"}], accounts=[{"sis_account_id": "LAW"}])
+    made = await make(
+        api,
+        "sis_account_id:LAW",
+        name="Logic",
+        course_code="LOG 1",
+        sis_course_id="C9",
+        term_id="sis_term_id:F26",
+        start_at="2026-09-01T00:00:00Z",
+        restrict_enrollments_to_course_dates=True,
+    )
+    world = api.canvas.world
+    expected = {
+        "name": "Logic",
+        "course_code": "LOG 1",
+        "sis_course_id": "C9",
+        "workflow_state": "unpublished",
+        "enrollment_term_id": world.terms_by_sis["F26"].id,
+        "start_at": "2026-09-01T00:00:00Z",
+        "restrict_enrollments_to_course_dates": True,
+        "sis_import_id": None,
+    }
+    assert made.status_code == 200
+    assert expected.items() <= made.json().items()
+    assert stored(api, "C9").account.sis_account_id == "LAW"
+    assert stored(api, "C9").stuck_sis_fields == frozenset()
+
+
+@pytest.mark.parametrize(("offer", "state"), [(True, "available"), (False, "unpublished")])
+async def test_offer_publishes_at_once(api: Api, offer: bool, state: str) -> None:
+    """app/controllers/courses_controller.rb#create"""
+    assert (await make(api, name="X", offer=offer)).json()["workflow_state"] == state
+
+
+@pytest.mark.parametrize(
+    ("event", "stored_state", "shown"),
+    [
+        ("claim", "claimed", "unpublished"),
+        ("offer", "available", "available"),
+        ("conclude", "completed", "completed"),
+    ],
+)
+async def test_an_event_changes_the_state_and_makes_it_sticky(api: Api, event: str, stored_state: str, shown: str) -> None:
+    """app/controllers/courses_controller.rb#update, app/models/course.rb: are_sis_sticky"""
+    changed = await change(api, event=event)
+    assert (changed.json()["workflow_state"], stored(api).state) == (shown, stored_state)
+    assert stored(api).stuck_sis_fields == (set() if event == "offer" else {"workflow_state"}), "it was available before"
+
+
+async def test_a_deleted_course_can_be_brought_back_unpublished(api: Api) -> None:
+    """app/controllers/courses_controller.rb#update: undelete"""
+    assert (await api.call("DELETE", C1, params={"event": "delete"})).json() == {"delete": True}
+    assert (await change(api, name="X")).status_code == 404
+    assert (await change(api, event="undelete")).json()["workflow_state"] == "unpublished"
+
+
+async def test_a_delete_must_say_which(api: Api) -> None:
+    """app/controllers/courses_controller.rb#destroy"""
+    refused = await api.call("DELETE", C1)
+    assert (refused.status_code, refused.json()) == (400, {"message": "Only 'delete' and 'conclude' events are allowed"})
+
+
+async def test_a_deleted_course_is_revived_by_its_sis_id(api: Api) -> None:
+    """app/controllers/courses_controller.rb#create: enable_sis_reactivation"""
+    before = stored(api).id
+    await api.call("DELETE", C1, params={"event": "delete"})
+    refused = await make(api, name="Again", sis_course_id="C1")
+    assert refused.json()["errors"]["sis_source_id"][0]["message"] == 'SIS ID "C1" is already in use'
+    revived = await make(api, name="Again", sis_course_id="C1", enable_sis_reactivation=True)
+    assert (revived.json()["id"], revived.json()["name"]) == (before, "Again")
+
+
+async def test_a_changed_sis_id_is_found_and_the_old_one_is_not(api: Api) -> None:
+    """app/controllers/courses_controller.rb#update"""
+    assert (await change(api, sis_course_id="C1-new")).json()["sis_course_id"] == "C1-new"
+    assert (await api.get(C1)).status_code == 404
+    assert (await api.enroll())["sis_course_id"] == "C1-new"
+    refused = await change(api, "courses/sis_course_id:C1-new", sis_course_id="C2")
+    assert refused.status_code == 400
+
+
+async def test_without_manage_sis_a_sis_id_is_ignored_in_silence(api: Api) -> None:
+    """app/controllers/courses_controller.rb#update: unlike sections"""
+    api.forbid("manage_sis")
+    assert (await change(api, sis_course_id="C1-new", name="X")).status_code == 200
+    assert (stored(api).sis_course_id, stored(api).name) == ("C1", "X")
+    assert (await make(api, name="X", sis_course_id="C9")).json()["sis_course_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stuck"),
+    [
+        ({"name": "Other"}, {"name"}),
+        ({"course_code": "X 1"}, {"course_code"}),
+        ({"term_id": "sis_term_id:F26"}, {"enrollment_term_id"}),
+        ({"account_id": "sis_account_id:LAW"}, {"account_id"}),
+        ({"end_at": "2026-12-01T00:00:00Z"}, {"conclude_at"}),
+        ({"start_at": "2026-09-01T00:00:00Z", "restrict_enrollments_to_course_dates": True},
+         {"start_at", "restrict_enrollments_to_course_dates"}),
+        ({"name": "C1"}, set()),
+    ],
+)  # fmt: skip
+async def test_what_changes_becomes_sticky(api: Api, wanted: dict[str, Any], stuck: set[str]) -> None:
+    """app/models/course.rb: are_sis_sticky"""
+    api.seed(terms=[{"sis_term_id": "F26"}], accounts=[{"sis_account_id": "LAW"}])
+    assert (await change(api, **wanted)).status_code == 200
+    assert stored(api).stuck_sis_fields == stuck
+
+
+async def test_what_is_sticky_may_be_spared(api: Api) -> None:
+    """app/controllers/courses_controller.rb#update: override_sis_stickiness"""
+    await change(api, name="Mine")
+    body = {"course": {"name": "Theirs", "course_code": "T 1"}, "override_sis_stickiness": "false"}
+    shown = (await api.call("PUT", C1, json=body)).json()
+    assert (shown["name"], shown["course_code"]) == ("Mine", "T 1")
+
+
+@pytest.mark.parametrize("wanted", [{"term_id": "sis_term_id:never"}, {"account_id": "7"}])
+async def test_an_unknown_term_or_account_is_404(api: Api, wanted: dict[str, str]) -> None:
+    assert (await change(api, **wanted)).status_code == 404
+
+
+async def test_dates_must_be_in_order(api: Api) -> None:
+    """app/models/course.rb#validate_course_dates"""
+    refused = await change(api, start_at="2026-09-01", end_at="2026-08-01")
+    assert refused.status_code == 400
+    assert stored(api).start_at is None
+
+
+async def test_changes_need_the_right(api: Api) -> None:
+    api.forbid("manage_courses")
+    answers = [await make(api, name="X"), await change(api, name="X"), await api.call("DELETE", C1, params={"event": "delete"})]
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
+
+
+async def test_a_list_leaves_out_deleted_courses_and_hides_sis_ids(api: Api) -> None:
+    """app/controllers/accounts_controller.rb#courses_api"""
+    await api.call("DELETE", C1, params={"event": "delete"})
+    assert [course["sis_course_id"] for course in (await api.get(COURSES)).json()] == ["C2"]
+    api.forbid("read_sis", "manage_sis")
+    assert "sis_course_id" not in (await api.get(COURSES)).json()[0]
+
+
+async def test_a_course_is_found_by_uuid_and_integration_id(api: Api) -> None:
+    """lib/api.rb#api_find"""
+    await change(api, integration_id="I1")
+    assert (await api.get("courses/sis_integration_id:I1")).json()["sis_course_id"] == "C1"
+    assert (await api.get(f"courses/uuid:{'f' * 40}")).status_code == 404
