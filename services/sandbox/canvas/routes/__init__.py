@@ -8,6 +8,7 @@ from services.sandbox.canvas.routes import (
     crosslisting,
     enrollments,
     logins,
+    merging,
     rosters,
     sections,
     terms,
@@ -15,5 +16,5 @@ from services.sandbox.canvas.routes import (
 )
 from services.sandbox.canvas.routing import Route
 
-_PARTS = (enrollments, rosters, users, logins, sections, crosslisting, courses, terms, accounts)
+_PARTS = (enrollments, rosters, users, logins, merging, sections, crosslisting, courses, terms, accounts)
 ROUTES: list[Route] = [route for part in _PARTS for route in part.ROUTES]
