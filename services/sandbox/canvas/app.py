@@ -122,7 +122,7 @@ class Canvas:
             event = await receive()
             chunks.append(event.get("body", b""))
             more = event.get("more_body", False)
-        raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("ascii")
+        raw_path = _origin_form((scope.get("raw_path") or scope["path"].encode()).decode("ascii"))
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qsl(scope.get("query_string", b"").decode(), keep_blank_values=True)
         match = self._router.match(scope["method"], raw_path)
@@ -273,6 +273,13 @@ class Canvas:
             reset(transport)
         while (await incoming.receive())["type"] != "http.disconnect":
             pass
+
+
+def _origin_form(target: str) -> str:
+    """A client may ask for the whole URL instead of its path (RFC 9112, 3.2.2); who follows ``Link`` over urllib3's pool does."""
+    if target.startswith("/"):
+        return target
+    return "/" + target.partition("://")[2].partition("/")[2]
 
 
 def _parameters(query: list[tuple[str, str]], headers: dict[str, str], body: bytes) -> Parameters | None:

@@ -38,7 +38,7 @@ def create(world: World, caller: Caller, course: Course, section: Section | None
     section = _checked_section(world, course, section, wanted)
     user = _checked_user(world, caller, wanted)
     _check_not_concluded(world, course, section, user)
-    return _enroll(world, caller, section or world.default_section(course), user, role, wanted)
+    return enroll(world, caller, section or world.default_section(course), user, role, wanted)
 
 
 def _checked_role(world: World, wanted: Parameters, with_root_account: bool) -> Role:
@@ -102,8 +102,9 @@ def _check_not_concluded(world: World, course: Course, section: Section | None, 
         raise errors.message(CONCLUDED)
 
 
-def _enroll(world: World, caller: Caller, section: Section, user: User, role: Role, wanted: Parameters) -> Effect:
-    associated = _associated(world, caller, user, role, wanted)
+def enroll(world: World, caller: Caller, section: Section, user: User, role: Role, wanted: Parameters) -> Effect:
+    """The effect, once everything is checked (``app/models/course.rb#enroll_user``)."""
+    associated = _associated(world, caller, section, user, role, wanted)
     temporary = text(wanted, "temporary_enrollment_source_user_id")
     state = _requested_state(section.course, user, role, text(wanted, "enrollment_state"), temporary)
     source = int(temporary) if temporary and temporary.isdigit() else None
@@ -140,7 +141,7 @@ def _dates(wanted: Parameters) -> tuple[datetime | None, datetime | None]:
     return moment(wanted.get("start_at")), moment(wanted.get("end_at"))
 
 
-def _associated(world: World, caller: Caller, user: User, role: Role, wanted: Parameters) -> User | None:
+def _associated(world: World, caller: Caller, section: Section, user: User, role: Role, wanted: Parameters) -> User | None:
     """Check 14, what a client can cause of it."""
     if user.fake_student:
         raise errors.invalid("user_id", "cannot add a student view student in a regular role")
@@ -154,6 +155,9 @@ def _associated(world: World, caller: Caller, user: User, role: Role, wanted: Pa
         raise errors.not_found()
     if other is user:
         raise errors.invalid("associated_user_id", "Cannot observe yourself")
+    here = (row for row in other.enrollments if row.course is section.course and row.state != "deleted")
+    if any(row.associated_user is user for row in here):
+        raise errors.invalid("associated_user_id", "Cannot observe observer observing self")
     return other
 
 

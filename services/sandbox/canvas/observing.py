@@ -1,7 +1,8 @@
 """Enrollments of observers that come and go with those of the students they are linked to.
 
-Upstream: ``app/models/enrollment.rb`` (``create_linked_enrollments``, ``update_linked_enrollments``, ``update_from``). A link is
-between people (``user_observation_links``). An observer who was enrolled with ``associated_user_id`` alone follows nobody.
+Upstream: ``app/models/enrollment.rb`` (``create_linked_enrollments``, ``update_linked_enrollments``, ``update_from``) and
+``app/models/user_observation_link.rb``. A link is between people: an observer who was enrolled with ``associated_user_id`` alone
+follows nobody.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from services.sandbox.canvas.state import Enrollment, EnrollmentKey, User
 from services.sandbox.canvas.world import World
 
 _OBSERVER = "ObserverEnrollment"
+_ACTIVE_OR_PENDING = ("active", "invited", "creation_pending", "inactive")
 
 
 def link(world: World, observer: User, student: User) -> None:
@@ -21,9 +23,21 @@ def link(world: World, observer: User, student: User) -> None:
     student.observers.append(observer)
     effect = Effect(world)
     for row in student.enrollments:
-        if row.type == "StudentEnrollment" and row.state != "deleted":
+        if row.type == "StudentEnrollment" and row.state in _ACTIVE_OR_PENDING:
             _join(world, row, observer, effect)
     record(effect.rows)
+
+
+def unlink(world: World, observer: User, student: User) -> bool:
+    """End a link; false when there is none. Every row in which `observer` observes `student` is deleted, one made by hand too."""
+    if observer not in student.observers:
+        return False
+    student.observers.remove(observer)
+    gone = [row for row in observer.enrollments if row.associated_user is student and row.state != "deleted"]
+    for row in gone:
+        row.state, row.updated_at = "deleted", world.clock.now()
+    record(gone)
+    return True
 
 
 def follow(world: World, effect: Effect) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,13 +18,16 @@ _FALSE = ("", "0", "f", "false", "off", "n", "no")
 
 
 def merged(query: Sequence[tuple[str, str]], content_type: str, body: bytes) -> Parameters:
-    """One tree of parameters; the query wins over the body. Multipart bodies are not read."""
-    return _body(content_type.partition(";")[0].strip().lower(), body) | nested(query)
+    """One tree of parameters; the query wins over the body."""
+    return _body(content_type, body) | nested(query)
 
 
-def _body(media_type: str, body: bytes) -> Parameters:
+def _body(content_type: str, body: bytes) -> Parameters:
+    media_type = content_type.partition(";")[0].strip().lower()
     if not body:
         return {}
+    if media_type == "multipart/form-data":
+        return nested(list(_parts(content_type, body)))
     if media_type == "application/x-www-form-urlencoded":
         return nested(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
     if media_type == "application/json":
@@ -32,6 +37,16 @@ def _body(media_type: str, body: bytes) -> Parameters:
             raise errors.bad_request() from error
         return content if isinstance(content, dict) else {}
     return {}
+
+
+def _parts(content_type: str, body: bytes) -> Iterator[tuple[str, str]]:
+    """The fields of a multipart form, as ``curl -F`` sends it; a file is its text."""
+    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if isinstance(name, str) and isinstance(content, bytes):
+            yield name, content.decode(errors="replace")
 
 
 def nested(pairs: Sequence[tuple[str, str]]) -> Parameters:

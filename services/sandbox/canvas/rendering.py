@@ -6,7 +6,19 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Course, Enrollment, Pseudonym, Role, Section, Term, User
+from services.sandbox.canvas.state import (
+    TEST_STUDENT_TYPE,
+    Account,
+    Course,
+    Enrollment,
+    Progress,
+    Pseudonym,
+    Role,
+    Section,
+    Term,
+    User,
+    uuid_of,
+)
 from services.sandbox.canvas.tokens import Token, permission_to_remove
 
 Json = dict[str, Any]
@@ -130,8 +142,8 @@ def login(item: Pseudonym, view: View) -> Json:
     return body | {"sis_user_id": item.sis_user_id, "integration_id": item.integration_id} if view.sees_sis else body
 
 
-def section(item: Section, view: View) -> Json:
-    """``lib/api/v1/section.rb#section_json``."""
+def section(item: Section, view: View, include: Collection[str] = ()) -> Json:
+    """``lib/api/v1/section.rb#section_json``; its students are those in any state but deleted."""
     body: Json = {
         "id": item.id,
         "name": item.name,
@@ -150,11 +162,24 @@ def section(item: Section, view: View) -> Json:
         }
     if view.sees_imports:
         body["sis_import_id"] = item.sis_batch_id
+    return body | _students(item, view, include)
+
+
+def _students(item: Section, view: View, include: Collection[str]) -> Json:
+    body: Json = {}
+    rows = [row for row in item.enrollments if row.type == "StudentEnrollment"]
+    if "students" in include:
+        body["students"] = []
+        for row in (row for row in rows if row.state != "deleted"):
+            shown = user(row.user, view)
+            body["students"].append(shown | {"enrollments": [enrollment(row, view)]} if "enrollments" in include else shown)
+    if "total_students" in include:
+        body["total_students"] = sum(row.state in ("active", "invited") for row in rows)
     return body
 
 
-def course(item: Course, view: View) -> Json:
-    """``lib/api/v1/course_json.rb``; unpublished covers two stored states."""
+def course(item: Course, view: View, include: Collection[str] = ()) -> Json:
+    """``lib/api/v1/course_json.rb``; unpublished covers two stored states. What a sync never reads has upstream's defaults."""
     body: Json = {
         "id": item.id,
         "name": item.name,
@@ -169,7 +194,18 @@ def course(item: Course, view: View) -> Json:
         "blueprint": item.blueprint,
         "template": item.template,
         "workflow_state": "unpublished" if item.state in _UNPUBLISHED else item.state,
+        "default_view": "modules",
+        "grading_standard_id": None,
+        "hide_final_grades": False,
+        "is_public": False,
+        "is_public_to_auth_users": False,
+        "public_syllabus": False,
+        "public_syllabus_to_auth": False,
+        "storage_quota_mb": 500,
+        "calendar": {"ics": f"{view.origin}/feeds/calendars/course_{uuid_of('course', item.id)}.ics"},
     }
+    if "term" in include:
+        body["term"] = term(item.term, view)
     if view.sees_sis:
         body |= {"sis_course_id": item.sis_course_id, "integration_id": item.integration_id}
     if view.sees_imports:
@@ -208,6 +244,24 @@ def account(item: Account, view: View) -> Json:
         "default_time_zone": "America/Denver",
     }
     return body | {"sis_account_id": item.sis_account_id} if view.sees_sis else body
+
+
+def progress(item: Progress, view: View, state: str = "completed") -> Json:
+    """``lib/api/v1/progress.rb``; what is only queued has no results yet."""
+    body: Json = {
+        "id": item.id,
+        "context_id": item.account.id,
+        "context_type": "Account",
+        "user_id": item.user.id,
+        "tag": item.tag,
+        "completion": 100.0 if state == "completed" else 0,
+        "workflow_state": state,
+        "created_at": instant(item.created_at),
+        "updated_at": instant(item.created_at),
+        "message": None,
+        "url": f"{view.origin}/api/v1/progress/{item.id}",
+    }
+    return body | {"results": item.results} if state == "completed" else body
 
 
 def role(item: Role, holder: Account, view: View) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 COURSE_TYPES = ("StudentEnrollment", "TeacherEnrollment", "TaEnrollment", "DesignerEnrollment", "ObserverEnrollment")
 STAFF_TYPES = ("TeacherEnrollment", "TaEnrollment", "DesignerEnrollment")
@@ -143,6 +143,18 @@ class User:
         """The login shown for the user: a live one, with a SIS id if there is one."""
         live = [login for login in self.pseudonyms if login.state != "deleted"]
         return next((login for login in live if login.sis_user_id), live[0] if live else None)
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """A job that has been done (``app/models/progress.rb``)."""
+
+    id: int
+    account: Account
+    user: User
+    tag: str
+    created_at: datetime
+    results: dict[str, Any]
 
 
 class EnrollmentKey(NamedTuple):

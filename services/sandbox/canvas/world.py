@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 from services.sandbox.canvas.clock import Clock
 from services.sandbox.canvas.state import (
@@ -17,6 +18,7 @@ from services.sandbox.canvas.state import (
     Course,
     Enrollment,
     EnrollmentKey,
+    Progress,
     Pseudonym,
     Role,
     Section,
@@ -46,6 +48,7 @@ class World:
         self.users: dict[int, User] = {}
         self.logins: dict[int, Pseudonym] = {}
         self.enrollments: dict[int, Enrollment] = {}
+        self.progresses: dict[int, Progress] = {}
         self.courses_by_sis: dict[str, Course] = {}
         self.sections_by_sis: dict[str, Section] = {}
         self.terms_by_sis: dict[str, Term] = {}
@@ -63,6 +66,7 @@ class World:
                 "role": 11,
                 "term": 2,
                 "account": 101,
+                "progress": 700_001,
             }.items()
         }
         self._furnish()
@@ -90,6 +94,12 @@ class World:
         account = Account(next(self._ids["account"]), name, sis_account_id, self.root)
         self.accounts[account.id] = account
         return account
+
+    def add_progress(self, account: Account, user: User, tag: str, results: dict[str, Any]) -> Progress:
+        """A finished job."""
+        progress = Progress(next(self._ids["progress"]), account, user, tag, self.clock.now(), results)
+        self.progresses[progress.id] = progress
+        return progress
 
     def add_role(self, name: str, base_role_type: str, state: str = "active") -> Role:
         """A custom course role of the root account."""

@@ -153,6 +153,18 @@ async def test_validation_names_the_attribute(api: Api, wanted: dict[str, Any], 
     assert not api.canvas.world.enrollments
 
 
+async def test_two_people_do_not_observe_each_other_in_one_course(api: Api) -> None:
+    """app/models/enrollment.rb#cant_observe_observer"""
+    both = {"type": "ObserverEnrollment"}
+    await api.enroll(user_id="sis_user_id:U1", associated_user_id="sis_user_id:U2", **both)
+    refused = await api.create(user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1", **both)
+    assert refused.json()["errors"]["associated_user_id"][0]["message"] == "Cannot observe observer observing self"
+    elsewhere = {"path": "sections/sis_section_id:S3/enrollments"}
+    assert (
+        await api.create(user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1", **both, **elsewhere)
+    ).status_code == 200
+
+
 # What a create does.
 
 
@@ -284,6 +296,18 @@ async def test_odd_sis_ids_work_percent_encoded_and_in_hex(api: Api, sis_id: str
     assert (first["sis_section_id"], first["sis_user_id"]) == (sis_id, sis_id)
     again = await api.enroll(path=f"sections/sis_section_id:{encoded}/enrollments", user_id=f"sis_user_id:{sis_id}")
     assert again["id"] == first["id"]
+
+
+async def test_multipart_forms_work_like_json(api: Api) -> None:
+    """Upstream's documentation shows every call as ``curl -F``."""
+    form = {
+        "enrollment[user_id]": (None, "sis_user_id:Ü1"),
+        "enrollment[enrollment_state]": (None, "inactive"),
+        "enrollment[type]": (None, "StudentEnrollment"),
+    }
+    api.seed(users=[{"sis_user_id": "Ü1"}])
+    answer = await api.call("POST", "sections/sis_section_id:S1/enrollments", files=form)
+    assert (answer.json()["enrollment_state"], answer.json()["sis_user_id"]) == ("inactive", "Ü1")
 
 
 async def test_forms_work_like_json(api: Api) -> None:

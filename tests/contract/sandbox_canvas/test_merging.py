@@ -105,7 +105,7 @@ async def test_nobody_observes_themselves_afterwards(api: Api) -> None:
     """lib/user_merge.rb#remove_self_observers"""
     row = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U1", associated_user_id="sis_user_id:U2")
     reverse = await api.enroll(
-        path="sections/sis_section_id:S2/enrollments",
+        path="sections/sis_section_id:S3/enrollments",
         type="ObserverEnrollment",
         user_id="sis_user_id:U2",
         associated_user_id="sis_user_id:U1",

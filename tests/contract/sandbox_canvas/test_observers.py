@@ -128,3 +128,48 @@ async def test_only_who_may_use_the_student_view_removes_the_test_student(api: A
     row = (await api.get(SECTION)).json()[0]
     api.forbid("use_student_view")
     assert (await api.remove(row, task="delete")).status_code == 403
+
+
+LINK = "users/sis_user_id:U2/observees/sis_user_id:U1"
+
+
+async def test_links_are_made_shown_and_ended_over_rest(api: Api) -> None:
+    """app/controllers/user_observees_controller.rb"""
+    await api.enroll()
+    linked = await api.call("PUT", LINK)
+    assert (linked.status_code, linked.json()["sis_user_id"]) == (200, "U1")
+    assert [user["sis_user_id"] for user in (await api.get("users/sis_user_id:U2/observees")).json()] == ["U1"]
+    assert [user["sis_user_id"] for user in (await api.get("users/sis_user_id:U1/observers")).json()] == ["U2"]
+    assert (await api.get(LINK)).json()["sis_user_id"] == "U1"
+    assert observer_rows(api) == {"S1": "active"}
+    assert (await api.call("DELETE", LINK)).status_code == 200
+    assert (await api.get(LINK)).status_code == 404
+    assert (await api.call("DELETE", LINK)).status_code == 404
+
+
+async def test_the_end_of_a_link_deletes_every_row_of_the_two(api: Api) -> None:
+    """app/models/user_observation_link.rb#remove_linked_enrollments: also those made by hand"""
+    observed(api)
+    await api.enroll()
+    byhand = {"type": "ObserverEnrollment", "user_id": "sis_user_id:U2", "associated_user_id": "sis_user_id:U1"}
+    await api.enroll("sections/sis_section_id:S3/enrollments", **byhand)
+    await api.call("DELETE", LINK)
+    assert observer_rows(api) == {"S1": "deleted", "S3": "deleted"}
+    await api.enroll("sections/sis_section_id:S2/enrollments")
+    assert observer_rows(api) == {"S1": "deleted", "S3": "deleted"}, "nothing follows any more"
+
+
+async def test_nobody_is_linked_to_themselves_or_without_the_right(api: Api) -> None:
+    """app/models/user_observation_link.rb#not_same_user"""
+    refused = await api.call("PUT", "users/sis_user_id:U1/observees/sis_user_id:U1")
+    assert refused.json()["errors"]["observer_id"][0]["message"] == "Cannot observe yourself"
+    api.forbid("manage_user_observers")
+    assert (await api.call("PUT", LINK)).status_code == 403
+
+
+async def test_a_new_link_leaves_concluded_enrollments_alone(api: Api) -> None:
+    """app/models/user_observation_link.rb#create_linked_enrollments: all_active_or_pending"""
+    await api.remove(await api.enroll(), task="conclude")
+    await api.remove(await api.enroll("sections/sis_section_id:S2/enrollments"), task="inactivate")
+    observed(api)
+    assert observer_rows(api) == {"S2": "inactive"}

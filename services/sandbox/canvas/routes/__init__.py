@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from services.sandbox.canvas.routes import (
     accounts,
+    bulk,
     courses,
     crosslisting,
     enrollments,
     logins,
     merging,
+    observees,
+    people,
     rosters,
     sections,
     terms,
@@ -16,5 +19,5 @@ from services.sandbox.canvas.routes import (
 )
 from services.sandbox.canvas.routing import Route
 
-_PARTS = (enrollments, rosters, users, logins, merging, sections, crosslisting, courses, terms, accounts)
+_PARTS = (enrollments, rosters, people, bulk, users, observees, logins, merging, sections, crosslisting, courses, terms, accounts)
 ROUTES: list[Route] = [route for part in _PARTS for route in part.ROUTES]

@@ -9,11 +9,11 @@ from services.sandbox.canvas.addressing import find_account, find_course, find_t
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
 from services.sandbox.canvas.paging import by_number, per_page
-from services.sandbox.canvas.parameters import Parameters, boolean, text, tree
+from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routing import Route
 from services.sandbox.canvas.state import Account, Course, Term
 
-_STATE_AFTER = {"claim": "claimed", "offer": "available", "conclude": "completed", "delete": "deleted", "undelete": "claimed"}
+STATE_AFTER = {"claim": "claimed", "offer": "available", "conclude": "completed", "delete": "deleted", "undelete": "claimed"}
 
 
 def _answer(call: Call, course: Course) -> Answer:
@@ -21,17 +21,35 @@ def _answer(call: Call, course: Course) -> Answer:
 
 
 def show(call: Call) -> Answer:
-    """A deleted course is not there."""
-    return _answer(call, call.course())
+    """A deleted course is not there; ``include[]=term`` is read."""
+    return Answer(rendering.course(call.course(), call.view, texts(call.parameters, "include")))
 
 
 def list_in_account(call: Call) -> Answer:
-    """All that are not deleted, by id."""
-    call.account()
-    found = [course for course in call.world.courses.values() if course.state != "deleted"]
+    """All that are not deleted, by id; filters by state, term and words (``accounts_controller.rb#courses_api``)."""
+    account = call.account()
+    found = [course for course in call.world.courses.values() if course.state != "deleted" and _below(course.account, account)]
+    if states := texts(call.parameters, "state"):
+        found = [course for course in found if course.state in states]
+    if call.parameters.get("published") is not None:
+        wanted = boolean(call.parameters["published"])
+        found = [course for course in found if (course.state in ("available", "completed")) == wanted]
+    if term := _term(call, call.parameters):
+        found = [course for course in found if course.term is term]
+    if word := (text(call.parameters, "search_term") or "").casefold():
+        found = [course for course in found if any(word in part.casefold() for part in _words(course))]
     size = per_page(text(call.parameters, "per_page"))
     shown, link = by_number(found, text(call.parameters, "page"), size, call.links)
-    return Answer([rendering.course(course, call.view) for course in shown], headers={"Link": link})
+    include = texts(call.parameters, "include")
+    return Answer([rendering.course(course, call.view, include) for course in shown], headers={"Link": link})
+
+
+def _below(account: Account | None, above: Account) -> bool:
+    return account is not None and (account is above or _below(account.parent, above))
+
+
+def _words(course: Course) -> tuple[str, ...]:
+    return course.name, course.course_code, course.sis_course_id or ""
 
 
 def create(call: Call) -> Answer:
@@ -73,7 +91,7 @@ def update(call: Call) -> Answer:
         set_sis_id(call, course, wanted, "sis_course_id")
         if "integration_id" in wanted:
             course.integration_id = text(wanted, "integration_id")
-    columns["state"] = _STATE_AFTER.get(event or "", course.state)
+    columns["state"] = STATE_AFTER.get(event or "", course.state)
     sticky.write(course, override=override(call), **columns)
     return _answer(call, course)
 
@@ -123,7 +141,7 @@ def delete(call: Call) -> Answer:
     event = text(call.parameters, "event")
     if event not in ("delete", "conclude"):
         raise errors.message("Only 'delete' and 'conclude' events are allowed")
-    sticky.write(course, state=_STATE_AFTER[event])
+    sticky.write(course, state=STATE_AFTER[event])
     return Answer({event: True})
 
 

@@ -10,7 +10,7 @@ from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, text, tree
 from services.sandbox.canvas.routing import Route
-from services.sandbox.canvas.state import Pseudonym
+from services.sandbox.canvas.state import Pseudonym, User
 from services.sandbox.canvas.world import World
 
 _KNOWN = frozenset(
@@ -49,10 +49,21 @@ def _check(call: Call, login: Pseudonym | None, unique_id: str | None, sis_user_
 
 def list_of_user(call: Call) -> Answer:
     """Those that are not deleted, suspended ones too."""
-    live = [login for login in call.user().pseudonyms if login.state != "deleted"]
+    return _page(call, call.user())
+
+
+def _page(call: Call, user: User) -> Answer:
+    live = [login for login in user.pseudonyms if login.state != "deleted"]
     size = per_page(text(call.parameters, "per_page"))
     shown, link = by_number(live, text(call.parameters, "page"), size, call.links)
     return Answer([rendering.login(login, call.view) for login in shown], headers={"Link": link})
+
+
+def list_of_account(call: Call) -> Answer:
+    """Those of one user (``user_id``, else the caller) in the account."""
+    call.account()
+    user = call.user(text(call.parameters, "user_id") or "self")
+    return _page(call, user)
 
 
 def create(call: Call) -> Answer:
@@ -131,6 +142,7 @@ def _by_id(call: Call) -> Pseudonym:
 
 ROUTES = [
     Route("GET", "users/:user/logins", "logins.list", list_of_user),
+    Route("GET", "accounts/:account/logins", "logins.list", list_of_account),
     Route("POST", "accounts/:account/logins", "logins.create", create),
     Route("PUT", "accounts/:account/logins/:id", "logins.update", update),
     Route("DELETE", "users/:user/logins/:id", "logins.delete", delete),

@@ -9,7 +9,7 @@ from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
 from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.paging import by_number, per_page
-from services.sandbox.canvas.parameters import Parameters, boolean, text, tree
+from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routing import Route
 from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Section
 
@@ -27,8 +27,8 @@ def _answer(call: Call, section: Section) -> Answer:
 
 
 def show(call: Call) -> Answer:
-    """Active sections only."""
-    return _answer(call, active_section(call))
+    """Active sections only; ``include[]`` of students, enrollments and total_students is read, here and in lists."""
+    return Answer(rendering.section(active_section(call), call.view, texts(call.parameters, "include")))
 
 
 def list_in_course(call: Call) -> Answer:
@@ -37,7 +37,8 @@ def list_in_course(call: Call) -> Answer:
     active.sort(key=lambda section: (section.name.casefold(), section.id))
     size = per_page(text(call.parameters, "per_page"))
     shown, link = by_number(active, text(call.parameters, "page"), size, call.links)
-    return Answer([rendering.section(section, call.view) for section in shown], headers={"Link": link})
+    include = texts(call.parameters, "include")
+    return Answer([rendering.section(section, call.view, include) for section in shown], headers={"Link": link})
 
 
 def create(call: Call) -> Answer:

@@ -27,6 +27,14 @@ def show(call: Call) -> Answer:
     return Answer(body | {"uuid": uuid_of("user", user.id)} if "uuid" in texts(call.parameters, "include") else body)
 
 
+def profile(call: Call) -> Answer:
+    """What the profile shows (``app/controllers/profile_controller.rb``), of which a sync reads ids and names."""
+    user = call.user()
+    shown = rendering.user(user, call.view)
+    names = ("id", "name", "short_name", "sortable_name", "login_id", "sis_user_id", "integration_id")
+    return Answer({name: shown[name] for name in names if name in shown} | {"primary_email": None, "time_zone": "America/Denver"})
+
+
 def list_in_account(call: Call) -> Answer:
     """By sortable name; ``search_term`` looks into name, login and SIS id (``lib/user_search.rb``, simplified)."""
     call.account()
@@ -127,6 +135,7 @@ def remove_from_account(call: Call) -> Answer:
 
 ROUTES = [
     Route("GET", "users/:user", "users.get", show),
+    Route("GET", "users/:user/profile", "users.get", profile),
     Route("PUT", "users/:user", "users.update", update),
     Route("GET", "accounts/:account/users", "users.list", list_in_account),
     Route("POST", "accounts/:account/users", "users.create", create),
