@@ -89,8 +89,8 @@ class Canvas:
 
     def __init__(self, seed: int = 0, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.clock = Clock()
-        self.world = World(self.clock)
         self.settings = Settings()
+        self.world = World(self.clock, self.settings.assumptions)
         self.tokens = Tokens()
         self.throttle = Throttle(self.settings.throttle, monotonic)
         self._chance = random.Random(seed)  # noqa: S311  (faults must repeat, not be secret)

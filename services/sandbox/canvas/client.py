@@ -111,6 +111,11 @@ class CanvasControl:
             if not page:
                 return found
 
+    def mails(self) -> list[dict[str, Any]]:
+        """What people were or will be mailed: ``kind enrollment user due sent``."""
+        found: list[dict[str, Any]] = self._call("GET", "mails")["mails"]
+        return found
+
     def violations(self) -> list[dict[str, Any]]:
         """What should never have happened."""
         found: list[dict[str, Any]] = self._call("GET", "violations")["violations"]

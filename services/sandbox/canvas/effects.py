@@ -23,6 +23,7 @@ class Effect:
     def __init__(self, world: World) -> None:
         self._world = world
         self._columns: dict[Enrollment, dict[str, Any] | None] = {}
+        self._mails = len(world.mails)
 
     def change(self, row: Enrollment) -> Enrollment:
         """Remember every column of `row` as it is now; the first memory of a row counts."""
@@ -58,6 +59,7 @@ class Effect:
 
     def undo(self) -> None:
         """As if it had never happened."""
+        del self._world.mails[self._mails :]
         for row, columns in self._columns.items():
             if columns is None:
                 self._world.forget(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from services.sandbox.canvas import errors, observing, sticky
+from services.sandbox.canvas import errors, mails, observing, sticky
 from services.sandbox.canvas.addressing import find_section, find_user
 from services.sandbox.canvas.dates import course_concluded, effective_state, section_concluded
 from services.sandbox.canvas.effects import Effect
@@ -33,7 +33,8 @@ def create(world: World, caller: Caller, course: Course, section: Section | None
     wanted = wanted if isinstance(wanted, dict) else {}
     role = _checked_role(world, wanted, boolean(parameters.get("root_account")))
     caller.require(permission_to_add(role.base_role_type))
-    if course.template or (course.blueprint and role.base_role_type == "StudentEnrollment"):
+    kept_out = ["StudentEnrollment", *([] if world.assumptions.blueprint_takes_observers else ["ObserverEnrollment"])]
+    if course.template or (course.blueprint and role.base_role_type in kept_out):
         raise errors.unauthorized(caller.unauthorized_status)
     section = _checked_section(world, course, section, wanted)
     user = _checked_user(world, caller, wanted)
@@ -125,6 +126,7 @@ def enroll(world: World, caller: Caller, section: Section, user: User, role: Rol
     row.self_enrolled = boolean(wanted.get("self_enrolled"))
     row.sis_pseudonym = None
     observing.follow(world, effect)
+    mails.after_create(world, row, effect.before, notify=boolean(wanted.get("notify")))
     return effect
 
 
@@ -134,6 +136,8 @@ def _set_state(world: World, row: Enrollment, state: str) -> None:
         return
     if row.state == "deleted":
         row.sis_batch_id = None
+    if not world.assumptions.revival_keeps_completed_at:
+        row.completed_at = None
     row.state = state
 
 

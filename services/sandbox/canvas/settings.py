@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from services.sandbox.canvas.throttle import ThrottleSettings
+
+
+@dataclass(slots=True)
+class Assumptions:
+    """What the code suggests and nobody has seen on a real installation: each may be switched to the other reading."""
+
+    revival_keeps_completed_at: bool = True
+    """A create that brings a concluded row back leaves the moment of its conclusion (``app/models/course.rb#enroll_user``)."""
+    invitation_at_start: Literal["always", "hidden", "never"] = "always"
+    """Whoever is invited before the start gets mail at the start, although ``notify`` was off: always, only where the course
+    hides itself before its start (``app/models/enrollment.rb#dispatch_invitations_later`` asks for that), or never."""
+    blueprint_takes_observers: bool = True
+    """Blueprint courses refuse students; whether they refuse observers too is open."""
 
 
 @dataclass(slots=True)
@@ -20,3 +34,4 @@ class Settings:
     unauthorized_status: int = 403
     """403, or 401 where ``api_auth_error_updates`` is off (``lib/authentication_methods.rb``)."""
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
+    assumptions: Assumptions = field(default_factory=Assumptions)

@@ -145,6 +145,16 @@ class User:
         return next((login for login in live if login.sis_user_id), live[0] if live else None)
 
 
+@dataclass(slots=True, frozen=True)
+class Mail:
+    """A notification about an enrollment, sent at once or due later."""
+
+    kind: str
+    enrollment: Enrollment
+    due: datetime
+    at_once: bool
+
+
 @dataclass(slots=True, eq=False)
 class Progress:
     """A job that has been done (``app/models/progress.rb``)."""

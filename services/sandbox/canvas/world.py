@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.sandbox.canvas.clock import Clock
+from services.sandbox.canvas.settings import Assumptions
 from services.sandbox.canvas.state import (
     ACCOUNT_ROLE,
     COURSE_TYPES,
@@ -18,6 +19,7 @@ from services.sandbox.canvas.state import (
     Course,
     Enrollment,
     EnrollmentKey,
+    Mail,
     Progress,
     Pseudonym,
     Role,
@@ -38,8 +40,10 @@ _SIS_COLUMNS: dict[type, tuple[str, str]] = {
 class World:
     """All objects, found by id, by SIS id or by key. Ids of different kinds never overlap, so that a mix-up shows."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, assumptions: Assumptions | None = None) -> None:
         self.clock = clock
+        self.assumptions = assumptions or Assumptions()
+        self.mails: list[Mail] = []
         self.accounts: dict[int, Account] = {}
         self.roles: dict[int, Role] = {}
         self.terms: dict[int, Term] = {}

@@ -84,6 +84,14 @@ async def test_an_event_for_many_courses(api: Api) -> None:
     assert api.canvas.world.courses_by_sis["C1"].stuck_sis_fields == {"workflow_state"}
 
 
+async def test_a_batch_leaves_deleted_courses_alone_unless_it_undeletes(api: Api) -> None:
+    """app/controllers/courses_controller.rb#batch_update"""
+    api.seed(courses=[{"sis_course_id": "C1", "state": "deleted"}])
+    for event, state in (("offer", "deleted"), ("undelete", "claimed")):
+        await api.call("PUT", "accounts/self/courses", json={"course_ids": ["sis_course_id:C1"], "event": event})
+        assert api.canvas.world.courses_by_sis["C1"].state == state
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
@@ -31,6 +31,14 @@ class ThrottleChange(Strict):
     cost_by_endpoint: dict[str, float] | None = None
 
 
+class AssumptionsChange(Strict):
+    """See `settings.Assumptions`; what is left out stays."""
+
+    revival_keeps_completed_at: bool | None = None
+    invitation_at_start: Literal["always", "hidden", "never"] | None = None
+    blueprint_takes_observers: bool | None = None
+
+
 class SettingsChange(Strict):
     """See `settings.Settings`; what is left out stays."""
 
@@ -39,6 +47,7 @@ class SettingsChange(Strict):
     visibility_lag_seconds: float | None = Field(default=None, ge=0)
     unauthorized_status: int | None = None
     throttle: ThrottleChange | None = None
+    assumptions: AssumptionsChange | None = None
 
 
 class TokenChange(Strict):
@@ -97,10 +106,12 @@ class Behaviour:
     async def change_settings(self, request: Request) -> Response:
         """Change what is given."""
         change = (await read(request, SettingsChange)).model_dump(exclude_none=True)
-        for name, value in change.pop("throttle", {}).items():
-            setattr(self._canvas.settings.throttle, name, value)
+        settings = self._canvas.settings
+        for part in ("throttle", "assumptions"):
+            for name, value in change.pop(part, {}).items():
+                setattr(getattr(settings, part), name, value)
         for name, value in change.items():
-            setattr(self._canvas.settings, name, value)
+            setattr(settings, name, value)
         return JSONResponse(_settings_json(self._canvas))
 
     async def clock(self, request: Request) -> Response:
@@ -129,5 +140,8 @@ class Behaviour:
 
 def _settings_json(canvas: Canvas) -> dict[str, Any]:
     settings = canvas.settings
-    throttle = {name: getattr(settings.throttle, name) for name in ThrottleChange.model_fields}
-    return {name: getattr(settings, name) for name in SettingsChange.model_fields if name != "throttle"} | {"throttle": throttle}
+    parts = {
+        "throttle": {name: getattr(settings.throttle, name) for name in ThrottleChange.model_fields},
+        "assumptions": {name: getattr(settings.assumptions, name) for name in AssumptionsChange.model_fields},
+    }
+    return {name: getattr(settings, name) for name in SettingsChange.model_fields if name not in parts} | parts

@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from services.sandbox.canvas.control.requests import Routes
+from services.sandbox.canvas.mails import is_sent
+from services.sandbox.canvas.rendering import instant
 
 if TYPE_CHECKING:
     from services.sandbox.canvas.app import Canvas
@@ -27,6 +29,7 @@ class Records:
             ("GET", "health", self.health),
             ("GET", "writes", self.writes),
             ("GET", "violations", self.violations),
+            ("GET", "mails", self.mails),
             ("GET", "calls", self.calls),
             ("DELETE", "calls", self.forget_calls),
         ]
@@ -43,6 +46,21 @@ class Records:
 
     async def violations(self, _request: Request) -> Response:
         return JSONResponse({"violations": [violation.as_json() for violation in self._canvas.violations]})
+
+    async def mails(self, _request: Request) -> Response:
+        """What people were or will be mailed; ``sent`` goes by the clock."""
+        world = self._canvas.world
+        found = [
+            {
+                "kind": mail.kind,
+                "enrollment": mail.enrollment.id,
+                "user": mail.enrollment.user.id,
+                "due": instant(mail.due),
+                "sent": is_sent(world, mail),
+            }
+            for mail in world.mails
+        ]
+        return JSONResponse({"mails": found})
 
     async def calls(self, _request: Request) -> Response:
         """Counts by endpoint and status (``hang`` and ``reset`` for calls without an answer)."""
