@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Any
 
 from services.sandbox.canvas import errors, rendering, responses
 from services.sandbox.canvas.addressing import find_section, find_user, parse
@@ -20,60 +18,26 @@ from services.sandbox.canvas.control import control_app
 from services.sandbox.canvas.effects import Effect, record
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.faults import Faults, FaultSpec, Picked, Subject
+from services.sandbox.canvas.incoming import Incoming, Receive, Scope, read
 from services.sandbox.canvas.paging import Links
-from services.sandbox.canvas.parameters import Parameters, boolean, merged, text, tree
+from services.sandbox.canvas.parameters import boolean, text, tree
 from services.sandbox.canvas.responses import Wire
 from services.sandbox.canvas.routes import ROUTES
-from services.sandbox.canvas.routing import Match, Router
+from services.sandbox.canvas.routing import Router
 from services.sandbox.canvas.settings import Settings
 from services.sandbox.canvas.state import Enrollment
 from services.sandbox.canvas.throttle import Throttle
-from services.sandbox.canvas.tokens import Token, Tokens, hashed
+from services.sandbox.canvas.tokens import Token, Tokens
 from services.sandbox.canvas.violations import Violation, check
 from services.sandbox.canvas.world import World
 from services.sandbox.canvas.writelog import Attempt, WriteLog
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+__all__ = ["Canvas", "Receive", "Scope", "Send", "create_app"]
+
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _WRITES = frozenset(f"enrollments.{verb}" for verb in ("create", "delete", "reactivate", "accept", "reject"))
 _WITHOUT_ANSWER = frozenset({"hang", "reset"})
-
-
-class Incoming(NamedTuple):
-    """A request as it came, and the route it means."""
-
-    method: str
-    raw_path: str
-    query: list[tuple[str, str]]
-    headers: dict[str, str]
-    parameters: Parameters | None
-    """None when the body cannot be read."""
-    scope: Scope
-    receive: Receive
-    match: Match | None
-    request_id: str
-
-    @property
-    def endpoint(self) -> str:
-        return self.match.route.endpoint if self.match else "unknown"
-
-    @property
-    def secret(self) -> str | None:
-        """The access token: ``Authorization: Bearer`` or the parameter ``access_token``."""
-        scheme, _, value = self.headers.get("authorization", "").partition(" ")
-        return value.strip() if scheme.lower() == "bearer" else dict(self.query).get("access_token")
-
-    @property
-    def origin(self) -> str:
-        return f"{self.scope.get('scheme', 'http')}://{self.headers.get('host', 'localhost')}"
-
-    @property
-    def client(self) -> bytes:
-        """Whose bucket it fills: the token's, else the address's."""
-        address = self.scope.get("client") or ("",)
-        return hashed(self.secret) if self.secret else str(address[0]).encode()
 
 
 class Unanswered(Exception):
@@ -114,20 +78,7 @@ class Canvas:
         if scope["type"] != "http" or scope["path"].startswith("/_sandbox/"):
             await self._control(scope, receive, send)
         else:
-            await self._serve(await self._incoming(scope, receive), send)
-
-    async def _incoming(self, scope: Scope, receive: Receive) -> Incoming:
-        chunks, more = [], True
-        while more:
-            event = await receive()
-            chunks.append(event.get("body", b""))
-            more = event.get("more_body", False)
-        raw_path = _origin_form((scope.get("raw_path") or scope["path"].encode()).decode("ascii"))
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        query = parse_qsl(scope.get("query_string", b"").decode(), keep_blank_values=True)
-        match = self._router.match(scope["method"], raw_path)
-        parameters = _parameters(query, headers, b"".join(chunks))
-        return Incoming(scope["method"], raw_path, query, headers, parameters, scope, receive, match, str(uuid.uuid4()))
+            await self._serve(await read(scope, receive, self._router), send)
 
     async def _serve(self, incoming: Incoming, send: Send) -> None:
         """1. reserve in the bucket, 2. work, 3. give back and charge, 4. answer: the order of the middleware upstream."""
@@ -273,20 +224,6 @@ class Canvas:
             reset(transport)
         while (await incoming.receive())["type"] != "http.disconnect":
             pass
-
-
-def _origin_form(target: str) -> str:
-    """A client may ask for the whole URL instead of its path (RFC 9112, 3.2.2); who follows ``Link`` over urllib3's pool does."""
-    if target.startswith("/"):
-        return target
-    return "/" + target.partition("://")[2].partition("/")[2]
-
-
-def _parameters(query: list[tuple[str, str]], headers: dict[str, str], body: bytes) -> Parameters | None:
-    try:
-        return merged(query, headers.get("content-type", ""), body)
-    except Refusal:
-        return None
 
 
 def _gone(scope: Scope) -> bool:
