@@ -144,6 +144,8 @@ class Canvas:
             token = self.tokens.authenticate(incoming.secret)
             if incoming.match is None:
                 raise errors.not_found()
+            if token.endpoints is not None and incoming.endpoint not in token.endpoints:
+                raise errors.insufficient_scopes()
             if incoming.parameters is None:
                 raise errors.bad_request()
             call = Call(

@@ -52,6 +52,11 @@ def sis_id_taken(attribute: str, sis_id: str) -> Refusal:
     return taken(attribute, f'SIS ID "{sis_id}" is already in use')
 
 
+def insufficient_scopes() -> Refusal:
+    """401 for an endpoint that a scoped developer key leaves out."""
+    return Refusal(401, {"errors": [{"message": "Insufficient scopes on access token."}]}, CHALLENGE)
+
+
 def crash() -> Refusal:
     """500 as the real thing answers to an exception nobody caught."""
     body = {"errors": [{"message": "An error occurred.", "error_code": "internal_server_error"}], "error_report_id": 1}

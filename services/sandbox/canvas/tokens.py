@@ -52,6 +52,8 @@ class Token:
     user: User
     permissions: frozenset[str] = PERMISSIONS
     state: TokenState = "active"
+    endpoints: frozenset[str] | None = None
+    """Of a scoped developer key: the only endpoints it may call; None means all."""
 
     def may(self, permission: str) -> bool:
         return permission in self.permissions

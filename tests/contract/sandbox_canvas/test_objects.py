@@ -98,6 +98,16 @@ async def test_a_token_may_end(api: Api, state: Any, text: str) -> None:
     assert not api.canvas.world.enrollments
 
 
+async def test_a_scoped_token_may_call_its_endpoints_only(api: Api) -> None:
+    """lib/authentication_methods.rb, app/models/developer_key.rb"""
+    await api.control("POST", "tokens", json={"alias": "enrollstream", "endpoints": ["users.get"]})
+    assert (await api.get("users/self")).status_code == 200
+    refused = await api.create()
+    assert (refused.status_code, refused.json()) == (401, {"errors": [{"message": "Insufficient scopes on access token."}]})
+    await api.control("POST", "tokens", json={"alias": "enrollstream", "endpoints": None})
+    assert (await api.create()).status_code == 200
+
+
 async def test_a_token_may_come_as_a_parameter(api: Api) -> None:
     answer = await api.call("GET", "users/self?access_token=secret", headers={"Authorization": ""})
     assert answer.status_code == 200

@@ -56,6 +56,7 @@ class TokenChange(Strict):
     alias: str
     secret: str | None = None
     permissions: frozenset[str] | None = None
+    endpoints: frozenset[str] | None = None
     state: TokenState | None = None
 
 
@@ -97,6 +98,7 @@ class Behaviour:
             raise Missing("token", change.alias)
         if change.permissions is not None:
             token.permissions = change.permissions & PERMISSIONS
+        token.endpoints = change.endpoints if "endpoints" in change.model_fields_set else token.endpoints
         token.state = change.state or token.state
         return JSONResponse({"alias": token.alias, "state": token.state, "permissions": sorted(token.permissions)})
 
