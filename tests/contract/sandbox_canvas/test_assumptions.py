@@ -103,7 +103,8 @@ async def test_a_repeated_create_mails_nobody_again(api: Api) -> None:
     """app/models/enrollment.rb: just_created or a changed state"""
     for _ in range(2):
         await api.enroll(notify=True)
-    assert await mails(api) == [("enrollment_notification", True)]
+        await api.enroll(notify=True, user_id="sis_user_id:U2", enrollment_state="invited")
+    assert await mails(api) == [("enrollment_notification", True), ("enrollment_invitation", True)]
 
 
 async def test_a_create_that_was_not_kept_mails_nobody(api: Api) -> None:

@@ -78,6 +78,20 @@ async def test_an_event_changes_the_state_and_makes_it_sticky(api: Api, event: s
     assert stored(api).stuck_sis_fields == (set() if event == "offer" else {"workflow_state"}), "it was available before"
 
 
+@pytest.mark.parametrize("many", [False, True])
+async def test_publishing_invites_whoever_was_waiting_for_it(api: Api, many: bool) -> None:
+    """app/models/course.rb#invite_uninvited_students"""
+    api.seed(courses=[{"sis_course_id": "C1", "state": "claimed"}])
+    row = await api.enroll(enrollment_state=None)
+    active = await api.enroll(user_id="sis_user_id:U2")
+    assert row["enrollment_state"] == "creation_pending"
+    if many:
+        await api.call("PUT", COURSES, json={"course_ids": ["sis_course_id:C1"], "event": "offer"})
+    else:
+        await change(api, event="offer")
+    assert (api.stored(row).state, api.stored(active).state) == ("invited", "active")
+
+
 async def test_a_deleted_course_can_be_brought_back_unpublished(api: Api) -> None:
     """app/controllers/courses_controller.rb#update: undelete"""
     assert (await api.call("DELETE", C1, params={"event": "delete"})).json() == {"delete": True}

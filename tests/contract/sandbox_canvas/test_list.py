@@ -54,6 +54,12 @@ async def test_an_unknown_user_is_404_where_a_user_without_rows_is_an_empty_list
     assert (await api.get("users/sis_user_id:nobody/enrollments")).status_code == 404
 
 
+async def test_a_grading_period_that_is_not_there_is_refused(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#index"""
+    refused = await api.get(SECTION, grading_period_id="1")
+    assert (refused.status_code, refused.json()) == (400, {"error": "invalid grading_period_id"})
+
+
 async def test_a_persons_list_spans_courses(api: Api) -> None:
     await api.enroll()
     await api.enroll(path="sections/sis_section_id:S3/enrollments", enrollment_state=None)

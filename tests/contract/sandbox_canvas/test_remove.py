@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from tests.contract.sandbox_canvas.conftest import Api
@@ -38,6 +40,18 @@ async def test_only_a_second_delete_finds_nothing(api: Api, task: str, second: i
     row = await api.enroll()
     assert (await api.remove(row, task=task)).status_code == 200
     assert (await api.remove(row, task=task)).status_code == second
+
+
+async def test_a_second_conclusion_has_a_moment_of_its_own(api: Api) -> None:
+    """app/models/enrollment.rb#conclude"""
+    row = await api.enroll()
+    api.canvas.clock.set(api.canvas.clock.now(), frozen=True)
+    await api.remove(row, task="conclude")
+    first = api.stored(row).completed_at
+    api.canvas.clock.advance(60)
+    await api.remove(row, task="conclude")
+    assert first is not None
+    assert api.stored(row).completed_at == first + timedelta(seconds=60)
 
 
 async def test_a_delete_through_another_course_finds_nothing(api: Api) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sandbox.canvas import enrolling, errors, rendering, sticky
+from services.sandbox.canvas import enrolling, errors, rendering
 from services.sandbox.canvas.addressing import find_course, find_user
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.parameters import text, texts
-from services.sandbox.canvas.routes.courses import STATE_AFTER
+from services.sandbox.canvas.routes.courses import change_state
 from services.sandbox.canvas.routing import Route
 from services.sandbox.canvas.state import COURSE_TYPES, Account, Course, Progress, Role
 from services.sandbox.canvas.tokens import permission_to_add
@@ -86,7 +86,7 @@ def update_courses(call: Call) -> Answer:
         raise errors.message("must specify course_ids[]")
     for course in (find_course(call.world, name) for name in named):
         if course and (course.state != "deleted" or event == "undelete"):
-            sticky.write(course, state=STATE_AFTER[event])
+            change_state(call, course, event)
     return _queued(call, account, "course_batch_update", {})
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sandbox.canvas import errors, rendering, sticky
+from services.sandbox.canvas import errors, leaving, rendering, sticky
 from services.sandbox.canvas.addressing import find_account, find_course, find_term
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
+from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routing import Route
@@ -91,9 +92,19 @@ def update(call: Call) -> Answer:
         set_sis_id(call, course, wanted, "sis_course_id")
         if "integration_id" in wanted:
             course.integration_id = text(wanted, "integration_id")
-    columns["state"] = STATE_AFTER.get(event or "", course.state)
     sticky.write(course, override=override(call), **columns)
+    if event in STATE_AFTER:
+        change_state(call, course, event)
     return _answer(call, course)
+
+
+def change_state(call: Call, course: Course, event: str) -> None:
+    """Publishing invites whoever was waiting for it (``app/models/course.rb#invite_uninvited_students``)."""
+    sticky.write(course, override=override(call), state=STATE_AFTER[event])
+    if event == "offer" and course.state == "available":
+        waiting = [row for row in call.world.enrollments_of(course) if row.state == "creation_pending"]
+        for row in waiting:
+            record(leaving.move(call.world, row, "invited").rows)
 
 
 def _check_dates(start: Any, end: Any) -> None:
@@ -141,7 +152,7 @@ def delete(call: Call) -> Answer:
     event = text(call.parameters, "event")
     if event not in ("delete", "conclude"):
         raise errors.message("Only 'delete' and 'conclude' events are allowed")
-    sticky.write(course, state=STATE_AFTER[event])
+    change_state(call, course, event)
     return Answer({event: True})
 
 
