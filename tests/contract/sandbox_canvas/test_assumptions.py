@@ -108,6 +108,7 @@ async def test_a_repeated_create_mails_nobody_again(api: Api) -> None:
 
 
 async def test_a_create_that_was_not_kept_mails_nobody(api: Api) -> None:
+    """Not of Canvas: a fault that pretends."""
     await api.control("POST", "faults", json={"kind": "pretend", "count": 1})
     await api.enroll(notify=True)
     assert await mails(api) == []

@@ -69,6 +69,7 @@ async def test_what_makes_no_sense_is_refused_at_once(api: Api, wanted: dict[str
 
 
 async def test_it_needs_the_right_and_courses_that_are_there(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#bulk_enrollment"""
     assert (await enroll(api, course_ids=["sis_course_id:nowhere"])).status_code == 404
     api.forbid("add_student_to_course")
     assert (await enroll(api)).status_code == 403

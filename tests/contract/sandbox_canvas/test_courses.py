@@ -162,6 +162,7 @@ async def test_what_is_sticky_may_be_spared(api: Api) -> None:
 
 @pytest.mark.parametrize("wanted", [{"term_id": "sis_term_id:never"}, {"account_id": "7"}])
 async def test_an_unknown_term_or_account_is_404(api: Api, wanted: dict[str, str]) -> None:
+    """lib/api.rb#api_find"""
     assert (await change(api, **wanted)).status_code == 404
 
 
@@ -173,6 +174,7 @@ async def test_dates_must_be_in_order(api: Api) -> None:
 
 
 async def test_changes_need_the_right(api: Api) -> None:
+    """app/models/course.rb set_policy"""
     api.forbid("manage_courses")
     answers = [await make(api, name="X"), await change(api, name="X"), await api.call("DELETE", C1, params={"event": "delete"})]
     assert [answer.status_code for answer in answers] == [403, 403, 403]

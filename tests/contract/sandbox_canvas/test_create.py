@@ -33,17 +33,20 @@ UNAUTHORIZED = {"status": "unauthorized", "errors": [{"message": "user not autho
     ],
 )
 async def test_the_first_checks_are_collected_into_one_text(api: Api, wanted: dict[str, Any], text: str) -> None:
+    """app/controllers/enrollments_api_controller.rb#create"""
     api.seed(roles=[{"name": "Retired", "state": "inactive"}, {"name": "Gone", "state": "deleted"}])
     answer = await api.create(**wanted)
     assert (answer.status_code, answer.json()) == (400, {"message": text})
 
 
 async def test_without_parameters_nothing_else_is_checked(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#create"""
     answer = await api.call("POST", "sections/sis_section_id:S1/enrollments")
     assert (answer.status_code, answer.json()) == (400, {"message": "No parameters given"})
 
 
 async def test_a_root_account_needs_a_sis_id(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#create"""
     body = {"enrollment": {"user_id": "1", "type": "Student"}, "root_account": "other.example"}
     answer = await api.call("POST", "sections/sis_section_id:S1/enrollments", json=body)
     assert answer.json() == {"message": f"Invalid type, {NO_SIS_ID}"}
@@ -51,6 +54,7 @@ async def test_a_root_account_needs_a_sis_id(api: Api) -> None:
 
 @pytest.mark.parametrize(("status", "off"), [(403, False), (401, True)])
 async def test_a_missing_right_is_403_or_401_by_feature(api: Api, status: int, off: bool) -> None:
+    """lib/authentication_methods.rb#render_unauthorized_action; app/models/user.rb#can_create_enrollment_for?"""
     api.forbid("add_student_to_course")
     api.canvas.settings.unauthorized_status = 401 if off else 403
     answer = await api.create(user_id="sis_user_id:nobody")
@@ -67,6 +71,7 @@ async def test_a_missing_right_is_403_or_401_by_feature(api: Api, status: int, o
     ],
 )
 async def test_template_and_blueprint_courses_keep_people_out(api: Api, course: dict[str, Any], type_: str, status: int) -> None:
+    """app/models/user.rb#can_create_enrollment_for?"""
     api.seed(courses=[{"sis_course_id": "C1"} | course])
     assert (await api.create(type=type_)).status_code == status
 
@@ -84,6 +89,7 @@ async def test_template_and_blueprint_courses_keep_people_out(api: Api, course: 
     ],
 )
 async def test_whatever_is_missing_the_answer_is_the_same_404(api: Api, path: str, wanted: dict[str, Any]) -> None:
+    """lib/api.rb#api_find; app/controllers/enrollments_api_controller.rb#create"""
     answer = await api.create(path, **wanted)
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
@@ -97,16 +103,19 @@ async def test_whatever_is_missing_the_answer_is_the_same_404(api: Api, path: st
     ],
 )
 async def test_what_was_deleted_is_not_there(api: Api, kinds: dict[str, Any]) -> None:
+    """app/controllers/enrollments_api_controller.rb#create; lib/api.rb#api_find"""
     api.seed(**kinds)
     assert (await api.create()).status_code == 404
 
 
 async def test_a_user_without_a_live_login_cannot_be_enrolled_even_by_canvas_id(api: Api) -> None:
+    """app/models/user.rb#can_be_enrolled_in_course?"""
     identity = api.seed(users=[{"sis_user_id": "U1", "login_state": "deleted"}])["users"]["U1"]
     assert (await api.create(user_id=str(identity))).status_code == 404
 
 
 async def test_the_path_is_looked_up_before_the_checks(api: Api) -> None:
+    """app/controllers/application_controller.rb#get_context"""
     assert (await api.create("sections/sis_section_id:nowhere/enrollments", type="Student")).status_code == 404
     assert (await api.create("courses/sis_course_id:C1/enrollments", type="Student", course_section_id="x")).status_code == 400
 
@@ -115,12 +124,14 @@ async def test_the_path_is_looked_up_before_the_checks(api: Api) -> None:
     "course", [{"state": "completed"}, {"end_at": "2020-01-01T00:00:00Z", "restrict_to_dates": True}], ids=["state", "own end"]
 )
 async def test_a_concluded_course_takes_nobody(api: Api, course: dict[str, Any]) -> None:
+    """app/models/course.rb#concluded?"""
     api.seed(courses=[{"sis_course_id": "C1"} | course])
     answer = await api.create()
     assert (answer.status_code, answer.json()) == (400, {"message": CONCLUDED})
 
 
 async def test_a_course_is_concluded_once_the_clock_passes_the_terms_end(api: Api) -> None:
+    """app/models/course.rb#concluded?"""
     api.seed(terms=[{"sis_term_id": "F26", "end_at": "2026-12-18T00:00:00Z"}], courses=[{"sis_course_id": "C1", "term": "F26"}])
     api.canvas.clock.set(api.canvas.world.terms_by_sis["F26"].end_at, frozen=True)  # type: ignore[arg-type]
     assert (await api.create()).status_code == 200
@@ -129,6 +140,7 @@ async def test_a_course_is_concluded_once_the_clock_passes_the_terms_end(api: Ap
 
 
 async def test_somebody_in_a_concluded_course_may_move_to_an_open_section_of_it(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#create; app/models/course_section.rb#concluded?"""
     await api.enroll()
     api.seed(
         courses=[{"sis_course_id": "C1", "end_at": "2020-01-01T00:00:00Z", "restrict_to_dates": True}],
@@ -147,6 +159,7 @@ async def test_somebody_in_a_concluded_course_may_move_to_an_open_section_of_it(
     ],
 )
 async def test_validation_names_the_attribute(api: Api, wanted: dict[str, Any], message: str) -> None:
+    """app/models/enrollment.rb, validations"""
     answer = await api.create(**wanted)
     assert answer.status_code == 400
     assert answer.json()["errors"]["associated_user_id"][0]["message"] == message
@@ -169,6 +182,7 @@ async def test_two_people_do_not_observe_each_other_in_one_course(api: Api) -> N
 
 
 async def test_success_is_200_with_the_whole_enrollment(api: Api) -> None:
+    """lib/api/v1/user.rb#enrollment_json"""
     answer = await api.create()
     assert answer.status_code == 200
     body = answer.json()
@@ -209,6 +223,7 @@ async def test_success_is_200_with_the_whole_enrollment(api: Api) -> None:
 async def test_the_state_follows_what_was_asked_and_whether_the_course_is_published(
     api: Api, course_state: str, type_: str, asked: str | None, stored: str
 ) -> None:
+    """app/models/course.rb#enroll_user"""
     api.seed(courses=[{"sis_course_id": "C1", "state": course_state}])
     assert (await api.enroll(type=type_, enrollment_state=asked))["enrollment_state"] == stored
 
@@ -236,6 +251,7 @@ FUTURE = {"start_at": "2190-01-01T00:00:00Z", "end_at": "2190-06-01T00:00:00Z"}
 async def test_a_second_create_finds_the_row_and_only_an_effectively_active_one_keeps_its_state(
     api: Api, existing: str, future: bool, asked: str | None, stored: str
 ) -> None:
+    """app/models/course.rb#enroll_user"""
     dates = FUTURE if future else {}
     row = api.seed(enrollments=[{"section": "S1", "user": "U1", "state": existing, "sis_import_id": 7, **dates}])["enrollments"][
         0
@@ -248,6 +264,7 @@ async def test_a_second_create_finds_the_row_and_only_an_effectively_active_one_
 
 
 async def test_a_repeated_create_wipes_dates_limit_and_login_and_makes_dates_sticky(api: Api) -> None:
+    """app/models/course.rb#enroll_user; lib/sticky_sis_fields.rb"""
     row = api.seed(enrollments=[{"section": "S1", "user": "U1", "sis_import_id": 7, **FUTURE}])["enrollments"][0]
     stored = api.canvas.world.enrollments[row]
     stored.limit_privileges = True
@@ -258,6 +275,7 @@ async def test_a_repeated_create_wipes_dates_limit_and_login_and_makes_dates_sti
 
 
 async def test_role_section_and_observed_person_make_rows_of_their_own(api: Api) -> None:
+    """app/models/course.rb#enroll_user, the key of the look-up"""
     rows = [
         await api.enroll(),
         await api.enroll(type="TeacherEnrollment"),
@@ -272,6 +290,7 @@ async def test_role_section_and_observed_person_make_rows_of_their_own(api: Api)
 
 
 async def test_a_custom_role_may_be_named_by_its_id(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#create; app/models/role.rb"""
     roles = {role["role"]: role for role in (await api.get("accounts/self/roles", per_page=100)).json()}
     assert (roles["Auditor"]["base_role_type"], roles["Auditor"]["workflow_state"]) == ("StudentEnrollment", "active")
     assert roles["StudentEnrollment"]["workflow_state"] == "built_in"
@@ -280,6 +299,7 @@ async def test_a_custom_role_may_be_named_by_its_id(api: Api) -> None:
 
 
 async def test_a_course_path_without_a_section_uses_the_default_section(api: Api) -> None:
+    """app/models/course.rb#default_section"""
     body = await api.enroll(path="courses/sis_course_id:C1/enrollments")
     assert body["sis_section_id"] == "S1"
     assert (await api.enroll(path="courses/sis_course_id:C1/enrollments", course_section_id="sis_section_id:S2"))[
@@ -289,6 +309,7 @@ async def test_a_course_path_without_a_section_uses_the_default_section(api: Api
 
 @pytest.mark.parametrize("sis_id", ["a/b", "a b", "50%", "a?b#c", "x.json", "Ünïcode→", "a.b", "x" * 255])
 async def test_odd_sis_ids_work_percent_encoded_and_in_hex(api: Api, sis_id: str) -> None:
+    """lib/api.rb; spec/apis/v1/enrollments_api_spec.rb"""
     api.seed(sections=[{"sis_section_id": sis_id, "course": "C1"}], users=[{"sis_user_id": sis_id}])
     encoded = "".join(f"%{byte:02X}" for byte in sis_id.encode())
     section, user = f"hex:sis_section_id:{sis_id.encode().hex()}", f"hex:sis_user_id:{sis_id.encode().hex()}"
@@ -311,6 +332,7 @@ async def test_multipart_forms_work_like_json(api: Api) -> None:
 
 
 async def test_forms_work_like_json(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#create, as its documentation calls it"""
     form = {
         "enrollment[user_id]": "sis_user_id:U1",
         "enrollment[type]": "StudentEnrollment",

@@ -27,6 +27,7 @@ async def people(api: Api, path: Any = SECTION, **parameters: Any) -> set[str]:
 
 @pytest.mark.parametrize("path", [SECTION, "courses/sis_course_id:C1/enrollments"])
 async def test_a_roster_shows_who_is_active_or_pending_and_to_admins_who_is_inactive(api: Api, path: str) -> None:
+    """app/controllers/enrollments_api_controller.rb#course_index_enrollments"""
     one_person_per_state(api)
     assert await people(api, path) == {"active", "invited", "creation_pending", "inactive"}
     api.forbid("read_as_admin")
@@ -34,13 +35,14 @@ async def test_a_roster_shows_who_is_active_or_pending_and_to_admins_who_is_inac
 
 
 async def test_states_are_compared_as_stored_and_not_validated(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#enrollment_index_conditions"""
     one_person_per_state(api)
     assert await people(api, **{"state[]": ["deleted", "completed", "nonsense"]}) == {"deleted", "completed"}
     assert await people(api, **{"state[]": list(STATES)}) == set(STATES)
 
 
 async def test_with_a_user_id_the_default_is_active_and_invited(api: Api) -> None:
-    """The branch of ``course_index_enrollments`` that a read-back takes: without ``state[]`` it misses inactive rows too."""
+    """app/controllers/enrollments_api_controller.rb#user_index_enrollments: a read-back must send ``state[]``"""
     one_person_per_state(api)
     for state in STATES:
         expected = {state} if state in ("active", "invited") else set()
@@ -49,6 +51,7 @@ async def test_with_a_user_id_the_default_is_active_and_invited(api: Api) -> Non
 
 
 async def test_an_unknown_user_is_404_where_a_user_without_rows_is_an_empty_list(api: Api) -> None:
+    """lib/api.rb#api_find; app/controllers/enrollments_api_controller.rb#user_index_enrollments"""
     assert (await api.get(SECTION, user_id="sis_user_id:nobody")).status_code == 404
     assert (await api.get(SECTION, user_id="sis_user_id:U1")).json() == []
     assert (await api.get("users/sis_user_id:nobody/enrollments")).status_code == 404
@@ -61,6 +64,7 @@ async def test_a_grading_period_that_is_not_there_is_refused(api: Api) -> None:
 
 
 async def test_a_persons_list_spans_courses(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#user_index_enrollments"""
     await api.enroll()
     await api.enroll(path="sections/sis_section_id:S3/enrollments", enrollment_state=None)
     found = (await api.get("users/sis_user_id:U1/enrollments")).json()
@@ -68,6 +72,7 @@ async def test_a_persons_list_spans_courses(api: Api) -> None:
 
 
 async def test_ones_own_list_goes_by_effective_state_and_refuses_unknown_words(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#user_index_enrollments"""
     await api.enroll(user_id="self", start_at="2190-01-01T00:00:00Z", end_at="2191-01-01T00:00:00Z")
     refused = await api.get("users/self/enrollments", **{"state[]": "deleted"})
     assert (refused.status_code, refused.json()) == (400, {"error": "Invalid state deleted"})
@@ -76,6 +81,7 @@ async def test_ones_own_list_goes_by_effective_state_and_refuses_unknown_words(a
 
 
 async def test_role_makes_type_void_and_an_unknown_role_is_refused(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#enrollment_index_conditions"""
     await api.enroll()
     await api.enroll(user_id="sis_user_id:U2", type=None, role="Auditor")
     await api.enroll(user_id="sis_user_id:U3", type="TeacherEnrollment")
@@ -86,6 +92,7 @@ async def test_role_makes_type_void_and_an_unknown_role_is_refused(api: Api) -> 
 
 
 async def test_sis_filters_need_the_right_to_see_sis_ids(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#check_sis_permissions"""
     await api.enroll()
     await api.enroll(user_id="sis_user_id:U2")
     await api.enroll(path="sections/sis_section_id:S2/enrollments", user_id="sis_user_id:U3")
@@ -99,12 +106,14 @@ async def test_sis_filters_need_the_right_to_see_sis_ids(api: Api) -> None:
 
 
 async def test_rows_written_by_an_import_can_be_found_by_its_login(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#index: created_for_sis_id"""
     api.seed(enrollments=[{"section": "S1", "user": "U1", "sis_import_id": 7}])
     await api.enroll(user_id="sis_user_id:U2")
     assert await people(api, **{"sis_user_id[]": ["U1", "U2"], "created_for_sis_id": "true"}) == {"U1"}
 
 
 async def test_rows_come_by_type_then_sortable_name_then_id(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#index: the bookmarker"""
     for user, type_ in (("U1", "TeacherEnrollment"), ("U3", "StudentEnrollment"), ("U2", "StudentEnrollment")):
         await api.enroll(user_id=f"sis_user_id:{user}", type=type_)
     rows = (await api.get(SECTION)).json()
@@ -112,6 +121,7 @@ async def test_rows_come_by_type_then_sortable_name_then_id(api: Api) -> None:
 
 
 async def test_bookmarks_lead_through_a_long_roster(api: Api) -> None:
+    """lib/bookmarked_collection; lib/api.rb#paginate (MAX_PER_PAGE)"""
     names = {f"P{number:03}" for number in range(25)}
     api.seed(
         users=[{"sis_user_id": name} for name in names], enrollments=[{"section": "S1", "user": name} for name in sorted(names)]
@@ -139,6 +149,7 @@ async def test_bookmarks_lead_through_a_long_roster(api: Api) -> None:
     ],
 )
 async def test_fields_show_only_to_those_who_may_see_them(api: Api, taken: tuple[str, ...], hidden: set[str]) -> None:
+    """lib/api/v1/user.rb#enrollment_json"""
     everything = set(await api.enroll())
     assert hidden <= everything
     api.forbid(*taken)
@@ -147,6 +158,7 @@ async def test_fields_show_only_to_those_who_may_see_them(api: Api, taken: tuple
 
 
 async def test_a_roster_needs_the_right_to_read_it(api: Api) -> None:
+    """app/controllers/enrollments_api_controller.rb#course_index_enrollments"""
     await api.enroll()
     api.forbid("read_roster")
     assert (await api.get(SECTION)).status_code == 403
@@ -154,6 +166,7 @@ async def test_a_roster_needs_the_right_to_read_it(api: Api) -> None:
 
 
 async def test_ids_are_numbers_unless_text_is_asked_for(api: Api) -> None:
+    """app/middleware/stringify_ids.rb"""
     row = await api.enroll()
     assert isinstance(row["user_id"], int)
     answer = await api.call("GET", SECTION, headers={"Accept": "application/json+canvas-string-ids"})
@@ -162,6 +175,7 @@ async def test_ids_are_numbers_unless_text_is_asked_for(api: Api) -> None:
 
 
 async def test_reads_lag_while_answers_to_writes_do_not(api: Api) -> None:
+    """Not of Canvas: reads from a replica that lags."""
     api.seed(enrollments=[{"section": "S1", "user": "U2", "state": "active"}])
     api.canvas.settings.visibility_lag_seconds = 60
     row = await api.enroll()

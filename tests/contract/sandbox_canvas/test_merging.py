@@ -154,6 +154,7 @@ async def test_both_must_be_there(api: Api, path: str, status: int) -> None:
 
 
 async def test_it_needs_the_right(api: Api) -> None:
+    """app/controllers/users_controller.rb#merge_into"""
     api.forbid("manage_user_logins")
     assert (await merge(api)).status_code == 403
 

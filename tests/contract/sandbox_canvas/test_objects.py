@@ -24,6 +24,7 @@ CHALLENGE = 'Bearer realm="canvas-lms"'
     ],
 )
 async def test_what_does_not_exist_is_404_with_the_general_body(api: Api, path: str) -> None:
+    """lib/api.rb#api_find; app/controllers/application_controller.rb#rescue_action_in_api"""
     answer = await api.get(path)
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
@@ -40,18 +41,21 @@ async def test_what_does_not_exist_is_404_with_the_general_body(api: Api, path: 
     ],
 )
 async def test_objects_are_shown_by_sis_id_or_word(api: Api, path: str, expected: dict[str, Any]) -> None:
+    """lib/api.rb#api_find"""
     answer = await api.get(path)
     assert answer.status_code == 200
     assert expected.items() <= answer.json().items()
 
 
 async def test_a_user_may_have_two_logins(api: Api) -> None:
+    """lib/api.rb; app/models/pseudonym.rb"""
     api.seed(users=[{"sis_user_id": "U1b", "also": "U1"}])
     first, second = await api.enroll(user_id="sis_user_id:U1"), await api.enroll(user_id="sis_user_id:U1b")
     assert first["id"] == second["id"]
 
 
 async def test_terms_are_listed_inside_an_object(api: Api) -> None:
+    """app/controllers/terms_api_controller.rb#index"""
     body = {
         "enrollment_term": {"name": "Fall", "sis_term_id": "F26", "overrides": {"StudentEnrollment": {"start_at": "2026-09-01"}}}
     }
@@ -64,6 +68,7 @@ async def test_terms_are_listed_inside_an_object(api: Api) -> None:
 
 
 async def test_roles_can_be_listed_by_state(api: Api) -> None:
+    """app/controllers/role_overrides_controller.rb#api_index"""
     api.seed(roles=[{"name": "Retired", "state": "inactive"}])
     active = {role["role"] for role in (await api.get("accounts/self/roles")).json()}
     assert {"StudentEnrollment", "Auditor"} <= active
@@ -82,6 +87,7 @@ async def test_roles_can_be_listed_by_state(api: Api) -> None:
     ],
 )
 async def test_without_a_good_token_nothing_is_answered(api: Api, headers: dict[str, str], body: dict[str, Any]) -> None:
+    """lib/authentication_methods.rb#load_pseudonym_from_access_token"""
     for path in ("users/self", "no/such/route"):
         answer = await api.call("GET", path, headers=headers)
         assert (answer.status_code, answer.json()) == (401, body)
@@ -90,6 +96,7 @@ async def test_without_a_good_token_nothing_is_answered(api: Api, headers: dict[
 
 @pytest.mark.parametrize(("state", "text"), [("expired", "Expired access token."), ("revoked", "Revoked access token.")])
 async def test_a_token_may_end(api: Api, state: Any, text: str) -> None:
+    """lib/authentication_methods.rb"""
     token = api.canvas.tokens.by_alias("enrollstream")
     assert token
     token.state = state
@@ -109,5 +116,6 @@ async def test_a_scoped_token_may_call_its_endpoints_only(api: Api) -> None:
 
 
 async def test_a_token_may_come_as_a_parameter(api: Api) -> None:
+    """lib/authentication_methods.rb; app/models/access_token.rb"""
     answer = await api.call("GET", "users/self?access_token=secret", headers={"Authorization": ""})
     assert answer.status_code == 200

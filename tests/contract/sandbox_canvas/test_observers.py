@@ -95,6 +95,7 @@ async def test_somebody_enrolled_as_an_observer_by_hand_follows_nobody(api: Api)
 
 
 async def test_a_pretended_write_leaves_no_observer_behind(api: Api) -> None:
+    """Not of Canvas: a fault that pretends."""
     observed(api)
     await api.control("POST", "faults", json={"kind": "pretend", "count": 1})
     await api.create()

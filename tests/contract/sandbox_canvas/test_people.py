@@ -55,6 +55,7 @@ async def test_one_person_of_a_course(api: Api) -> None:
 
 
 async def test_it_needs_the_right_to_read_rosters(api: Api) -> None:
+    """app/controllers/courses_controller.rb#users"""
     await api.enroll()
     api.forbid("read_roster")
     assert (await api.get(COURSE)).status_code == 403
