@@ -6,7 +6,7 @@ Everybody here uses the rules of the model, not those of the API: no right is as
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from services.sandbox.canvas import leaving, observing, sticky
 from services.sandbox.canvas.effects import Effect, record
@@ -107,6 +107,13 @@ def _dated(world: World, row: Enrollment, act: Act) -> Effect:
     return effect
 
 
+def _row_of_file(row: Enrollment, act: Act, login: Pseudonym) -> dict[str, Any]:
+    """The columns that a row of the file writes: no sticky dates, the limit only when its cell is filled."""
+    written: dict[str, Any] = {"state": act.status, "sis_pseudonym": login}
+    written |= {name: getattr(act, name) for name in ("start_at", "end_at") if name not in row.stuck_sis_fields}
+    return written if act.limit_privileges is None else written | {"limit_privileges": act.limit_privileges}
+
+
 def _imported(world: World, act: Act) -> Effect:
     """One row of somebody's enrollments.csv (``lib/sis/enrollment_importer.rb``): it claims the row, whoever made it."""
     section, login, role = _named(world, act)
@@ -117,12 +124,12 @@ def _imported(world: World, act: Act) -> Effect:
         row = effect.add(world.add_enrollment(section, login.user, role, act.status))
     else:
         effect.change(row)
-    row.state, row.updated_at = act.status, now
-    row.completed_at = now if act.status == "completed" else row.completed_at
-    for name in {"start_at", "end_at"} - row.stuck_sis_fields:
-        setattr(row, name, getattr(act, name))
-    if act.limit_privileges is not None:
-        row.limit_privileges = act.limit_privileges
-    row.sis_pseudonym, row.sis_batch_id = login, act.import_id
+    written = _row_of_file(row, act, login)
+    if any(getattr(row, name) != value for name, value in written.items()):
+        row.updated_at = now
+        row.completed_at = now if act.status == "completed" else row.completed_at
+    for name, value in written.items():
+        setattr(row, name, value)
+    row.sis_batch_id = act.import_id  # a row that says nothing new is stamped all the same
     observing.follow(world, effect)
     return effect

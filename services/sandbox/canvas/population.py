@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from services.sandbox.canvas.seeding import Strict
-from services.sandbox.canvas.state import Enrollment, EnrollmentKey, Pseudonym, Section, User
+from services.sandbox.canvas.state import Enrollment, EnrollmentKey, Pseudonym, Section
 from services.sandbox.canvas.world import World
 
 
@@ -42,7 +42,7 @@ class Population(Strict):
 def populate(world: World, wanted: Population) -> dict[str, Any]:
     """Make it; what is there already is filled anew. Returns the SIS ids of the sections and the number of people."""
     sections = _sections(world, wanted)
-    logins = [_login(world, f"{wanted.prefix}P{number}") for number in range(1, wanted.people + 1)]
+    logins = [_login(world, f"{wanted.prefix}P{number}", wanted.import_id) for number in range(1, wanted.people + 1)]
     role = world.built_in("StudentEnrollment")
     for number in range(wanted.imported + wanted.manual):
         person, round_ = number % wanted.people, number // wanted.people
@@ -70,12 +70,11 @@ def _sections(world: World, wanted: Population) -> list[Section]:
     return sections
 
 
-def _login(world: World, sis_id: str) -> Pseudonym:
-    known = world.logins_by_sis.get(sis_id)
-    if known:
-        return known
-    user: User = world.add_user(f"Person {sis_id}")
-    return world.add_login(user, f"{sis_id}@example.invalid", sis_id)
+def _login(world: World, sis_id: str, import_id: int) -> Pseudonym:
+    login = world.logins_by_sis.get(sis_id)
+    login = login or world.add_login(world.add_user(f"Person {sis_id}"), f"{sis_id}@example.invalid", sis_id)
+    login.sis_batch_id = import_id
+    return login
 
 
 def _fill(row: Enrollment, number: int, login: Pseudonym, wanted: Population) -> None:

@@ -81,6 +81,8 @@ class UserSeed(Strict):
     name: str | None = None
     login: str | None = None
     login_state: str | None = Field(default=None, pattern="^(active|suspended|deleted)$")
+    sis_batch_id: int | None = None
+    integration_id: str | None = None
     also: str | None = Field(default=None, description="SIS id of a user who gets this login in addition")
     observes: list[str] = Field(default=[], description="SIS ids of students: where they are enrolled, this user is too")
 
@@ -196,6 +198,8 @@ def _user(world: World, item: UserSeed) -> User:
     user: User = login.user
     user.name = item.name or user.name
     login.state = item.login_state or login.state
+    login.sis_batch_id = item.sis_batch_id or login.sis_batch_id
+    login.integration_id = item.integration_id or login.integration_id
     for student in item.observes:
         observing.link(world, user, _known("user", world.logins_by_sis, student).user)
     return user

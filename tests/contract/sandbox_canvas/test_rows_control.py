@@ -145,6 +145,25 @@ async def test_an_import_claims_a_row_and_writes_the_dates_that_are_not_sticky(a
     assert (row["state"], row["sis_batch_id"], row["limit_privileges"]) == ("inactive", 10, True)
 
 
+async def test_an_import_that_says_nothing_new_only_stamps_the_row(api: Api) -> None:
+    """lib/sis/enrollment_importer.rb"""
+    api.seed(enrollments=[ONE | DATES | {"sis_import_id": 7}])
+    since = await snapshot(api)
+    await api.act("import", **ONE, **DATES, import_id=8)
+    (change,) = await changes(api, since)
+    assert change["changed"] == {"sis_batch_id": [7, 8]}
+
+
+async def test_people_and_objects_of_an_import_say_so(api: Api) -> None:
+    """lib/api/v1: sis_import_id of users, courses and sections"""
+    await api.control("POST", "population", json={"people": 2, "sections": 1, "imported": 2, "manual": 0, "import_id": 5})
+    for path in ("users/sis_user_id:P1", "courses/sis_course_id:C1", "sections/sis_section_id:S1"):
+        assert (await api.get(path)).json()["sis_import_id"] == 5
+    api.seed(users=[{"sis_user_id": "U1", "sis_batch_id": 6, "integration_id": "I1"}])
+    shown = (await api.get("users/sis_integration_id:I1")).json()
+    assert (shown["sis_user_id"], shown["sis_import_id"]) == ("U1", 6)
+
+
 async def test_an_act_on_nothing_is_refused(api: Api) -> None:
     answer = await api.http.post("http://canvas.test/_sandbox/acts", json={"acts": [{"act": "delete", **ONE}]})
     assert answer.status_code == 422
