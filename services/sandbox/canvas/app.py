@@ -85,7 +85,7 @@ class Canvas:
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         attempt = self._attempt(incoming)
-        reservation = self.throttle.enter(incoming.client)
+        reservation = self.throttle.enter(incoming.client, attempt.token)
         try:
             if reservation.refused:
                 wire = self._throttled()

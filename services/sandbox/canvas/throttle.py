@@ -23,6 +23,10 @@ class ThrottleSettings:
     cost: float = 0.15
     """CPU plus database seconds that a request is charged with."""
     cost_by_endpoint: dict[str, float] = field(default_factory=dict)
+    approved: list[str] = field(default_factory=list)
+    """Aliases of tokens that are never refused."""
+    blocked: list[str] = field(default_factory=list)
+    """Aliases of tokens that are always refused, also where throttling is off."""
 
 
 @dataclass(slots=True)
@@ -59,15 +63,17 @@ class Reservation:
         self._held = bucket.settings.up_front_cost
         bucket.increment(self._held, now)
         self.refused = bucket.full and bucket.settings.enabled
+        self.blocked = False
 
     def leave(self, cost: float, now: float) -> dict[str, str]:
         """Give the reservation back, charge `cost`, and return the headers.
 
-        A refused request has no ``X-Request-Cost``, and its remaining is the current one, not zero.
+        A refused request has no ``X-Request-Cost``, and its remaining is the current one, not zero; only who is on the block-list
+        reads zero.
         """
         charged = 0.0 if self.refused else max(cost, 0.0)
         self._bucket.increment(charged - self._held, now)
-        headers = {"X-Rate-Limit-Remaining": str(self._bucket.remaining)}
+        headers = {"X-Rate-Limit-Remaining": "0.0" if self.blocked else str(self._bucket.remaining)}
         return headers if self.refused else {"X-Request-Cost": str(charged)} | headers
 
 
@@ -85,9 +91,14 @@ class Throttle:
             self._buckets[client] = Bucket(self.settings, 0.0, self._monotonic())
         return self._buckets[client]
 
-    def enter(self, client: bytes) -> Reservation:
+    def enter(self, client: bytes, alias: str = "") -> Reservation:
         """Reserve the up-front cost; look at `Reservation.refused` before doing the work."""
-        return Reservation(self.bucket(client), self._monotonic())
+        reservation = Reservation(self.bucket(client), self._monotonic())
+        if alias in self.settings.approved:
+            reservation.refused = False
+        elif alias in self.settings.blocked:
+            reservation.refused = reservation.blocked = True
+        return reservation
 
     def leave(self, reservation: Reservation, endpoint: str) -> dict[str, str]:
         """End a request, with the cost that is set for its endpoint."""

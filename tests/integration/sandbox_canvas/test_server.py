@@ -41,6 +41,25 @@ def test_even_a_bad_token_has_a_bucket_of_its_own(client: Client) -> None:
     assert client.http.get("users/self", headers={"Authorization": "Bearer other"}).status_code == 401
 
 
+def test_a_blocked_token_is_refused_with_nothing_remaining_even_where_throttling_is_off(client: Client) -> None:
+    """app/middleware/request_throttle.rb#allowed?: the one refusal that reads zero"""
+    client.control.settings(throttle={"enabled": False, "blocked": ["enrollstream"]})
+    refused = client.create()
+    assert (refused.status_code, refused.text) == (403, "403 Forbidden (Rate Limit Exceeded)\n")
+    assert (refused.headers["x-rate-limit-remaining"], "x-request-cost" in refused.headers) == ("0.0", False)
+    assert client.states() == {}
+    client.control.settings(throttle={"blocked": []})
+    assert client.create().status_code == 200
+
+
+def test_an_approved_token_is_never_refused(client: Client) -> None:
+    """app/middleware/request_throttle.rb#allowed?"""
+    client.control.settings(throttle={"cost": 590, "outflow": 0, "approved": ["enrollstream"]})
+    assert [client.http.get("users/self").status_code for _ in range(3)] == [200, 200, 200]
+    client.control.settings(throttle={"approved": []})
+    assert client.http.get("users/self").status_code == 403
+
+
 def test_every_attempt_is_logged_in_order_with_its_key_and_fate(client: Client) -> None:
     before = time.time()
     row = client.create("U1").json()

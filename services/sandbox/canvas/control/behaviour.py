@@ -29,6 +29,8 @@ class ThrottleChange(Strict):
     refusal_status: int | None = None
     cost: float | None = None
     cost_by_endpoint: dict[str, float] | None = None
+    approved: list[str] | None = None
+    blocked: list[str] | None = None
 
 
 class AssumptionsChange(Strict):
