@@ -64,6 +64,28 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True)
+class RosterRow:
+    """One person in one role in a section, whoever put them there."""
+
+    lms_user: str | None
+    """The SIS id that the LMS shows of the user. None when it shows none: a user made by hand, or a token that may not read SIS
+    ids. It may be another one than the ledger's: a user may have several."""
+    role: str
+    base_role: str
+    observation: Observation
+
+
+@dataclass(frozen=True, slots=True)
+class RosterPage:
+    """Some rows of a section's roster."""
+
+    rows: tuple[RosterRow, ...]
+    next_page: str | None
+    """What to ask for next, in words that only the target understands; None: this was the last page."""
+    usage: Usage = field(default=NO_USAGE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The LMS shows the seat as `observation`: in the body of its answer to the change or, where such answers say nothing, in a
     read after it. Reaction: record it; settle if it is what is wanted by now."""
@@ -195,6 +217,12 @@ class Target(Protocol):
 
     async def probe(self, kind: MissingKind, sis_id: str) -> Presence | Failure:
         """Whether the LMS has the user or section by now; never `Unknown` or `NotThere`."""
+        ...
+
+    async def roster(self, lms_section: str, page: str | None = None) -> RosterPage | Failure:
+        """A page of everybody in the section, in whatever state; the first one without `page`. Left out is what the LMS puts
+        there by itself and no policy asks for: observers, test people. `NotThere` (`section`) when the LMS has no such section;
+        never `Unknown`."""
         ...
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from services.consumer.nouns import Seat
-from services.consumer.targets.port import Observation, ObservedState
+from services.consumer.targets.port import Observation, ObservedState, RosterRow
 
 _STATES: Mapping[str, ObservedState] = {
     "active": "active",
@@ -16,6 +16,7 @@ _STATES: Mapping[str, ObservedState] = {
 }
 STORED_STATES = ("active", "invited", "creation_pending", "inactive", "completed", "rejected", "deleted")
 """Everything to ask for: the default list leaves out completed, rejected and deleted rows."""
+_MADE_BY_CANVAS = ("ObserverEnrollment", "StudentViewEnrollment")
 
 
 class Row(NamedTuple):
@@ -65,6 +66,21 @@ class Row(NamedTuple):
     def observation(self) -> Observation:
         """The row in our words; invitations and rejections are states that we never ask for."""
         return Observation(_STATES.get(self.state, "other"), self.id, self.course_id, self.sis_owned)
+
+    @property
+    def made_by_people(self) -> bool:
+        """Or by tools for them. Observers come and go with the students that they observe; the Test Student is a teacher's."""
+        return self.type not in _MADE_BY_CANVAS and not self.temporary
+
+    def in_roster(self) -> RosterRow:
+        """The row as one of its section's roster."""
+        return RosterRow(self.sis_user_id, self.role, self.type, self.observation())
+
+
+def parse_rows(value: Any) -> list[Row] | None:
+    """A page of enrollments; None when it is none."""
+    rows = [Row.parse(one) for one in value] if isinstance(value, list) else [None]
+    return None if None in rows else [row for row in rows if row is not None]
 
 
 def _text(value: Any) -> str | None:

@@ -9,7 +9,7 @@ from services.consumer.targets.canvas.addressing import by_sis_id
 from services.consumer.targets.canvas.answers import NotFound, Payload
 from services.consumer.targets.canvas.client import CanvasClient, Operation
 from services.consumer.targets.canvas.roles import Roles
-from services.consumer.targets.canvas.rows import STORED_STATES, Row
+from services.consumer.targets.canvas.rows import STORED_STATES, Row, parse_rows
 from services.consumer.targets.port import (
     AlreadySo,
     Done,
@@ -20,11 +20,14 @@ from services.consumer.targets.port import (
     Outcome,
     Presence,
     Refused,
+    RosterPage,
+    RosterRow,
     ServerFault,
     WrongShape,
 )
 
 _MAX_PAGES = 20
+_WHATEVER_STATE = [("per_page", "100"), *(("state[]", state) for state in STORED_STATES)]
 _TASKS: dict[SeatState, str] = {"deleted": "delete", "completed": "conclude", "inactive": "inactivate"}
 """``task`` of a DELETE. A missing or misspelt one concludes (``enrollments_api_controller.rb``), so it is always sent."""
 
@@ -64,21 +67,55 @@ class CanvasTarget:
         return _clearest([row for row in rows if row.plays(seat) and not row.temporary])
 
     async def _rows(self, seat: Seat, operation: Operation) -> list[Row] | NotFound | Failure:
-        params = [("user_id", by_sis_id("user", seat.lms_user)), ("type[]", seat.base_role), ("per_page", "100")]
-        params += [("state[]", state) for state in STORED_STATES]
-        page = await self._client.get(f"sections/{by_sis_id('section', seat.lms_section)}/enrollments", operation, params)
+        params = [("user_id", by_sis_id("user", seat.lms_user)), ("type[]", seat.base_role), *_WHATEVER_STATE]
+        page = await self._client.get(_enrollments_of(seat.lms_section), operation, params)
         rows: list[Row] = []
         for _ in range(_MAX_PAGES):
             if not isinstance(page, Payload):
                 return page
-            parsed = [Row.parse(value) for value in page.value] if isinstance(page.value, list) else [None]
-            if None in parsed:
+            parsed = parse_rows(page.value)
+            if parsed is None:
                 return WrongShape("enrollment_list")
-            rows += [row for row in parsed if row is not None]
+            rows += parsed
             if page.next_page is None:
                 return rows
             page = await self._client.get_page(page.next_page, operation)
         return WrongShape("endless_list")
+
+    async def roster(self, lms_section: str, page: str | None = None) -> RosterPage | Failure:
+        """A hundred rows of the section (``app/controllers/enrollments_api_controller.rb``, `index`). Rows that Canvas makes by
+        itself are left out: observers, the Test Student, temporary enrollments."""
+        operation = Operation(self._timeout)
+        return replace(await self._roster(lms_section, page, operation), usage=operation.usage)
+
+    async def _roster(self, lms_section: str, page: str | None, operation: Operation) -> RosterPage | Failure:
+        if page is None:
+            result = await self._client.get(_enrollments_of(lms_section), operation, _WHATEVER_STATE)
+        else:
+            result = await self._client.get_page(page, operation)
+        if isinstance(result, NotFound):
+            there = await self._canvas_id("section", lms_section, operation)
+            if not isinstance(there, str | None):
+                return there
+            return NotThere("section") if there is None else ServerFault("not_found_though_there")
+        if not isinstance(result, Payload):
+            return result
+        rows = parse_rows(result.value)
+        if rows is None:
+            return WrongShape("enrollment_list")
+        stranger = await self._of_another_section(rows, lms_section, operation)
+        people = tuple(row.in_roster() for row in rows if row.made_by_people)
+        return stranger or RosterPage(people, result.next_page)
+
+    async def _of_another_section(self, rows: list[Row], lms_section: str, operation: Operation) -> Failure | None:
+        """None when all rows are of this section. A token without the right to read SIS ids is shown none in them."""
+        unproven = {row.section_id for row in rows if row.sis_section_id != lms_section}
+        if not unproven:
+            return None
+        meant = await self._canvas_id("section", lms_section, operation)
+        if not isinstance(meant, str | None):
+            return meant
+        return None if unproven == {meant} else IdentityMismatch("section")
 
     # Changing
 
@@ -226,6 +263,10 @@ class CanvasTarget:
             if meant != canvas_id:
                 return IdentityMismatch(kind)
         return None
+
+
+def _enrollments_of(lms_section: str) -> str:
+    return f"sections/{by_sis_id('section', lms_section)}/enrollments"
 
 
 def _clearest(rows: list[Row]) -> Observation:

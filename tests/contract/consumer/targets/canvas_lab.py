@@ -62,6 +62,10 @@ class CanvasLab:
         person = "nobody" if "user" in missing else there.lms_user
         return self._seat(person, "NOWHERE" if "section" in missing else there.lms_section)
 
+    def put(self, seat: Seat, **more: object) -> None:
+        row = {"section": seat.lms_section, "user": seat.lms_user, "role": seat.role}
+        self.control.objects(enrollments=[row | more])
+
     def _roster(self, seat: Seat) -> list[dict[str, Any]]:
         return [row for row in self.control.roster(seat.lms_section) if row["user"] == seat.lms_user]
 

@@ -51,6 +51,10 @@ class Lab(Protocol):
         """A seat whose user or section does not exist."""
         ...
 
+    def put(self, seat: Seat) -> None:
+        """Somebody else gives the seat, which becomes active."""
+        ...
+
     def state(self, seat: Seat) -> ObservedState:
         """As the LMS has it."""
         ...

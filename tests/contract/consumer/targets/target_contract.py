@@ -20,6 +20,8 @@ from services.consumer.targets.port import (
     Outcome,
     Presence,
     Refused,
+    RosterPage,
+    RosterRow,
     ServerFault,
     Unknown,
     WrongShape,
@@ -39,6 +41,19 @@ async def brought_to(lab: Lab, seat: Seat, wanted: SeatState) -> Observation:
         assert isinstance(outcome, Done), outcome
         assert lab.changes() == before + 1
     raise AssertionError("three steps were not enough")
+
+
+async def whole_roster(lab: Lab, section: str = "S-1") -> list[RosterRow]:
+    """All pages, one after the other."""
+    rows: list[RosterRow] = []
+    following = None
+    while True:
+        page = await lab.target.roster(section, following)
+        assert isinstance(page, RosterPage), page
+        rows += page.rows
+        following = page.next_page
+        if following is None:
+            return rows
 
 
 def succeeded(outcome: Outcome, wanted: SeatState) -> bool:
@@ -141,6 +156,33 @@ class TargetContract:
         ]
         assert probes == [Presence(True), Presence(True), Presence(False), Presence(False)]
 
+    async def test_a_roster_shows_everybody_as_a_read_of_their_seat_does(self, lab: Lab) -> None:
+        wanted = dict(zip(("p1", "p2", "p3", "p4"), sorted(self.features.states), strict=False))
+        for person, state in wanted.items():
+            await brought_to(lab, lab.seat(person), "active")
+            await brought_to(lab, lab.seat(person), state)
+        other = await brought_to(lab, lab.seat_in_another_role(), "active")
+        await brought_to(lab, lab.seat("p1", "S-2"), "active")
+
+        roster = {(row.lms_user, row.role, row.base_role): row.observation for row in await whole_roster(lab)}
+
+        seats = [lab.seat(person) for person in wanted]
+        expected = {(seat.lms_user, seat.role, seat.base_role): await lab.target.read(seat) for seat in seats}
+        expected = {key: seen for key, seen in expected.items() if seen != Observation("absent")}
+        seat = lab.seat_in_another_role()
+        assert roster == expected | {(seat.lms_user, seat.role, seat.base_role): other}
+
+    async def test_the_roster_of_nobody_is_empty_and_that_of_a_missing_section_is_none(self, lab: Lab) -> None:
+        seat, nowhere = lab.seat(), lab.seat_without("section")
+        assert await whole_roster(lab, seat.lms_section) == []
+        assert await lab.target.roster(nowhere.lms_section) == NotThere("section")
+
+    async def test_a_roster_longer_than_a_page_is_told_to_its_end(self, lab: Lab) -> None:
+        people = [f"p{number}" for number in range(230)]
+        for person in people:
+            lab.put(lab.seat(person))
+        assert sorted(row.lms_user or "" for row in await whole_roster(lab)) == sorted(people)
+
     @pytest.mark.parametrize("mishap", ["lost", "done_but_lost"])
     async def test_a_lost_answer_is_unknown_and_is_not_sent_twice(self, lab: Lab, mishap: Mishap) -> None:
         seat = lab.seat()
@@ -194,13 +236,14 @@ class TargetContract:
         seats = lab.seat(), lab.seat("p2")
         lab.hang()
         async with asyncio.timeout(lab.call_timeout_seconds + 1):
-            read, write, probe = await asyncio.gather(
+            read, write, probe, roster = await asyncio.gather(
                 lab.target.read(seats[0]),
                 lab.target.write(seats[1], "active", Observation("absent")),
                 lab.target.probe("user", "p1"),
+                lab.target.roster("S-1"),
             )
         assert isinstance(write, Unknown | ServerFault)
-        assert (type(read), type(probe)) == (ServerFault, ServerFault)
+        assert (type(read), type(probe), type(roster)) == (ServerFault, ServerFault, ServerFault)
 
     async def test_people_do_not_disturb_each_other(self, lab: Lab) -> None:
         seats = [lab.seat(person) for person in ("p1", "p2", "p3", "p4")]

@@ -27,7 +27,7 @@ from services.consumer.targets.port import (
 from services.kit.credentials import SecretFile
 from services.sandbox.canvas.server import CanvasServer
 from tests.contract.consumer.targets.canvas_lab import CanvasLab, canvas_lab
-from tests.contract.consumer.targets.target_contract import TargetContract, brought_to
+from tests.contract.consumer.targets.target_contract import TargetContract, brought_to, whole_roster
 
 
 @pytest.fixture
@@ -49,6 +49,23 @@ async def test_no_call_in_a_whole_life_breaks_a_rule_of_canvas(lab: CanvasLab) -
         await brought_to(lab, seat, state)
     assert lab.control.violations() == []
     assert [write["notify"] for write in lab.control.writes() if write["notify"]] == []
+
+
+async def test_a_roster_leaves_out_what_canvas_puts_there_by_itself(lab: CanvasLab) -> None:
+    lab.put(lab.seat("p1"), sis_import_id=7)
+    lab.put(lab.seat("p2"))
+    watched = lab.seat("p1")
+    lab.put(lab.seat("parent", role="ObserverEnrollment"), associated_user=watched.lms_user)
+
+    rows = {row.lms_user: row.observation for row in await whole_roster(lab)}
+
+    assert {user: seen.sis_owned for user, seen in rows.items()} == {"p1": True, "p2": False}
+
+
+async def test_a_token_that_may_not_read_sis_ids_gets_a_roster_without_them(lab: CanvasLab) -> None:
+    lab.put(lab.seat("p1"))
+    lab.control.token("enrollstream", permissions=["read_roster"])
+    assert [row.lms_user for row in await whole_roster(lab)] == [None]
 
 
 @pytest.mark.parametrize("person", ["E 1", "a/b", "ü.json", "%2F", "x?y#z", "日本"])

@@ -58,6 +58,10 @@ class MoodleShapedLab:
         courses = {idnumber: course for course, idnumber in self.lms.courses.items()}
         return Place(users[seat.lms_user], courses[seat.lms_section])
 
+    def put(self, seat: Seat) -> None:
+        self.lms.enrolments[self.place(seat), "manual"] = ACTIVE
+        self.lms.roles.setdefault(self.place(seat), set()).add(ROLES[seat.role])
+
     def state(self, seat: Seat) -> ObservedState:
         statuses = self.lms.statuses(self.place(seat))
         if not statuses or ROLES[seat.role] not in self.lms.roles.get(self.place(seat), set()):

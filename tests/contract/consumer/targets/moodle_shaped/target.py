@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from services.consumer.targets.port import (
     Outcome,
     Presence,
     Refused,
+    RosterPage,
+    RosterRow,
     ServerFault,
     WrongShape,
 )
@@ -95,6 +97,31 @@ class MoodleShapedTarget:
             return Presence(found is not None, operation.usage)
         return replace(found, usage=operation.usage)
 
+    async def roster(self, lms_section: str, page: str | None = None) -> RosterPage | Failure:
+        """See `Target`. All at once; who is active is what a second roster says."""
+        operation = Operation(self._timeout)
+        return replace(await self._roster(lms_section, operation), usage=operation.usage)
+
+    async def _roster(self, lms_section: str, operation: Operation) -> RosterPage | Failure:
+        course = await self._course(lms_section, operation)
+        if not isinstance(course, int):
+            return NotThere("section") if course is None else course
+        people = await self._people(course, operation, userfields="id,idnumber,roles")
+        if not isinstance(people, list):
+            return people
+        active = await self._people(course, operation, userfields="id", onlyactive="1")
+        if not isinstance(active, list):
+            return active
+        return RosterPage(tuple(self._listed(course, people, {person["id"] for person in active})), next_page=None)
+
+    def _listed(self, course: int, people: list[dict[str, Any]], active: set[int]) -> Iterator[RosterRow]:
+        names = {number: name for name, number in self._roles.items()}
+        for person in people:
+            for role in person["roles"]:
+                entry = Entry(person["id"], course, role["roleid"], frozenset({role["roleid"]}), person["id"] in active)
+                name = names[role["roleid"]]
+                yield RosterRow(person["idnumber"] or None, name, name, entry.observation)
+
     # Changing
 
     async def _step(self, seat: Seat, wanted: SeatState, operation: Operation) -> Outcome:
@@ -165,8 +192,7 @@ class MoodleShapedTarget:
 
     async def _entry(self, user: int, course: int, role: int, operation: Operation) -> Entry | Failure:
         """Two calls: the roster does not say who is suspended; a person's courses are those where they are not."""
-        userfields = {"options[0][name]": "userfields", "options[0][value]": "id,roles"}
-        people = await self._rows("core_enrol_get_enrolled_users", {"courseid": course, **userfields}, operation)
+        people = await self._people(course, operation, userfields="id,roles")
         if not isinstance(people, list):
             return people
         courses = await self._rows("core_enrol_get_users_courses", {"userid": user, "returnusercount": 0}, operation)
@@ -174,6 +200,12 @@ class MoodleShapedTarget:
             return courses
         roles = [it["roleid"] for person in people if person["id"] == user for it in person["roles"]]
         return Entry(user, course, role, frozenset(roles), active=any(row["id"] == course for row in courses))
+
+    async def _people(self, course: int, operation: Operation, **options: str) -> list[dict[str, Any]] | Failure:
+        fields: dict[str, object] = {"courseid": course}
+        for place, (name, value) in enumerate(options.items()):
+            fields |= {f"options[{place}][name]": name, f"options[{place}][value]": value}
+        return await self._rows("core_enrol_get_enrolled_users", fields, operation)
 
     async def _rows(
         self, function: str, fields: Mapping[str, object], operation: Operation, within: str | None = None
