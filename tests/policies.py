@@ -7,4 +7,5 @@ from services.consumer.policy.model import default_text
 
 def unguarded() -> str:
     """The packaged policy without its guard: for feeds that no campus would send."""
-    return default_text().partition("\nguard:")[0] + "\nguard: none\n"
+    before, _, rest = default_text().partition("\nguard:")
+    return before + "\nguard: none\n\ndrift:" + rest.partition("\ndrift:")[2]

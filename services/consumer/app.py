@@ -7,8 +7,10 @@ from fastapi import FastAPI
 from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
 from services.consumer.api.replays import Reach, replay_router
+from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
+from services.consumer.api.writing import writing_router
 from services.consumer.bootstrap import Consumer
 from services.kit.http import operations_router
 
@@ -23,6 +25,8 @@ def create_app(consumer: Consumer) -> FastAPI:
     app.include_router(trace_router(consumer.desk, settings.tenant))
     app.include_router(seat_router(consumer.desk, settings.target, settings.release_timers))
     app.include_router(hold_router(consumer.desk, settings.tenant, settings.target))
+    app.include_router(writing_router(consumer.desk, settings.target))
+    app.include_router(roster_router(consumer.desk, consumer.policies))
     app.include_router(intake_router(consumer.desk, consumer.log))
     app.include_router(
         operations_router(consumer.alive, consumer.ready, consumer.metrics.registry, consumer.intake.status.reasons)

@@ -18,7 +18,7 @@ from services.consumer.drive.driver import Driver
 from services.consumer.drive.settings import suspect_seconds
 from services.consumer.housekeeping import Housekeeping
 from services.consumer.intake.service import Intake
-from services.consumer.ledger import database, history, policies
+from services.consumer.ledger import database, history, policies, writing
 from services.consumer.ledger.policies import Policies
 from services.consumer.log.ranges import RangeLog
 from services.consumer.metrics import Metrics
@@ -74,6 +74,7 @@ class Consumer:
 
     settings: Settings
     policy_text: str
+    policies: Policies
     metrics: Metrics
     desk: Desk
     log: RangeLog
@@ -148,6 +149,8 @@ class Consumer:
                 "select digest from policy where tenant = %s and version = %s", [self.settings.tenant, version]
             ).fetchone()
             log.info("policy_active", policy_version=version)
+            if self.settings.start_in_shadow and writing.begin_in_shadow(connection, self.settings.target):
+                log.warning("writes_nothing", target=self.settings.target, reason="in shadow until a term is switched live")
             if self.settings.policy_file is not None and row is not None and row[0] != policies.digest(self.policy_text):
                 log.warning("policy_file_not_applied", policy_version=version, reason="apply it with: policy apply FILE")
             history.create_partitions(connection, datetime.now(UTC).date())
@@ -211,6 +214,7 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
     return Consumer(
         settings=settings,
         policy_text=policy_text,
+        policies=rules,
         metrics=metrics,
         desk=Desk(Callers(operators) if operators else None, url, metrics),
         log=source,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from services.consumer.guard import holds
@@ -13,6 +14,9 @@ from services.consumer.ledger.dead_letters import DeadClass, Timers
 from services.consumer.ledger.members import Waiting
 from services.consumer.ledger.states import MISSING_KINDS, WORK_STATES, Census, Group, Marked
 from services.consumer.metrics import Metrics
+from services.consumer.rosters import findings
+from services.consumer.rosters.comparing import KINDS
+from services.consumer.rosters.findings import Count
 from services.kit.postgres import Connection
 
 T = TypeVar("T")
@@ -62,6 +66,7 @@ class SeatGauges:
         self._states(census)
         self._waiting(census)
         self._guard(holds.standing(connection, self._target))
+        self._drift(findings.counts(connection, self._target))
         self._dead(dead_letters.classes(connection, self._target, self._timers))
 
     def sections(self, waiting: Waiting) -> None:
@@ -81,6 +86,7 @@ class SeatGauges:
                 self._state(state, _marked(groups))
             oldest = max((group.unsettled_seconds for group in groups), default=0.0)
             self._metrics.oldest.labels(self._target, state).set(max(0.0, oldest))
+        self._state("shadow", census.shadow)
         self._state("suspect", census.suspect)
         self._state("intent_open", census.intent_open)
         settled = self._all_seats - census.unsettled
@@ -100,6 +106,14 @@ class SeatGauges:
         self._metrics.holds.labels(self._target).set(guard.holds)
         self._metrics.holds_oldest.labels(self._target).set(max(0.0, guard.oldest_seconds))
         self._metrics.removals_paused.labels(self._target).set(guard.paused)
+
+    def _drift(self, counts: Iterable[Count]) -> None:
+        found: Counter[tuple[str, str]] = Counter()
+        for count in counts:
+            found[count.kind, "live" if count.live else "shadow"] += count.findings
+        for kind in KINDS:
+            for mode in ("live", "shadow"):
+                self._metrics.drift.labels(self._target, kind, mode).set(found[kind, mode])
 
     def _dead(self, classes: list[DeadClass]) -> None:
         found = {one.dead_class: one.seats for one in classes[:_MOST_CLASSES]}

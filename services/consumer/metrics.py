@@ -83,7 +83,7 @@ class Metrics:
         self.seats = Gauge(
             "sis_seats",
             "Seats by state; those of intent_open and suspect are counted beside the state of their work",
-            ["target", "state"],  # settled, pending, retrying, waiting, guarded, held, dead; intent_open, suspect
+            ["target", "state"],  # settled, pending, retrying, waiting, guarded, held, dead, shadow; intent_open, suspect
             registry=self.registry,
         )
         self.seats_oldest = Gauge(
@@ -142,6 +142,31 @@ class Metrics:
         )
         self.guard_failures = Counter(
             "sis_guard_failures_total", "Rounds of the guard that a defect ended", ["target"], registry=self.registry
+        )
+        # Rosters
+        self.rosters_read = Counter(
+            "sis_rosters_read_total", "Sections whose roster was compared with the ledger", ["target"], registry=self.registry
+        )
+        self.roster_differences = Counter(
+            "sis_roster_differences_total",
+            "What rosters showed otherwise than the ledger",
+            ["target", "kind"],  # rosters.comparing.Kind
+            registry=self.registry,
+        )
+        self.drift = Gauge(
+            "sis_drift_items",
+            "Differences that stand, by whether the term is live or in shadow",
+            ["target", "kind", "mode"],
+            registry=self.registry,
+        )
+        self.compared_at = Gauge(
+            "sis_reconcile_last_success_timestamp_seconds",
+            "When a comparison with the rosters last came to its end in this process",
+            ["target"],
+            registry=self.registry,
+        )
+        self.roster_failures = Counter(
+            "sis_roster_failures_total", "Rounds of reading rosters that a defect ended", ["target"], registry=self.registry
         )
         self.removals_paused = Gauge(
             "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry

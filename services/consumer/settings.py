@@ -64,6 +64,12 @@ class Settings(LedgerSettings):
         default=86_400, gt=0, description="a seat for which the LMS answers about somebody else is tried again after this"
     )
     release_mismatch_times: int = Field(default=2, ge=0, description="so often for one decision; then it is left to a person")
+    start_in_shadow: bool = Field(
+        default=False, description="at the very first start: decide everything, apply nothing, until a term is switched live"
+    )
+    compare_every_hours: float = Field(
+        default=24, ge=0, description="how often the rosters of all sections are compared with the ledger; 0: only when asked"
+    )
     max_replay_records: int = Field(default=250_000, ge=1, description="most offsets or seats of one replay")
     replay_seats_per_second: int = Field(
         default=50, ge=1, le=10_000, description="most seats a second that all replays together open again"

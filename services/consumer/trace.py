@@ -9,7 +9,8 @@ from typing import Any, LiteralString, NamedTuple
 from psycopg.rows import dict_row
 
 from schemas import keys
-from services.consumer.nouns import SATISFIED
+from services.consumer.ledger.writing import is_live
+from services.consumer.nouns import SATISFIED, TERM
 from services.kit.postgres import Connection
 
 TIMELINE = 500
@@ -133,6 +134,8 @@ def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a tab
         return Finding("applied", f"{wanted}, and the LMS has confirmed it.")
     if work is None:
         return Finding("lost_work", f"{wanted}, is not, and nothing is planned.", "Replay the newest record of the enrollment.")
+    if not seat["live"]:
+        return Finding("shadow", f"{wanted}; its term is in shadow, so nothing is written.", "See GET /writing.")
     because = f" ({work['reason']})" if work["reason"] else ""
     match work["state"]:
         case "waiting":
@@ -211,7 +214,7 @@ _SEATS = f"""
 select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, seat.effect, seat.version, seat.decision,
        seat.policy_version, seat.accepted_at, seat.applied, seat.applied_version, seat.applied_at, seat.origin,
        seat.lms_enrollment, seat.lms_course, seat.suspect_until, seat.fence,
-       {SATISFIED} and work.seat is null as settled,
+       {SATISFIED} and work.seat is null as settled, {is_live("seat.target", TERM)} as live,
        case when work.seat is not null then jsonb_build_object(
          'state', work.state, 'reason', work.reason, 'attempts', work.attempts, 'next_at', work.next_at,
          'read_first', work.read_first, 'since', work.created_at, 'hold', work.hold,

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from schemas import keys
+from services.consumer.api.bodies import Body, Id, Nothing, OneOf, Reason, ReasonRequest, SectionPlace, TermPlace
 from services.consumer.api.desk import (
     Answer,
     Desk,
@@ -34,66 +35,28 @@ from services.kit.postgres import Connection
 _LARGEST = 2**63 - 1
 _PAGE = 100
 _LONGEST_PAGE = 1000
-_Id = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
-_Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]+$")]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ApproveRequest(_Body):
+class ApproveRequest(Body):
     """What was seen, and why it may go."""
 
     snapshot: int = Field(ge=1, le=_LARGEST)
     """Of the hold when it was looked at: what came later stays held."""
-    reason: _Reason
+    reason: Reason
 
 
-class ReasonRequest(_Body):
-    """Why."""
-
-    reason: _Reason
-
-
-class _Section(_Body):
-    institution: _Id
-    term: _Id
-    section: _Id
+class _Course(Body):
+    institution: Id
+    course: Id
 
 
-class _Course(_Body):
-    institution: _Id
-    course: _Id
-
-
-class _Term(_Body):
-    institution: _Id
-    term: _Id
-
-
-class _Tenant(_Body):
-    pass
-
-
-class PlannedScope(_Body):
+class PlannedScope(OneOf):
     """Exactly one of these."""
 
-    section: _Section | None = None
+    section: SectionPlace | None = None
     course: _Course | None = None
-    term: _Term | None = None
-    tenant: _Tenant | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1 or getattr(self, self.name) is None:
-            raise ValueError(f"name exactly one of {', '.join(type(self).model_fields)}")
-        return self
-
-    @property
-    def name(self) -> str:
-        """Which of them it is."""
-        return next(iter(self.model_fields_set))
+    term: TermPlace | None = None
+    tenant: Nothing | None = None
 
     @property
     def key(self) -> str:
@@ -101,16 +64,16 @@ class PlannedScope(_Body):
         return keys.join(*getattr(self, self.name).model_dump().values()) if self.tenant is None else ""
 
 
-class AnnounceRequest(_Body):
+class AnnounceRequest(Body):
     """Removals that are expected: where, when, how many at most, and why."""
 
     scope: PlannedScope
-    tenant: _Id | None = None
+    tenant: Id | None = None
     """The consumer's own when absent."""
     begins: AwareDatetime = Field(alias="from")
     ends: AwareDatetime = Field(alias="until")
     most: int = Field(ge=1, lt=2**31)
-    reason: _Reason
+    reason: Reason
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -12,7 +12,7 @@ from services.consumer.drive.observer import Observer
 from services.consumer.drive.orders import Order
 from services.consumer.drive.pacing import Clock, Gate
 from services.consumer.drive.reactions import Attempt, NotSent
-from services.consumer.nouns import MissingKind, satisfied, takes_away
+from services.consumer.nouns import MissingKind, Seat, satisfied, takes_away
 from services.consumer.targets.port import (
     AlreadySo,
     Failure,
@@ -20,6 +20,7 @@ from services.consumer.targets.port import (
     Observation,
     Outcome,
     Presence,
+    RosterPage,
     ServerFault,
     Target,
     Throttled,
@@ -28,7 +29,7 @@ from services.consumer.targets.port import (
 )
 
 log = structlog.get_logger()
-Result = TypeVar("Result", bound=Outcome | Observation | Presence)
+Result = TypeVar("Result", bound=Outcome | Observation | Presence | RosterPage)
 
 
 class Caller:
@@ -108,6 +109,18 @@ class Caller:
         await self._gate.enter()
         return await self._timed("probe", sis_id, self._timeout, ServerFault, lambda: self._target.probe(kind, sis_id))
 
+    async def look(self, seat: Seat) -> Observation | Failure:
+        """One seat, whose row a roster does not show."""
+        await self._gate.enter()
+        return await self._timed("read", seat.ref.seat, self._timeout, ServerFault, lambda: self._target.read(seat))
+
+    async def roster(self, lms_section: str, page: str | None) -> RosterPage | Failure:
+        """A page of a section's roster."""
+        await self._gate.enter()
+        return await self._timed(
+            "roster", lms_section, self._timeout, ServerFault, lambda: self._target.roster(lms_section, page)
+        )
+
     async def _timed(
         self,
         endpoint: str,
@@ -136,8 +149,8 @@ class Caller:
             self._gate.leave()
         return result
 
-    def _learn(self, endpoint: str, subject: str, result: Outcome | Observation | Presence, seconds: float) -> None:
-        label = "done" if isinstance(result, Observation | Presence) else result.label
+    def _learn(self, endpoint: str, subject: str, result: Outcome | Observation | Presence | RosterPage, seconds: float) -> None:
+        label = "done" if isinstance(result, Observation | Presence | RosterPage) else result.label
         self._observer.called(endpoint, label, seconds, result.usage)
         self._gate.observe(result.usage)
         match result:

@@ -38,6 +38,7 @@ from services.consumer.drive.pacing import Bucket, Gate
 from services.consumer.drive.probing import Prober
 from services.consumer.drive.reactions import Settlement, react
 from services.consumer.drive.recorder import Recorder
+from services.consumer.drive.rostering import Rostering
 from services.consumer.drive.scheduler import Ready, Scheduler
 from services.consumer.drive.settings import DriveSettings, send_window_seconds, suspect_seconds
 from services.consumer.drive.takeover import Inherited
@@ -198,6 +199,7 @@ class Driver:
                 tasks.append(helpers.create_task(prober.run()))
                 guarding = Guarding(self._policies, self._guarding, self._observer, self._wake)
                 tasks.append(helpers.create_task(guarding.run(lease)))
+                tasks.append(helpers.create_task(self._rostering().run(lease)))
                 tasks.append(helpers.create_task(self._keep_up(lease)))
                 await self._work(lease)
                 await self._drain()
@@ -210,6 +212,10 @@ class Driver:
             await self._release(lease)
             self._lease = None
             self._observer.lease(held=False)
+
+    def _rostering(self) -> Rostering:
+        every = self._settings.compare_every_hours
+        return Rostering(self._caller, self._gate, self._keeping, self._policies, self._observer, every, self._wake)
 
     async def _drain(self) -> None:
         """Let calls end and be recorded; what takes too long is cancelled and recorded as unknown, and what cannot even be

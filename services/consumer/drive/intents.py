@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 from services.consumer.drive.lease import BEHIND, Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready
+from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import SATISFIED, TAKES_AWAY, Seat
 from services.kit.postgres import Connection, text_array
 
@@ -25,17 +26,19 @@ _IS_GUARDED = (
 _COMPANIONS = 8
 """The look at the table is bounded at so many seats per person on average."""
 
-# All lines that have any work, by hopping through the index from one to the next.
+# All lines that have any work, by hopping through the index from one to the next; without those of terms in shadow.
 _LINES = f"""
-with recursive line as (
+with recursive hop as (
   (select priority, term from work where target = %(target)s and {_DUE} order by priority, term limit 1)
   union all
-  select hop.priority, hop.term
-    from line
+  select next.priority, next.term
+    from hop
    cross join lateral (
      select priority, term from work
-      where target = %(target)s and {_DUE} and (priority, term) > (line.priority, line.term)
-      order by priority, term limit 1) as hop)
+      where target = %(target)s and {_DUE} and (priority, term) > (hop.priority, hop.term)
+      order by priority, term limit 1) as next),
+line as (
+  select priority, term from hop where {is_live("%(target)s", "hop.term")})
 """  # noqa: S608  (constants of this module)
 
 # The people whose turn it is: each line's longest due, from the index (one sort over a long backlog would cost tens of
@@ -72,7 +75,7 @@ select work.seat, work.person, work.course, work.priority, work.term, extract(ep
  cross join lateral (
    select * from work where work.target = %(target)s and work.person = people.person offset 0) as work
   join seat on seat.target = %(target)s and seat.seat = work.seat
- where {_DUE} and work.next_at <= now()
+ where {_DUE} and work.next_at <= now() and {is_live("work.target", "work.term")}
  limit %(limit)s
 """  # noqa: S608  (constants of this module)
 
@@ -110,7 +113,7 @@ due as (
      select * from work where work.target = %(target)s and work.seat = asked.seat offset 0
         for no key update skip locked) as work
     join seat on seat.target = work.target and seat.seat = work.seat
-   where {_DUE} and work.next_at <= clock_timestamp() and exists (select from mine)
+   where {_DUE} and work.next_at <= clock_timestamp() and exists (select from mine) and {is_live("work.target", "work.term")}
      for no key update of seat skip locked),
 opened as (
   insert into intent (target, intent, seat, tenant, person, owner, epoch, call, wanted, version, decision, mark, deadline)

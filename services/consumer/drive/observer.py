@@ -9,6 +9,7 @@ from prometheus_client import Counter, Histogram
 from services.consumer.guard.reviewing import Review
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import Effect
+from services.consumer.rosters.comparing import Comparison
 from services.consumer.targets.port import Usage
 
 
@@ -32,6 +33,15 @@ class Observer(Protocol):
 
     def guard_failed(self) -> None:
         """It could not, for a defect of ours."""
+
+    def roster_read(self, comparison: Comparison) -> None:
+        """A section's roster was compared with the ledger."""
+
+    def compared(self) -> None:
+        """A comparison came to its end."""
+
+    def rosters_failed(self) -> None:
+        """Rosters could not be read or compared, for a defect of ours."""
 
 
 class MetricsObserver:
@@ -83,3 +93,17 @@ class MetricsObserver:
     def guard_failed(self) -> None:
         """Removals wait meanwhile."""
         self._metrics.guard_failures.labels(self._target).inc()
+
+    def roster_read(self, comparison: Comparison) -> None:
+        """Rosters, and what differed in them."""
+        self._metrics.rosters_read.labels(self._target).inc()
+        for difference in comparison.differences:
+            self._metrics.roster_differences.labels(self._target, difference.kind).inc()
+
+    def compared(self) -> None:
+        """When everything that was asked for was compared."""
+        self._metrics.compared_at.labels(self._target).set_to_current_time()
+
+    def rosters_failed(self) -> None:
+        """The comparison stands still meanwhile."""
+        self._metrics.roster_failures.labels(self._target).inc()

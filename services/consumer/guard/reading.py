@@ -11,6 +11,7 @@ import orjson
 from services.consumer.guard.judging import Group, Plan, Scope, Size
 from services.consumer.ledger import recovery
 from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import TAKES_AWAY
 from services.consumer.policy.model import GuardRules
 from services.kit.postgres import Connection, text_array
@@ -41,7 +42,8 @@ with told as (
       select event ->> 'status' as status from entity
        where entity.tenant = seat.tenant and entity.kind = 'section' and entity.key = seat.section offset 0) as section on true
    where work.target = %(target)s and work.state = 'guarded' and work.hold is null
-     and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant)
+     and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant
+     and {is_live("work.target", "work.term")})
 select tenant, section, course, term, leaves_course, cancelled,
        waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, array_agg(seat), array_agg(decision)
   from told group by tenant, section, course, term, leaves_course, cancelled, ripe

@@ -16,6 +16,7 @@ from services.consumer.guard.judging import Group, How, Scope, ScopeKind, Verdic
 from services.consumer.guard.reading import Members
 from services.consumer.guard.writing import Stopped, Writer
 from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.writing import is_live
 from services.consumer.policy.model import GuardRules
 from services.kit.postgres import Connection
 
@@ -26,11 +27,14 @@ _OLD_SIZES_SECONDS = 30.0
 _MANY = 50
 """Removals for which the statements are planned anew: a plan that was made while little waited reads all of it for each."""
 
-_STATE = """
+_STATE = f"""
 select coalesce(bool_or(paused), false), coalesce(extract(epoch from clock_timestamp() - max(sizes_at)), 'infinity')::float8,
-       (select count(*) from (select from work where target = %(target)s and state = 'guarded' limit %(many)s) as guarded)
+       (select count(*)
+          from (select from work where target = %(target)s and state = 'guarded' and {is_live("work.target", "work.term")}
+                 limit %(many)s) as guarded)
   from guard where target = %(target)s
-"""
+"""  # noqa: S608  (a constant of ours)
+"""What waits in a term that is in shadow is judged when it is to be sent."""
 
 
 @dataclass
@@ -54,7 +58,7 @@ def review(connection: Connection, target: str, policies: Policies, holds_lease:
     """Judge what waits. `holds_lease` says whether the lease is ours and locks it; without it nothing is written."""
     done = Review()
     writer = Writer(connection, target, holds_lease)
-    row = connection.execute(_STATE, {"target": target, "many": _MANY}).fetchone()
+    row = connection.execute(_STATE.encode(), {"target": target, "many": _MANY}).fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     paused, age, guarded = row
     with suppress(Stopped):

@@ -16,6 +16,7 @@ import structlog
 from schemas.returns import Scope
 from services.consumer.ledger import audit, digests, offsets
 from services.consumer.ledger.offsets import LogPartition
+from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import PRIORITY_REPAIR
 from services.kit.postgres import Connection, DatabaseIdentity, identity
 
@@ -172,15 +173,16 @@ def end_if_done(connection: Connection) -> bool:
     When the log lost something, also a complete round of the mirror's digests must have left no difference.
 
     A seat that waits for a missing object or needs a person has been looked at: the answer was what stopped it. Its next write is
-    preceded by a read anyway, because it is still unknown.
+    preceded by a read anyway, because it is still unknown. One whose term is in shadow is not written to at all.
     """
     with connection.transaction():
         ended = connection.execute(
-            """update recovery set active = false, log_lost = false
-                where active and not behind
-                  and (not log_lost or %s)
-                  and not exists (select from work
-                                   where read_first and state in ('pending', 'retrying', 'suspect', 'guarded'))""",
+            f"""update recovery set active = false, log_lost = false
+                 where active and not behind
+                   and (not log_lost or %s)
+                   and not exists (select from work
+                                    where read_first and state in ('pending', 'retrying', 'suspect', 'guarded')
+                                      and {is_live("work.target", "work.term")})""".encode(),  # noqa: S608  (a constant of ours)
             [digests.reconciled(connection)],
         ).rowcount
         if ended:

@@ -6,7 +6,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from importlib.resources import files
 from typing import Annotated, Any, Literal, NamedTuple, get_args
@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
 
@@ -185,6 +186,48 @@ _NO_GUARD = GuardRules(
 )
 
 
+class RemoveAfter(_Part):
+    """What nobody gave goes after so many days; until then it is listed with its day."""
+
+    remove_after_days: int = Field(ge=0, le=366)
+
+
+def _kind_of_extra(rule: object) -> str:
+    return "a delay" if isinstance(rule, dict | RemoveAfter) else "a word"
+
+
+_ExtraRule = Annotated[
+    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("a delay")], Discriminator(_kind_of_extra)
+]
+_Repair = Literal["report", "repair"]
+
+
+class DriftRules(_Part):
+    """What becomes of what the rosters of the LMS show otherwise than the ledger; see `rosters.comparing.Kind`."""
+
+    missing: _Repair = "repair"
+    wrong_state: _Repair = "repair"
+    wrong_role: _Repair = "repair"
+    extra_manual: _ExtraRule = "report"
+    extra_sis: _ExtraRule = "report"
+    extra_roles: list[BaseRole] = Field(default=["StudentEnrollment"])
+    """Base roles whose extra members are looked at: teachers add their own assistants."""
+    most_repairs: int = Field(default=500, ge=0)
+    """In one comparison; the rest is only listed."""
+
+    def repairs(self, kind: str, stands_for: timedelta) -> bool:
+        """Whether a difference of this kind, which has stood for so long, is to be undone now."""
+        rule = getattr(self, kind, "report")
+        if isinstance(rule, RemoveAfter):
+            return stands_for >= timedelta(days=rule.remove_after_days)
+        return bool(rule == "repair")
+
+    def removed_after(self, kind: str) -> timedelta | None:
+        """After what time extra members of this kind go; None: they are only listed."""
+        rule = getattr(self, kind, None)
+        return timedelta(days=rule.remove_after_days) if isinstance(rule, RemoveAfter) else None
+
+
 class Policy(_Part):
     """What each status and role of the SIS gives in the LMS. Every word of the event contract has its line."""
 
@@ -194,6 +237,7 @@ class Policy(_Part):
     roles: dict[EnrollmentRole, Role | None]
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
+    drift: DriftRules = DriftRules()
 
     @field_validator("guard", mode="before")
     @classmethod
@@ -235,6 +279,22 @@ class Policy(_Part):
         if rule == "none":
             return None
         return self.drop_action if rule == "removal" else rule
+
+    def lms_section(self, tenant: str, section_key: str) -> str:
+        """How the LMS calls the section with this key text."""
+        institution, term, section = keys.split(section_key)
+        return self.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=section)
+
+    def person_of(self, tenant: str, lms_user: str) -> str | None:
+        """Whose id in the LMS this is, read backwards through the template; None when it cannot be said."""
+        parts = []
+        for literal, field, _padding, _conversion in _pieces(self.sis_ids.user):
+            parts.append(re.escape(literal))
+            parts.append({"person": "(.+)", "tenant": re.escape(tenant)}.get(field or "", ""))
+        found = re.fullmatch("".join(parts), lms_user, re.DOTALL) if parts.count("(.+)") == 1 else None
+        person = found.group(1) if found else None
+        written = None if person is None else self.sis_ids.user.format(tenant=tenant, person=person)
+        return person if written == lms_user else None
 
     def _after_census(self, on: date | None, place: Place) -> bool:
         day = self._days.get(place, self._days.get(place._replace(session=None)))
@@ -289,7 +349,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 
 
 def _explain(node: yaml.Node | None, problem: ErrorDetails) -> str:
-    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "by census")]
+    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "by census", "a delay")]
     reason = problem["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in path)
     return f"line {_line(node, path)}: {place + ': ' if place else ''}{reason}"

@@ -15,8 +15,11 @@ from services.consumer.api.desk import Desk
 from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
 from services.consumer.api.replays import Reach, replay_router
+from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
+from services.consumer.api.writing import writing_router
+from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.replay.log import Bounds, Log, LogUnavailable, Reader
 from services.kit.credentials import Callers
@@ -64,6 +67,8 @@ class Api:
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
         app.include_router(hold_router(desk, TENANT, "canvas"))
+        app.include_router(writing_router(desk, "canvas"))
+        app.include_router(roster_router(desk, Policies("canvas")))
         app.include_router(intake_router(desk, log or self.log))
         self.app = app
 

@@ -21,7 +21,6 @@ from services.consumer.targets.port import (
     Presence,
     Refused,
     RosterPage,
-    RosterRow,
     ServerFault,
     WrongShape,
 )

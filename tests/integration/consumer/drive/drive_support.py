@@ -17,6 +17,7 @@ from services.consumer.ledger import database
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import PRIORITY_DROP, Effect, MissingKind, Seat, SeatState
+from services.consumer.rosters.comparing import Comparison
 from services.consumer.targets.port import (
     Done,
     Failure,
@@ -25,6 +26,8 @@ from services.consumer.targets.port import (
     ObservedState,
     Outcome,
     Presence,
+    RosterPage,
+    RosterRow,
     Target,
     Usage,
 )
@@ -44,6 +47,7 @@ class Timing:
     max_in_flight: int = 10
     rate_limit_reserve: float = 0.0
     rate_limit_reserve_percent: float = 0.0
+    compare_every_hours: float = 0.0
     stop_seconds: float = 7.0
 
 
@@ -225,6 +229,17 @@ class ScriptedLms:
         await asyncio.sleep(self.seconds)
         return Presence((kind, sis_id) not in self.missing)
 
+    async def roster(self, lms_section: str, page: str | None = None) -> RosterPage | Failure:
+        await asyncio.sleep(self.seconds)
+        if ("section", lms_section) in self.missing:
+            return NotThere("section")
+        rows = [
+            RosterRow(person, "StudentEnrollment", "StudentEnrollment", Observation(state, f"e-{person}-{section}", "c1"))
+            for (person, section), state in self.rows.items()
+            if section == lms_section and state != "absent"
+        ]
+        return RosterPage(tuple(rows), None)
+
     async def close(self) -> None:
         pass
 
@@ -274,6 +289,8 @@ class Told:
     calls: list[tuple[str, str]] = field(default_factory=list)
     reviews: list[Review] = field(default_factory=list)
     failures: int = 0
+    comparisons: list[Comparison] = field(default_factory=list)
+    compared_times: int = 0
 
     def called(self, endpoint: str, outcome: str, seconds: float, usage: Usage | None) -> None:
         self.calls.append((endpoint, outcome))
@@ -291,6 +308,15 @@ class Told:
         self.reviews.append(review)
 
     def guard_failed(self) -> None:
+        self.failures += 1
+
+    def roster_read(self, comparison: Comparison) -> None:
+        self.comparisons.append(comparison)
+
+    def compared(self) -> None:
+        self.compared_times += 1
+
+    def rosters_failed(self) -> None:
         self.failures += 1
 
 

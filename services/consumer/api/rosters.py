@@ -1,0 +1,216 @@
+"""``/comparisons``, ``/differences``, ``/agreement``: the ledger against the rosters of the LMS."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from schemas import keys
+from services.consumer.api.bodies import Body, Nothing, OneOf, SectionPlace, TermPlace
+from services.consumer.api.desk import (
+    Answer,
+    Desk,
+    OperationsRoute,
+    Refusal,
+    body,
+    described,
+    invalid,
+    json_answer,
+    not_found,
+    number,
+)
+from services.consumer.ledger.policies import Policies
+from services.consumer.rosters import agreement, findings, runs
+from services.consumer.rosters.agreement import Agreement
+from services.consumer.rosters.comparing import KINDS
+from services.consumer.rosters.findings import Count, Finding
+from services.consumer.rosters.runs import AlreadyRunning, Run, Scope
+from services.kit.http import problem
+from services.kit.postgres import Connection
+
+_LARGEST = 2**63 - 1
+_PAGE = 100
+_LONGEST_PAGE = 1000
+_NEWEST = 50
+
+
+class CompareScope(OneOf):
+    """Exactly one of these."""
+
+    section: SectionPlace | None = None
+    term: TermPlace | None = None
+    everything: Nothing | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """As the ledger has it."""
+        return Scope(**getattr(self, self.name).model_dump())
+
+
+class CompareRequest(Body):
+    """What to compare, and whether differences are repaired."""
+
+    scope: CompareScope
+    repair: bool = False
+    """As the policy's `drift` says, in live terms; otherwise differences are only told."""
+
+
+def roster_router(desk: Desk, policies: Policies) -> APIRouter:
+    """The routes, for the consumer's own target."""
+    router = APIRouter(route_class=OperationsRoute, tags=["rosters"])
+    caller = Depends(desk.caller)
+    target = policies.target
+
+    @router.post("/comparisons", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(CompareRequest))
+    async def start(request: Request, actor: str = caller) -> Response:
+        """Compare the rosters of a section, a term or everything with the ledger."""
+        try:
+            asked = await body(request, CompareRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "comparisons.start", refusal)
+        return await desk.perform(actor, "comparisons.start", partial(_start, policies, asked=asked, actor=actor))
+
+    @router.get("/comparisons")
+    async def listed(actor: str = caller) -> Response:
+        """The newest fifty."""
+        return await desk.perform(actor, "comparisons.list", partial(_listed, target))
+
+    @router.get("/comparisons/{run}")
+    async def one(run: str, actor: str = caller) -> Response:
+        """How far it is, and what it found."""
+        return await desk.perform(actor, "comparisons.read", partial(_one, target, run))
+
+    @router.post("/comparisons/{run}/cancel")
+    async def cancel(run: str, actor: str = caller) -> Response:
+        """End it before its time; what was found stays."""
+        return await desk.perform(actor, "comparisons.cancel", partial(_cancel, target, run))
+
+    @router.get("/differences")
+    async def differences(request: Request, actor: str = caller) -> Response:
+        """What stands, a page at a time: all of it, or that of an institution, a term, a section, a kind."""
+        try:
+            scope, kind = _scope(request), _kind(request)
+            after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
+            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "differences.list", refusal)
+        work = partial(_differences, target, scope=scope, kind=kind, after=after, limit=limit)
+        return await desk.perform(actor, "differences.list", work)
+
+    @router.get("/agreement")
+    async def agreed(request: Request, actor: str = caller) -> Response:
+        """Term by term: how many seats are as they should be, and what the others are."""
+        try:
+            scope = _scope(request)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "agreement.read", refusal)
+        return await desk.perform(actor, "agreement.read", partial(_agreement, target, scope=scope))
+
+    return router
+
+
+def _scope(request: Request) -> Scope:
+    """Of the query; a section needs its term, and a term its institution."""
+    given = [request.query_params.get(name) for name in Scope._fields]
+    for name, part, place in zip(Scope._fields, given, range(3), strict=True):
+        if part is not None and (not part or len(part) > 255 or "\0" in part):
+            raise invalid([{"parameter": name, "detail": "1 to 255 characters"}])
+        if part is not None and None in given[:place]:
+            needed = " and ".join(Scope._fields[:place])
+            raise invalid([{"parameter": name, "detail": f"needs {needed} beside it: ids repeat across them"}])
+    return Scope(*given)
+
+
+def _kind(request: Request) -> str | None:
+    kind = request.query_params.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise invalid([{"parameter": "kind", "detail": f"one of {', '.join(KINDS)}"}])
+    return kind
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _start(policies: Policies, connection: Connection, *, asked: CompareRequest, actor: str) -> Answer:
+    run, scope = uuid.uuid4(), asked.scope.scope
+    try:
+        sections = runs.start(connection, policies.target, run, scope, policies, actor, repair=asked.repair)
+    except AlreadyRunning as other:
+        title = "Another comparison is running: wait for its end, or cancel it"
+        response = problem(HTTPStatus.CONFLICT, title, reason="already_running", comparison=str(other.run))
+        return Answer(response, {"reason": "already_running"}, "refused")
+    content = {"comparison": str(run), "sections": sections}
+    detail = content | {"scope": scope.as_json(), "repair": asked.repair}
+    return Answer(JSONResponse(content, HTTPStatus.ACCEPTED), detail)
+
+
+def _listed(target: str, connection: Connection) -> Answer:
+    found = [_run(one) for one in runs.find(connection, target, None, _NEWEST)]
+    return json_answer({"target": target, "comparisons": found}, {"target": target})
+
+
+def _one(target: str, name: str, connection: Connection) -> Answer:
+    run = _uuid(name)
+    found = runs.read(connection, target, run) if run else None
+    if found is None:
+        return not_found("comparison", {"comparison": name[:40]})
+    unread = [{"section": section, "code": code} for section, code in runs.failed(connection, target, found.run, _PAGE)]
+    return json_answer(_run(found) | {"failed_sections": unread}, {"comparison": str(found.run)})
+
+
+def _cancel(target: str, name: str, connection: Connection) -> Answer:
+    run = _uuid(name)
+    if run is None or runs.read(connection, target, run) is None:
+        return not_found("comparison", {"comparison": name[:40]})
+    detail = {"comparison": str(run)}
+    if not runs.cancel(connection, target, run):
+        return Answer(
+            problem(HTTPStatus.CONFLICT, "The comparison is over", reason="over"), detail | {"reason": "over"}, "refused"
+        )
+    return json_answer(detail | {"state": "cancelled"}, detail)
+
+
+def _run(one: Run) -> dict[str, Any]:
+    told = one._asdict()
+    del told["run"]
+    scope: dict[str, Any] = dict(one.scope) or {"everything": {}}
+    return {"comparison": str(one.run)} | told | {"scope": scope}
+
+
+def _differences(target: str, connection: Connection, *, scope: Scope, kind: str | None, after: int, limit: int) -> Answer:
+    found = findings.page(connection, target, scope.prefix, kind, after, limit)
+    last = found[-1].number if len(found) == limit else None
+    content = {"target": target, "differences": [_finding(one) for one in found], "next_after": last}
+    return json_answer(content, {"target": target, "differences": len(found)})
+
+
+def _finding(one: Finding) -> dict[str, Any]:
+    institution, term, section = keys.split(one.section)
+    told = one._asdict() | {"section": {"institution": institution, "term": term, "section": section}}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _agreement(target: str, connection: Connection, *, scope: Scope) -> Answer:
+    terms = {one.term: _term(one) for one in agreement.by_term(connection, target, scope.prefix)}
+    for count in findings.counts(connection, target, scope.prefix):
+        if count.term in terms:
+            terms[count.term]["differences"].append(_count(count))
+    return json_answer({"target": target, "terms": list(terms.values())}, {"target": target})
+
+
+def _term(one: Agreement) -> dict[str, Any]:
+    return one._asdict() | {"term": dict(zip(("institution", "term"), keys.split(one.term), strict=True)), "differences": []}
+
+
+def _count(one: Count) -> dict[str, Any]:
+    return {"kind": one.kind, "changed_by_somebody": one.confirmed, "count": one.findings, "oldest_at": one.oldest_at}

@@ -1,0 +1,180 @@
+"""Beside the work of one lease: reads the rosters that a comparison asks for, at a pace that leaves the token to the work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+
+from services.consumer.drive.backoff import FAULT
+from services.consumer.drive.caller import Caller
+from services.consumer.drive.lease import HOLDS, Lease
+from services.consumer.drive.observer import Observer
+from services.consumer.drive.owner import Owner, ledger_may_be_away
+from services.consumer.drive.pacing import Gate
+from services.consumer.ledger.policies import Policies
+from services.consumer.rosters import recording, runs, sections
+from services.consumer.rosters.runs import Scope
+from services.consumer.rosters.sections import Section
+from services.consumer.targets.port import Failure, NoPermission, NotThere, Observation, RosterRow, ServerFault, Throttled
+from services.kit.postgres import AWAY, Connection
+
+log = structlog.get_logger()
+
+_EVERY_SECONDS = 2.0
+_SHARE = 0.2
+"""Of the token's calls in flight; the others are left to the seats that can be worked on."""
+_SCHEDULE_EVERY_SECONDS = 60.0
+_TIDY_EVERY_SECONDS = 10.0
+_MOST_PAGES = 200
+"""Of one roster: 20,000 people."""
+
+
+class Rostering:
+    """Runs beside the work of one lease. A section's roster is read page by page; what it leaves in doubt is read seat by seat;
+    then all of it is recorded at once."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        gate: Gate,
+        keeping: Owner,
+        policies: Policies,
+        observer: Observer,
+        every_hours: float,
+        wake: Callable[[], None],
+    ) -> None:
+        """`every_hours`: so often everything is compared without being asked, never if 0. `wake` is called when seats may have
+        become ready."""
+        self._caller = caller
+        self._gate = gate
+        self._keeping = keeping
+        self._policies = policies
+        self._observer = observer
+        self._every_hours = every_hours
+        self._wake = wake
+        self._due: dict[str, float] = {}
+
+    async def run(self, lease: Lease) -> None:
+        """Until cancelled."""
+        while True:
+            read = 0
+            try:
+                with ledger_may_be_away(lease.target, "rosters"):
+                    await self._now_and_then(lease)
+                    read = await self._some(lease)
+            except Exception as error:  # a defect of ours: rosters stay unread, everything else goes on
+                self._observer.rosters_failed()
+                log.error("rosters_failed", target=lease.target, exc_info=error)
+            await asyncio.sleep(0 if read else _EVERY_SECONDS)
+
+    async def _now_and_then(self, lease: Lease) -> None:
+        if self._is_due("tidy", _TIDY_EVERY_SECONDS):
+            await self._keeping.run(lambda it: sections.forget_cured(it, lease.target))
+        if self._every_hours and self._is_due("schedule", _SCHEDULE_EVERY_SECONDS):
+            await self._keeping.run(lambda it: self._start_when_due(it, lease))
+
+    def _is_due(self, part: str, every_seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(part, now):
+            return False
+        self._due[part] = now + every_seconds
+        return True
+
+    def _start_when_due(self, connection: Connection, lease: Lease) -> None:
+        since = runs.since_last(connection, lease.target)
+        if since is None or since < self._every_hours * 3600 or sections.is_running(connection, lease.target):
+            return
+        with connection.transaction():
+            run = uuid.uuid4()
+            count = runs.start(connection, lease.target, run, Scope(), self._policies, "schedule", repair=True)
+            runs.forget_old(connection, lease.target)
+        log.info("rosters_begun", target=lease.target, run=str(run), count=count)
+
+    async def _some(self, lease: Lease) -> int:
+        """Read a few sections at once; how many."""
+        if not await self._keeping.run(lambda it: sections.is_running(it, lease.target)):
+            return 0
+        capacity = self._gate.capacity()
+        if capacity == 0:
+            return 0
+        limit = max(1, int(capacity * _SHARE))
+        due = await self._keeping.run(lambda it: sections.due(it, lease.target, limit))
+        if due:
+            await asyncio.gather(*(self._attempt(lease, section) for section in due))
+        else:
+            ended = await self._keeping.run(lambda it: sections.end_if_done(it, lease.target, _holding(lease)))
+            if ended is not None:
+                self._observer.compared()
+                log.info("rosters_compared", target=lease.target, run=str(ended))
+        return len(due)
+
+    async def _attempt(self, lease: Lease, section: Section) -> None:
+        try:
+            await self._section(lease, section)
+        except AWAY:
+            raise
+        except Exception as error:  # a defect of ours in one section; the others are compared
+            self._observer.rosters_failed()
+            log.error("roster_failed", target=lease.target, exc_info=error)
+            await self._put_off(lease, section, ServerFault("defect"))
+
+    async def _section(self, lease: Lease, section: Section) -> None:
+        roster = await self._roster(section)
+        if isinstance(roster, NotThere):
+            await self._keeping.run(lambda it: sections.missing(it, lease.target, section, _holding(lease)))
+        elif isinstance(roster, list):
+            await self._record(lease, section, roster)
+        else:
+            await self._put_off(lease, section, roster)
+
+    async def _roster(self, section: Section) -> list[RosterRow] | Failure:
+        rows: list[RosterRow] = []
+        following = None
+        for _ in range(_MOST_PAGES):
+            page = await self._caller.roster(section.lms_section, following)
+            if isinstance(page, Failure):
+                return page
+            rows += page.rows
+            following = page.next_page
+            if following is None:
+                break
+        return rows
+
+    async def _record(self, lease: Lease, section: Section, roster: list[RosterRow]) -> None:
+        reads: dict[str, Observation] = {}
+        doubtful = await self._keeping.run(lambda it: recording.doubtful(it, lease.target, section, roster, reads))
+        for key, seat in doubtful.items():
+            seen = await self._caller.look(seat)
+            if isinstance(seen, Observation):
+                reads[key] = seen
+            elif isinstance(seen, NotThere):
+                reads[key] = Observation("absent")
+            else:
+                await self._put_off(lease, section, seen)
+                return
+        recorded = await self._keeping.run(
+            lambda it: recording.record(it, lease.target, section, roster, reads, self._policies, _holding(lease))
+        )
+        if recorded is not None:
+            self._observer.roster_read(recorded)
+            self._wake()
+
+    async def _put_off(self, lease: Lease, section: Section, failure: Failure) -> None:
+        """What concerns the whole token is none of the section's failures."""
+        counts = not (isinstance(failure, Throttled) or (isinstance(failure, NoPermission) and failure.whole_token))
+        delay = FAULT.delay(section.attempts + 1, random.random())  # noqa: S311
+        code = getattr(failure, "code", None)
+        reason = f"{failure.label}:{code}" if code else failure.label
+        await self._keeping.run(
+            lambda it: sections.put_off(it, lease.target, section, reason, delay, _holding(lease), counts=counts)
+        )
+
+
+def _holding(lease: Lease) -> Callable[[Connection], bool]:
+    owned = {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}
+    return lambda connection: connection.execute(HOLDS, owned).fetchone() is not None

@@ -1,0 +1,121 @@
+"""Where we may write: the switch between shadow, in which everything is decided and nothing applied, and live, by term."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from services.consumer.ledger import audit
+from services.kit.postgres import Connection
+
+ALL_TERMS = ""
+"""The term of the row that holds for every term without one of its own."""
+
+
+def is_live(target: str, term: str) -> str:
+    """An SQL expression: whether this term, itself an expression, may be written to. Not a function of the database: one that
+    looks into a table is called row by row."""
+    return f"""coalesce((select live from writing where writing.target = {target} and writing.term = {term}),
+                        (select live from writing where writing.target = {target} and writing.term = ''), true)"""  # noqa: S608
+
+
+class Switch(NamedTuple):
+    """What was said about a term, or about all that have no word of their own."""
+
+    term: str
+    """Term key text, or `ALL_TERMS`."""
+    live: bool
+    reason: str
+    actor: str
+    since: datetime
+
+
+class Released(NamedTuple):
+    """What the end of a shadow sets going."""
+
+    adds: int
+    removals: int
+    """They are judged by the guard first."""
+    updates: int
+
+
+class NotCompared(Exception):
+    """The rosters of the term were not read lately: what would be written now is not what anybody has seen."""
+
+
+_SWITCH = """
+insert into writing (target, term, live, reason, actor) values (%(target)s, %(term)s, %(live)s, %(reason)s, %(actor)s)
+on conflict (target, term) do update
+   set live = excluded.live, reason = excluded.reason, actor = excluded.actor, since = excluded.since
+"""
+_COMPARED = """
+select from roster_run
+ where target = %(target)s and state = 'done' and finished_at > clock_timestamp() - interval '24 hours'
+   and (scope = '{}' or scope = %(scope)s::jsonb)
+ limit 1
+"""
+# What the ledger believes of a seat in shadow was true when its roster was read: the driver looks before it writes.
+_LOOK_FIRST = f"""
+update work set read_first = true
+ where target = %(target)s and {is_live("work.target", "work.term")} and (%(term)s = '' or term = %(term)s)
+"""  # noqa: S608  (a constant of ours)
+_WAITING = f"""
+select count(*) filter (where seat.effect = 'add')::int, count(*) filter (where seat.effect = 'drop')::int,
+       count(*) filter (where seat.effect = 'update')::int
+  from work join seat using (target, seat)
+ where work.target = %(target)s and {is_live("work.target", "work.term")} and (%(term)s = '' or work.term = %(term)s)
+"""  # noqa: S608  (a constant of ours)
+
+
+def begin_in_shadow(connection: Connection, target: str) -> bool:
+    """At the very first start: nothing is written until somebody switches a term live. True when this call said so."""
+    with connection.transaction():
+        begun = connection.execute(
+            """insert into writing (target, term, live, reason, actor)
+               select %(target)s, '', false, 'first start', 'start'
+                where not exists (select from writing where target = %(target)s)
+                  and not exists (select from seat where target = %(target)s)
+               on conflict do nothing""",
+            {"target": target},
+        ).rowcount
+        if begun:
+            audit.record(connection, "start", "writing.shadow", "done", {"target": target})
+    return bool(begun)
+
+
+def listed(connection: Connection, target: str) -> list[Switch]:
+    """Everything that was said, the word for all other terms first."""
+    rows = connection.execute("select term, live, reason, actor, since from writing where target = %s order by term", [target])
+    return [Switch(*row) for row in rows.fetchall()]
+
+
+def live(connection: Connection, target: str, term: str) -> bool:
+    """Whether the term may be written to."""
+    row = connection.execute(f"select {is_live('%(target)s', '%(term)s')}".encode(), {"target": target, "term": term}).fetchone()
+    return bool(row and row[0])
+
+
+def shadow(connection: Connection, target: str, term: str, reason: str, actor: str) -> None:
+    """Stop writing to a term, or to all that have no word of their own. Calls that are under way end; none begins."""
+    _say(connection, target, term, reason, actor, live=False)
+
+
+def go_live(connection: Connection, target: str, term: str, reason: str, actor: str, *, compared: str | None) -> Released:
+    """Begin to write. What the shadow left undone is what the driver does next, each seat read before it is written.
+
+    `compared`: the scope, as JSON, of a comparison that must have ended within the last day (or one of everything); None asks for
+    none. Raises `NotCompared`.
+    """
+    parameters = {"target": target, "term": term, "scope": compared}
+    if compared is not None and connection.execute(_COMPARED, parameters).fetchone() is None:
+        raise NotCompared
+    _say(connection, target, term, reason, actor, live=True)
+    connection.execute(_LOOK_FIRST.encode(), parameters)
+    row = connection.execute(_WAITING.encode(), parameters).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    return Released(*row)
+
+
+def _say(connection: Connection, target: str, term: str, reason: str, actor: str, *, live: bool) -> None:
+    said = {"target": target, "term": term, "live": live, "reason": reason, "actor": actor}
+    connection.execute(_SWITCH, said)
