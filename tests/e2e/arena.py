@@ -185,8 +185,9 @@ def arena(
     publisher: Mapping[str, str],
     consumer: Mapping[str, str],
     canvas: Sequence[str] = (),
+    policy: str | None = None,
 ) -> Iterator[Arena]:
-    """Everything but the services is started; their logs stay in `LOGS`."""
+    """Everything but the services is started; their logs stay in `LOGS`. Without a `policy` the packaged one, unguarded."""
     folder = LOGS / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -197,7 +198,7 @@ def arena(
         "KAFKA_FETCH_WAIT_MAX_MS": str(kafka.fetch_wait_max_ms),
         "KAFKA_LINGER_MS": str(kafka.linger_ms),
     }
-    wiring = Wiring(folder, variables, mirror_url, ledger_url, topics.prefix, publisher, consumer, policy=unguarded())
+    wiring = Wiring(folder, variables, mirror_url, ledger_url, topics.prefix, publisher, consumer, policy=policy or unguarded())
     try:
         with Processes(folder) as processes:
             system = System(processes, wiring)

@@ -34,9 +34,12 @@ def make_arena(
     with ExitStack() as stack:
 
         def make(
-            publisher: dict[str, str] | None = None, consumer: dict[str, str] | None = None, canvas: list[str] | None = None
+            publisher: dict[str, str] | None = None,
+            consumer: dict[str, str] | None = None,
+            canvas: list[str] | None = None,
+            policy: str | None = None,
         ) -> Arena:
             hasty = HASTY_CONSUMER | (consumer or {})
-            return stack.enter_context(arena(name, postgres_server, kafka, topics, publisher or {}, hasty, canvas or []))
+            return stack.enter_context(arena(name, postgres_server, kafka, topics, publisher or {}, hasty, canvas or [], policy))
 
         yield make
