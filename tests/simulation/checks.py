@@ -22,6 +22,7 @@ from services.sandbox.canvas.writelog import Attempt
 from tests.simulation.guard import Guard
 from tests.simulation.lms import SeatName, Sent
 from tests.simulation.log import Entry
+from tests.simulation.rosters import Rosters
 from tests.simulation.sis import Message
 from tests.simulation.world import CALL_SECONDS, LATE_SECONDS, World
 
@@ -39,6 +40,7 @@ class Checks:
         self.hashes: dict[tuple[EntityKey, int], str] = {}
         self.late_landings = 0
         self.guard = Guard(world)
+        self.rosters = Rosters(world)
         self.writes: Counter[SeatName] = Counter()
         self._seen_violations = 0
         self._ledger_versions: dict[EntityKey, int] = {}
@@ -97,6 +99,7 @@ class Checks:
     def on_send(self, sent: Sent) -> None:
         """Every change on its way is covered by a committed intent that is still good for it."""
         self.guard.on_send(sent)
+        self.rosters.on_send(sent)
         world = self.world
         if sent.seat is None or world.scheduler.now - world.hurt_ledger_at < CALL_SECONDS + 1:
             return
@@ -252,6 +255,10 @@ class Checks:
         self._ledger_versions = {}
 
     # --- in the end ---
+
+    def in_shadow(self) -> bool:
+        """Whether nothing is written at all, so that nothing comes to rest."""
+        return bool(self.world.databases.rows("select from ledger.writing where not live"))
 
     def unfinished(self) -> str | None:
         """What is still under way; None when everything has come to rest."""

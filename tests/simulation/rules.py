@@ -112,8 +112,10 @@ class Run:
             self.checks.guard.approve_everything()
             world.run(1.0)
             unfinished = self.checks.unfinished()
-            if unfinished is None or world.violations:
+            if world.violations or (unfinished is None and self.checks.rosters.mend()):
                 break
+            if self.checks.in_shadow():
+                self.checks.rosters.mend()
         if unfinished is not None:
             world.violated("L", f"no rest {world.scheduler.now:.0f} s into the run: {unfinished}")
         self.checks.after_step()
@@ -252,6 +254,26 @@ def look_at_holds(run: Run, chance: random.Random) -> None:
 def approve_holds(run: Run, chance: random.Random) -> None:
     """The operator approves what was seen then."""
     run.checks.guard.approve(chance.choice(CONSUMERS))
+
+
+def meddle(run: Run, chance: random.Random) -> None:
+    """A teacher, or another tool, changes a row of Canvas."""
+    run.checks.rosters.meddle(chance)
+
+
+def compare(run: Run, chance: random.Random) -> None:
+    """An operator has the rosters compared, and what differs repaired."""
+    run.checks.rosters.compare(chance.choice(CONSUMERS))
+
+
+def into_shadow(run: Run, chance: random.Random) -> None:
+    """An operator stops all writing."""
+    run.checks.rosters.into_shadow(chance.choice(CONSUMERS))
+
+
+def go_live(run: Run, chance: random.Random) -> None:
+    """An operator has it begin again."""
+    run.checks.rosters.go_live(chance.choice(CONSUMERS))
 
 
 def instructor(run: Run, chance: random.Random) -> None:
@@ -581,6 +603,10 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (objects, 2, False),
     (opening, 3, False),
     (operate, 2, True),
+    (meddle, 2, True),
+    (compare, 2, True),
+    (into_shadow, 1, True),
+    (go_live, 2, True),
     (crosslist, 1, True),
     (wait, 5, False),
     (kill, 5, True),

@@ -214,8 +214,7 @@ class Driver:
             self._observer.lease(held=False)
 
     def _rostering(self) -> Rostering:
-        every = self._settings.compare_every_hours
-        return Rostering(self._caller, self._gate, self._keeping, self._policies, self._observer, every, self._wake)
+        return Rostering(self._caller, self._gate, self._keeping, self._policies, self._observer, self._settings, self._wake)
 
     async def _drain(self) -> None:
         """Let calls end and be recorded; what takes too long is cancelled and recorded as unknown, and what cannot even be

@@ -16,6 +16,7 @@ from services.consumer.drive.lease import HOLDS, Lease
 from services.consumer.drive.observer import Observer
 from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Gate
+from services.consumer.drive.settings import DriveSettings, suspect_seconds
 from services.consumer.ledger.policies import Policies
 from services.consumer.rosters import recording, runs, sections
 from services.consumer.rosters.runs import Scope
@@ -45,17 +46,18 @@ class Rostering:
         keeping: Owner,
         policies: Policies,
         observer: Observer,
-        every_hours: float,
+        settings: DriveSettings,
         wake: Callable[[], None],
     ) -> None:
-        """`every_hours`: so often everything is compared without being asked, never if 0. `wake` is called when seats may have
-        become ready."""
+        """`wake` is called when seats may have become ready."""
         self._caller = caller
         self._gate = gate
         self._keeping = keeping
         self._policies = policies
         self._observer = observer
-        self._every_hours = every_hours
+        self._every_seconds = settings.compare_every_hours * 3600
+        """So often everything is compared without being asked; 0: never."""
+        self._quiet_seconds = suspect_seconds(settings)
         self._wake = wake
         self._due: dict[str, float] = {}
 
@@ -75,7 +77,7 @@ class Rostering:
     async def _now_and_then(self, lease: Lease) -> None:
         if self._is_due("tidy", _TIDY_EVERY_SECONDS):
             await self._keeping.run(lambda it: sections.forget_cured(it, lease.target))
-        if self._every_hours and self._is_due("schedule", _SCHEDULE_EVERY_SECONDS):
+        if self._every_seconds and self._is_due("schedule", _SCHEDULE_EVERY_SECONDS):
             await self._keeping.run(lambda it: self._start_when_due(it, lease))
 
     def _is_due(self, part: str, every_seconds: float) -> bool:
@@ -87,7 +89,7 @@ class Rostering:
 
     def _start_when_due(self, connection: Connection, lease: Lease) -> None:
         since = runs.since_last(connection, lease.target)
-        if since is None or since < self._every_hours * 3600 or sections.is_running(connection, lease.target):
+        if since is None or since < self._every_seconds or sections.is_running(connection, lease.target):
             return
         with connection.transaction():
             run = uuid.uuid4()
@@ -103,7 +105,7 @@ class Rostering:
         if capacity == 0:
             return 0
         limit = max(1, int(capacity * _SHARE))
-        due = await self._keeping.run(lambda it: sections.due(it, lease.target, limit))
+        due = await self._keeping.run(lambda it: sections.due(it, lease.target, limit, self._quiet_seconds))
         if due:
             await asyncio.gather(*(self._attempt(lease, section) for section in due))
         else:

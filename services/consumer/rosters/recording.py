@@ -29,7 +29,7 @@ _KNOWN = f"""
 select seat.seat, seat.person, seat.lms_user, seat.role, seat.base_role, seat.desired, seat.applied,
        {is_live("seat.target", TERM)} as live,
        work.seat is null as settled,
-       seat.suspect_until is not null or seat.fence is not null or coalesce(seat.applied_at >= %(began_at)s, false)
+       seat.suspect_until is not null or seat.fence is not null or coalesce(seat.applied_at >= %(quiet_since)s, false)
          or exists (select from intent
                      where intent.target = seat.target and intent.person = seat.person and intent.seat = seat.seat
                        and intent.closed_at is null) as moving,
@@ -120,7 +120,7 @@ def record(
 
 
 def _known(connection: Connection, target: str, section: Section) -> list[KnownSeat]:
-    parameters = {"target": target, "lms_section": section.lms_section, "began_at": section.began_at}
+    parameters = {"target": target, "lms_section": section.lms_section, "quiet_since": section.quiet_since}
     return [KnownSeat(*row) for row in connection.execute(_KNOWN.encode(), parameters).fetchall()]
 
 

@@ -26,10 +26,13 @@ class Section(NamedTuple):
     attempts: int
     began_at: datetime
     """By the database's clock, before the first call."""
+    quiet_since: datetime
+    """What the LMS shows of a seat that was confirmed later may still be what was before."""
 
 
 _DUE = """
-select run, lms_section, tenant, section, attempts, clock_timestamp()
+select run, lms_section, tenant, section, attempts, clock_timestamp(),
+       clock_timestamp() - %(quiet)s * interval '1 s'
   from roster_section join roster_run using (target, run)
  where target = %(target)s and roster_run.state = 'running' and roster_section.state = 'open' and next_at <= clock_timestamp()
  order by next_at, lms_section limit %(limit)s
@@ -65,9 +68,10 @@ def is_running(connection: Connection, target: str) -> bool:
     return connection.execute("select from roster_run where target = %s and state = 'running'", [target]).fetchone() is not None
 
 
-def due(connection: Connection, target: str, limit: int) -> list[Section]:
-    """Sections to read now."""
-    return [Section(*row) for row in connection.execute(_DUE, {"target": target, "limit": limit}).fetchall()]
+def due(connection: Connection, target: str, limit: int, quiet_seconds: float) -> list[Section]:
+    """Sections to read now. The LMS may answer from a copy of itself, and a call may land late: both within `quiet_seconds`."""
+    rows = connection.execute(_DUE, {"target": target, "limit": limit, "quiet": quiet_seconds}).fetchall()
+    return [Section(*row) for row in rows]
 
 
 def missing(connection: Connection, target: str, section: Section, holds_lease: HoldsLease) -> None:

@@ -8,7 +8,9 @@ from services.consumer.drive.caller import Caller
 from services.consumer.drive.driver import Driver
 from services.consumer.intake.batches import Batches
 from services.consumer.ledger import replay_batch, starting, storing
+from services.consumer.ledger.writing import is_live
 from services.consumer.policy import decide
+from services.consumer.rosters import comparing
 from services.consumer.targets.canvas.client import CanvasClient
 from services.consumer.targets.canvas.target import CanvasTarget
 from services.kit.kafka import KafkaSettings
@@ -337,7 +339,25 @@ PLANTS = (
         ),
         rules=(("empty_mirror", 10), ("restore", 10), ("backup", 8), ("log_faults", 14), ("change", 20)),
     ),
+    Plant(
+        "a shadow that writes",
+        "rosters 1",
+        (Statement(is_live("work.target", "work.term"), "true"), Statement(is_live("%(target)s", "hop.term"), "true")),
+        rules=(("into_shadow", 10), ("flap", 10)),
+    ),
+    Plant(
+        "a repair without a look",
+        "rosters 2",
+        (Statement("clock_timestamp(), true\n    from seat", "clock_timestamp(), false\n    from seat"),),
+        rules=(("meddle", 20), ("compare", 20)),
+    ),
+    Plant(
+        "a roster that is believed of what moved",
+        "rosters 3",
+        (Edit(comparing, "compare", "if seat.moving or not", "if not"),),
+        rules=(("compare", 60), ("flap", 60), ("canvas_slow", 20), ("into_shadow", 30), ("go_live", 30)),
+    ),
 )
-"""In the order of the two lists."""
+"""In the order of the lists."""
 
 BY_NAME = {plant.name: plant for plant in PLANTS}
