@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psycopg
 import structlog
@@ -28,6 +28,7 @@ from schemas.topics import Topics
 from services.consumer.ledger import database, differences, digests
 from services.consumer.ledger.differences import TO_REPUBLISH, Found
 from services.consumer.ledger.digests import Reading
+from services.consumer.ledger.offsets import LogPartition
 from services.consumer.log.digests import DigestLog, Read
 from services.consumer.log.records import LogUnavailable
 from services.consumer.metrics import Metrics
@@ -153,6 +154,7 @@ class Comparison:
             if time.monotonic() >= say_at:
                 log.info("digest_waits_for_intake")
                 say_at = time.monotonic() + _SAY_SECONDS
+                ends = _still_to_be_read(ends, self._log.ends())
             self._wait(_LOOK_SECONDS)
 
     def _compare(self, connection: Connection, page: DigestPage) -> int:
@@ -218,3 +220,8 @@ class Comparison:
 def _to_republish(found: Sequence[Found]) -> list[Return]:
     keys = [KeyAt(*one.key, one.theirs) for one in found if one.difference in TO_REPUBLISH]
     return [RepublishKeys(keys=keys)] if keys else []
+
+
+def _still_to_be_read(ends: Mapping[LogPartition, int], now: Mapping[LogPartition, int]) -> dict[LogPartition, int]:
+    """Without what nobody can read any more: a topic that was made anew, a log that was cut. Recovery mode sees to those."""
+    return {place: min(end, now[place]) for place, end in ends.items() if place in now}
