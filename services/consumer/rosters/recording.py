@@ -19,6 +19,7 @@ from services.consumer.rosters.sections import HoldsLease, Section
 from services.consumer.targets.port import Observation, RosterRow
 from services.kit.postgres import Connection, text_array
 
+_RUNS_ON = "select from roster_run where target = %s and run = %s and state = 'running' for no key update"
 _LOCK_SEATS = "select from seat where target = %s and lms_section = %s order by target, seat for no key update"
 _LOCK_WORK = """
 select from work join seat using (target, seat) where seat.target = %s and seat.lms_section = %s
@@ -101,7 +102,7 @@ def record(
     """Write down what the roster and `reads`, both begun after `section.began_at`, say. None, and nothing written: the lease is
     lost, or the comparison is over."""
     with connection.transaction():
-        if not holds_lease(connection):
+        if not holds_lease(connection) or connection.execute(_RUNS_ON, [target, section.run]).fetchone() is None:
             return None
         connection.execute(_LOCK_SEATS, [target, section.lms_section])
         connection.execute(_LOCK_WORK, [target, section.lms_section])

@@ -18,7 +18,7 @@ from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import RosterRow
 from services.kit.postgres import Connection, text_array
 
-_RUN = "select repair, repairs from roster_run where target = %s and run = %s for no key update"
+_RUN = "select repair, repairs from roster_run where target = %s and run = %s"
 _COUNT = "update roster_run set repairs = repairs + %s where target = %s and run = %s"
 _OPEN_AGAIN = f"""
 with opened as (
@@ -86,7 +86,7 @@ def repair(
 ) -> int:
     """Give the driver what the policy wants undone, in a live term, within the bound of one comparison; how many seats."""
     row = connection.execute(_RUN, [target, section.run]).fetchone()
-    assert row is not None  # noqa: S101  (its section was just closed)
+    assert row is not None  # noqa: S101  (it is locked)
     wanted, repaired = row
     if not wanted or not writing.live(connection, target, section.section.rsplit("/", 1)[0]):
         return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -69,6 +69,35 @@ def test_limits_may_be_turned_off_on_purpose_only() -> None:
     assert not parse(rules + "\nguard: none\n").guard.term.day.reached(1_000_000, 1)
 
 
+def test_differences_are_repaired_at_once_listed_only_or_removed_after_days() -> None:
+    rules = parse(default_text().replace("extra_manual: report ", "extra_manual: {remove_after_days: 14} ")).drift
+
+    assert rules.repairs("missing", timedelta(0))
+    assert not rules.repairs("extra_sis", timedelta(days=300))
+    assert not rules.repairs("unknown_user", timedelta(days=300))
+    assert not rules.repairs("extra_manual", timedelta(days=13, hours=23))
+    assert rules.repairs("extra_manual", timedelta(days=14))
+    assert (rules.removed_after("extra_manual"), rules.removed_after("extra_sis")) == (timedelta(days=14), None)
+
+
+@pytest.mark.parametrize(
+    ("template", "lms_user", "person"),
+    [
+        ("{person}", "0009001", "0009001"),
+        ("{tenant}-{person}", "main-p-1", "p-1"),
+        ("{tenant}-{person}", "other-p-1", None),
+        ("emp.{person}", "empx12", None),
+        ("{person:0>7}", "0009001", "0009001"),
+        ("{person:0>7}", "9001", None),
+        ("{person}/{person}", "1/1", None),
+    ],
+)
+def test_a_persons_id_is_read_back_from_the_lms_or_not_at_all(template: str, lms_user: str, person: str | None) -> None:
+    policy = parse(default_text().replace('user: "{person}"', f'user: "{template}"'))
+
+    assert policy.person_of("main", lms_user) == person
+
+
 def test_section_numbers_may_be_padded() -> None:
     policy = parse(default_text().replace("{section}", "{section:0>5}", 2).replace("{term}-{section}", "{term}-{section:0>5}"))
 
@@ -92,6 +121,9 @@ def test_section_numbers_may_be_padded() -> None:
         (("withdrawn: inactive", "withdrawn: {until_census: removal}"), "withdrawn: {until_census: removal}", "Field required"),
         (("withdrawn: inactive", "withdrawn: {until_census: gone, after_census: none}"), "census: gone", "Input should be"),
         (("\nguard:", CENSUS + CENSUS.split("census:")[1] + "\nguard:"), "census:\n  - {inst", "two days for PSUNV, 1259"),
+        (("extra_manual: report", "extra_manual: {days: 3}"), "extra_manual: {days", "Field required"),
+        (("missing: repair", "missing: remove"), "missing: remove", "Input should be"),
+        (("most_repairs: 500", "most_repairs: -1"), "most_repairs: -1", "greater than or equal to 0"),
         (("{most: 500}", "{most: -1}"), "{most: -1}", "greater than or equal to 0"),
         (("\ndrop_action: deleted", "\nx: 1\ndrop_action: deleted"), "x: 1\n", "Extra inputs are not permitted"),
         (("\ndrop_action:", "\nsis_ids: {}\ndrop_action:"), "sis_ids: {}", "written twice"),

@@ -15,7 +15,7 @@ ENROLLED = {"status": "enrolled", "role": "student"}
 
 
 def seat(work: dict[str, Any] | None = None, *, settled: bool = False) -> dict[str, Any]:
-    return {"role": "StudentEnrollment", "desired": "active", "settled": settled, "work": work}
+    return {"role": "StudentEnrollment", "desired": "active", "settled": settled, "live": True, "work": work}
 
 
 def work(state: str, **changes: Any) -> dict[str, Any]:
