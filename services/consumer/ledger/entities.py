@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, Self
 
-from schemas import keys
 from schemas.events import AnyEvent, EnrollmentEvent, PersonEvent, SectionEvent
 from schemas.keys import EntityKey
-from services.consumer.ledger import history, members
+from services.consumer.ledger import history, members, section_locks
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.members import SectionRef
 from services.consumer.nouns import PersonRef
@@ -18,9 +16,6 @@ from services.kit.postgres import Connection, text_array
 Fate = Literal["taken", "superseded", "duplicate", "hash_alarm"]
 """What became of a record: newest now; older than what we have; the same again; or the same version with another content,
 which two mirrors that both believe in themselves would produce."""
-
-_SECTION_LOCKS = 0x5EC7
-"""Class of the advisory locks that stand for sections; see `_lock_sections`."""
 
 
 class Arrival(NamedTuple):
@@ -76,7 +71,10 @@ def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
     if not arrivals:
         return Taken([], set())
     newest = _newest(arrivals)
-    _lock_sections(connection, newest.values())
+    section_locks.take(
+        connection,
+        ((one.key.tenant, one.section, one.key.kind == "section") for one in newest.values() if one.section is not None),
+    )
     taken = _upsert(connection, newest)
     fates = _fates(connection, arrivals, newest, taken)
     history.append(connection, (_happening(arrival, fate) for arrival, fate in fates))
@@ -91,32 +89,6 @@ def _newest(arrivals: Iterable[Arrival]) -> dict[EntityKey, Arrival]:
         if known is None or known.event.version < arrival.event.version:
             newest[arrival.key] = arrival
     return newest
-
-
-def _lock_sections(connection: Connection, arrivals: Iterable[Arrival]) -> None:
-    """Let a section's own event and the enrollments of its members pass one after the other.
-
-    Without it two transactions could miss each other: one cancels the section and does not see the enrollment that the other has
-    not committed, which in turn decides by a section that is still active. Enrollments of one section do not exclude each other.
-    Advisory locks, because the section may not have a row yet; equal numbers of different sections only wait needlessly.
-    """
-    named = {(one.key.tenant, one.section, one.key.kind == "section") for one in arrivals if one.section is not None}
-    exclusive: dict[int, bool] = {}
-    for tenant, section, changes in named:
-        number = zlib.crc32(keys.join(tenant, section).encode()) - 2**31
-        exclusive[number] = exclusive.get(number, False) or changes
-    if exclusive:
-        ordered = sorted(exclusive)
-        connection.execute(
-            """select case when exclusive then pg_advisory_xact_lock(%s, number) else pg_advisory_xact_lock_shared(%s, number) end
-                 from unnest(%s::int[], %s::bool[]) as section(number, exclusive)""",
-            [
-                _SECTION_LOCKS,
-                _SECTION_LOCKS,
-                text_array(str(number) for number in ordered),
-                text_array(str(exclusive[number]).lower() for number in ordered),
-            ],
-        )
 
 
 def _upsert(connection: Connection, newest: dict[EntityKey, Arrival]) -> set[EntityKey]:
