@@ -79,6 +79,10 @@ class SeatGauges:
         self._metrics.parked.set(records)
         self._metrics.parked_oldest.set(max(0.0, oldest_seconds))
 
+    def overrides(self, in_force: int) -> None:
+        """Registrars' exceptions."""
+        self._metrics.overrides.set(in_force)
+
     def _states(self, census: Census) -> None:
         for state in WORK_STATES:
             groups = census.of_state(state)

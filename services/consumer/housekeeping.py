@@ -1,5 +1,5 @@
-"""What has to be looked at now and then: gauges, sections and policies whose people are still to be decided, dead letters whose
-time has come, the end of recovery mode, history's months."""
+"""What has to be looked at now and then: gauges, sections and policies whose people are still to be decided, overrides that end,
+dead letters whose time has come, the end of recovery mode, history's months."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from services.consumer.gauges import SeatGauges
-from services.consumer.ledger import database, dead_letters, history, members, parked, recovery, redeciding
+from services.consumer.ledger import database, dead_letters, history, members, overruling, parked, recovery, redeciding
 from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
@@ -74,6 +74,7 @@ class Housekeeping:
         """One round; whether people are left to be decided, so that the next one should begin at once."""
         more = self._decide_members(connection)
         more |= self._redecide(connection)
+        more |= self._end_overrides(connection)
         recovery.end_if_done(connection)
         self._metrics.recovery.set(recovery.is_active(connection))
         self._gauges.observe(connection)
@@ -114,6 +115,13 @@ class Housekeeping:
                 if time.monotonic() >= until or self._stopping.is_set():
                     return True
         return False
+
+    def _end_overrides(self, connection: Connection) -> bool:
+        """The SIS decides again whom a registrar has decided until now; true when there are more."""
+        ended = overruling.end_due(connection, self._policies)
+        self._tell(connection, ended.work)
+        self._gauges.overrides(overruling.count_in_force(connection))
+        return ended.persons > 0
 
     def _release(self, connection: Connection) -> None:
         released = dead_letters.release_due(connection, self._policies.target, self._timers, _RELEASED_AT_ONCE)

@@ -171,6 +171,10 @@ class Metrics:
         self.removals_paused = Gauge(
             "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry
         )
+        # Overrides
+        self.overrides = Gauge(
+            "sis_overrides_in_force", "Seats that a registrar decides otherwise than the SIS", registry=self.registry
+        )
         # Calls
         self.calls = Counter("lms_requests_total", "Calls to the LMS", ["target", "endpoint", "outcome"], registry=self.registry)
         self.call_seconds = Histogram(

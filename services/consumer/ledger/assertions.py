@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.keys import EntityKey
-from services.consumer.ledger import enrollments
+from services.consumer.ledger import enrollments, overrides
+from services.consumer.ledger.decision_plan import source_of
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import SATISFIED, PersonRef, SeatRef
 from services.consumer.policy.decide import decide, fold
@@ -23,17 +23,18 @@ def violations(connection: Connection, policies: Policies) -> list[str]:
 
 
 def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> list[str]:
-    """`seat.desired` is what the entities decide, entitlements are what they give, what nothing entitles to is deleted.
+    """`seat.desired` is what entities and overrides decide, entitlements are what they give, what nothing entitles to is deleted.
 
     Members of a section that is still queued are left out: they are decided in a moment.
     """
     active = policies.active(connection)
     persons = [PersonRef(*row) for row in connection.execute(_DECIDED_PERSONS).fetchall()]
+    in_force = overrides.read(connection, persons).in_force
     given = [
         one
         for person, entities in enrollments.read(connection, persons).items()
         if person.tenant in active
-        for one in decide(entities, active[person.tenant].policy, policies.target)
+        for one in decide(entities, active[person.tenant].policy, policies.target, in_force.get(person, ()))
     ]
     wanted = {ref: one.state for ref, one in fold(given).items()}
     of_persons = [
@@ -42,20 +43,21 @@ def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> l
         policies.target,
     ]
     stored = {SeatRef(*ref): desired for *ref, desired in connection.execute(_STORED_SEATS, of_persons).fetchall()}
-    entitled = {(EntityKey(*row[:3]), SeatRef(*row[3:])) for row in connection.execute(_STORED_ENTITLEMENTS, of_persons)}
+    entitled = {(source_of(*row[:3]), SeatRef(*row[3:])) for row in connection.execute(_STORED_ENTITLEMENTS, of_persons)}
     return [
         *(
             f"seat.desired = decide(entities): is {stored.get(ref)}, should be {wanted.get(ref, 'deleted')}"
             for ref in sorted(stored.keys() | wanted.keys())
             if stored.get(ref) != wanted.get(ref, "deleted")
         ),
-        *(f"entitlement = decide(entity): {ref.seat}" for _, ref in sorted(entitled ^ {(one.entity, one.ref) for one in given})),
+        *(f"entitlement = decide(entity): {ref.seat}" for _, ref in sorted(entitled ^ {(one.source, one.ref) for one in given})),
     ]
 
 
 _DECIDED_PERSONS = """
 select tenant, person from (
-  select tenant, person from entity where kind = 'enrollment' union select tenant, person from seat) as everybody
+  select tenant, person from entity where kind = 'enrollment' union select tenant, person from seat
+  union select tenant, person from override where ended_at is null) as everybody
  where (tenant, person) not in (
    select entity.tenant, entity.person from section_to_decide join entity using (tenant, section)
     where kind = 'enrollment')

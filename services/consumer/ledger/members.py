@@ -1,4 +1,5 @@
-"""Everybody in a section that changed: decided with its event while they are few, otherwise queued and decided in batches.
+"""Everybody with an enrollment or an override in a section that changed: decided with its event while they are few, otherwise
+queued and decided in batches.
 
 At the start of a term hundreds of sections change within one batch of the log. Deciding all their members in its transaction
 would hold back every enrollment behind it, for as long as that takes. The queue is a row per section, written with the event.
@@ -60,9 +61,10 @@ def of_changed(connection: Connection, sections: Iterable[SectionRef]) -> set[Pe
     if not now:
         return set()
     rows = connection.execute(
-        """select distinct e.tenant, e.person from entity e
-             join unnest(%s::text[], %s::text[]) as changed (tenant, section) using (tenant, section)
-            where e.kind = 'enrollment'""",
+        """with changed as (select * from unnest(%s::text[], %s::text[]) as changed (tenant, section))
+           select tenant, person from entity join changed using (tenant, section) where kind = 'enrollment'
+            union
+           select tenant, person from override join changed using (tenant, section) where ended_at is null""",
         _columns(now),
     ).fetchall()
     return {PersonRef(*row) for row in rows}
@@ -111,6 +113,9 @@ def _divided(connection: Connection, sections: list[SectionRef]) -> tuple[list[S
             cross join lateral (
               select count(*) from (select from entity e
                                      where e.tenant = changed.tenant and e.section = changed.section and e.kind = 'enrollment'
+                                     union all
+                                    select from override o
+                                     where o.tenant = changed.tenant and o.section = changed.section and o.ended_at is null
                                      limit %s) as found) as members
             order by members.count, changed.tenant, changed.section""",
         [*_columns(sections), AT_ONCE + 1],
@@ -126,9 +131,15 @@ def _divided(connection: Connection, sections: list[SectionRef]) -> tuple[list[S
 
 def _members_behind(connection: Connection, section: SectionRef, person: str) -> list[PersonRef]:
     rows = connection.execute(
-        """select distinct person from entity
-            where tenant = %s and section = %s and kind = 'enrollment' and person > %s order by person limit %s""",
-        [*section, person, _BATCH],
+        """(select distinct person from entity
+             where tenant = %(tenant)s and section = %(section)s and kind = 'enrollment' and person > %(after)s
+             order by person limit %(limit)s)
+            union
+           (select person from override
+             where tenant = %(tenant)s and section = %(section)s and ended_at is null and person > %(after)s
+             order by person limit %(limit)s)
+            order by person limit %(limit)s""",
+        section._asdict() | {"after": person, "limit": _BATCH},
     ).fetchall()
     return [PersonRef(section.tenant, found) for (found,) in rows]
 

@@ -16,16 +16,20 @@ Standing = Literal["open", "satisfied"]
 """`open`: at least one seat of the entity is not settled."""
 
 SEATS_OF_ENTITIES = """member as (
-  select asked.*, entity.key as member, entity.person, entity.section
+  select asked.*, entity.kind as by_kind, entity.key as by_key, entity.person, entity.section
     from asked join entity using (tenant, kind, key) where asked.kind = 'enrollment'
   union all
-  select asked.*, entity.key, entity.person, entity.section
+  select asked.*, entity.kind, entity.key, entity.person, entity.section
     from asked join entity on entity.tenant = asked.tenant and entity.section = asked.key
    where asked.kind = 'section' and entity.kind = 'enrollment'
+  union all
+  select asked.*, 'override', override::text, override.person, override.section
+    from asked join override on override.tenant = asked.tenant and override.section = asked.key
+   where asked.kind = 'section'
 ), of_entity as (
   select member.tenant, member.kind, member.key, entitlement.target, entitlement.seat
     from member
-    join entitlement on (entitlement.tenant, entitlement.kind, entitlement.key) = (member.tenant, 'enrollment', member.member)
+    join entitlement on (entitlement.tenant, entitlement.kind, entitlement.key) = (member.tenant, member.by_kind, member.by_key)
   union
   select member.tenant, member.kind, member.key, seat.target, seat.seat
     from member join seat using (tenant, person, section)
@@ -33,7 +37,8 @@ SEATS_OF_ENTITIES = """member as (
 )"""
 """Common table expressions over one called ``asked`` (tenant, kind, key). An enrollment's seats are those it gives, and those in
 its section that it may have given earlier and that nothing gives any more: their removal may have failed. A section's seats are
-those of its members, because its state decides them; people, courses and terms have none of their own."""
+those of its members, because its state decides them, and those of overrides in it; people, courses and terms have none of their
+own."""
 
 _ASKED = """asked as (
   select * from unnest(%(tenants)s::text[], %(kinds)s::text[], %(keys)s::text[]) as asked (tenant, kind, key)

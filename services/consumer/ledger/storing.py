@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from services.consumer.ledger import entities, history, offsets, parked, recovery
-from services.consumer.ledger.deciding import Cause, decide_persons
+from services.consumer.ledger.deciding import decide_persons
+from services.consumer.ledger.decision_writing import Cause
 from services.consumer.ledger.entities import Arrival, Fate
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.offsets import LogPartition, Span

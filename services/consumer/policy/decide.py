@@ -1,20 +1,21 @@
 """From what the SIS says to what the seats should be: pure, no clock, no I/O.
 
-The decision depends on the newest state of the entities alone, never on the order in which they came, so deciding again
-changes nothing and a replay decides what the live stream decided.
+The decision depends on the newest state of the entities and on the overrides that are in force, never on the order in which they
+came, so deciding again changes nothing and a replay decides what the live stream decided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, NamedTuple
 
+from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from schemas.keys import EntityKey
 from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
-from services.consumer.policy.model import Place, Policy
+from services.consumer.policy.model import Place, Policy, Role
 
 _STRENGTH: dict[SeatState, int] = {"active": 3, "inactive": 2, "completed": 1, "deleted": 0}
 """Strongest access wins where several entitlements meet in one seat."""
@@ -56,25 +57,64 @@ class Enrollment(NamedTuple):
         return max(self.stamp, self.section.stamp) if self.section else self.stamp
 
 
-class Entitlement(NamedTuple):
-    """What one entity gives one seat."""
+class OverrideKey(NamedTuple):
+    """Names one override, as `EntityKey` names an entity; the two sort together."""
 
-    entity: EntityKey
+    tenant: str
+    kind: Literal["override"]
+    key: str
+    """Its number."""
+
+
+Source = EntityKey | OverrideKey
+"""What a seat is decided by."""
+
+
+class Override(NamedTuple):
+    """A registrar's exception that is in force: what one seat is, whatever the SIS says. Whoever decides says which are."""
+
+    number: int
+    tenant: str
+    person: str
+    section: str
+    """Section key text."""
+    role: EnrollmentRole
+    state: SeatState
+    made_at: datetime
+    course: str | None = None
+    """Course key text of the section, None while the SIS has not said."""
+
+    @property
+    def source(self) -> OverrideKey:
+        """What it is called where entities are meant as well."""
+        return OverrideKey(self.tenant, "override", str(self.number))
+
+
+class Entitlement(NamedTuple):
+    """What one entity, or one override, gives one seat."""
+
+    source: Source
     ref: SeatRef
     """The seat's identity, made once."""
     seat: Seat
     state: SeatState
-    version: int
-    """Of the entity."""
     because: Stamp
-    """The newest event behind it: the section's when that changed last."""
+    """The newest event behind it: the section's when that changed last. Of an override, when it was made."""
     decide_again_at: datetime | None = None
     """When time alone will change the decision (a start in the future); None: only an event or another policy can."""
 
 
-def decide(enrollments: Iterable[Enrollment], policy: Policy, target: str) -> list[Entitlement]:
-    """What the enrollments of a person give, in the order of their keys. A status or role that gives no seat gives nothing."""
-    found = (_entitlement(enrollment, policy, target) for enrollment in sorted(enrollments, key=_by_key))
+def decide(
+    enrollments: Iterable[Enrollment], policy: Policy, target: str, overrides: Iterable[Override] = ()
+) -> list[Entitlement]:
+    """What the enrollments of a person give, and the overrides that are in force for them, in the order of their keys.
+
+    A status or role that gives no seat gives nothing.
+    """
+    found = [
+        *(_of_enrollment(enrollment, policy, target) for enrollment in sorted(enrollments, key=_by_key)),
+        *(_of_override(override, policy, target) for override in sorted(overrides)),
+    ]
     return [entitlement for entitlement in found if entitlement is not None]
 
 
@@ -82,27 +122,51 @@ def _by_key(enrollment: Enrollment) -> EntityKey:
     return enrollment.entity
 
 
-def _entitlement(enrollment: Enrollment, policy: Policy, target: str) -> Entitlement | None:
+def _of_enrollment(enrollment: Enrollment, policy: Policy, target: str) -> Entitlement | None:
     role = policy.roles[enrollment.role]
     institution, term, section, person, _family = enrollment.entity.parts
-    tenant = enrollment.entity.tenant
     told = enrollment.section
     place = Place(institution, term, told.session if told else None)
     state = policy.state(_status(enrollment), enrollment.effective_date, place)
     if role is None or state is None:
         return None
-    seat = Seat(
+    key = enrollment.entity
+    seat = _seat(
+        policy, role, target, key.tenant, person, key.section, (institution, term, section), told.course if told else None
+    )
+    return Entitlement(key, seat.ref, seat, state, enrollment.newest)
+
+
+def _of_override(override: Override, policy: Policy, target: str) -> Entitlement | None:
+    """The role is the policy's to translate; the state is the registrar's word, whatever a status would give."""
+    role = policy.roles[override.role]
+    if role is None:
+        return None
+    parts = keys.split(override.section)
+    seat = _seat(policy, role, target, override.tenant, override.person, override.section, parts, override.course)
+    return Entitlement(override.source, seat.ref, seat, override.state, stamp_of(override.made_at))
+
+
+def _seat(
+    policy: Policy, role: Role, target: str, tenant: str, person: str, section: str, parts: Sequence[str], course: str | None
+) -> Seat:
+    institution, term, number = parts
+    return Seat(
         target=target,
         tenant=tenant,
         person=person,
-        section=enrollment.entity.section,
-        course=told.course if told else None,
-        lms_section=policy.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=section),
+        section=section,
+        course=course,
+        lms_section=policy.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=number),
         lms_user=policy.sis_ids.user.format(tenant=tenant, person=person),
         role=role.label,
         base_role=role.base,
     )
-    return Entitlement(enrollment.entity, seat.ref, seat, state, enrollment.stamp.version, enrollment.newest)
+
+
+def stamp_of(at: datetime) -> Stamp:
+    """Of what is no event: it is numbered as events are, by the clock in microseconds."""
+    return Stamp(at, round(at.timestamp() * 1_000_000))
 
 
 def _status(enrollment: Enrollment) -> EnrollmentStatus:
@@ -112,7 +176,11 @@ def _status(enrollment: Enrollment) -> EnrollmentStatus:
 
 
 def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, Entitlement]:
-    """The entitlement that decides each seat: the strongest, and among equals the newest event counts as its reason."""
+    """The entitlement that decides each seat.
+
+    An override decides before all that the SIS says, the newest one where several meet. Otherwise it is the strongest, and among
+    equals the newest event counts as its reason.
+    """
     seats: dict[SeatRef, Entitlement] = {}
     for one in entitlements:
         known = seats.get(one.ref)
@@ -121,8 +189,10 @@ def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, Entitlement]:
     return seats
 
 
-def _rank(one: Entitlement) -> tuple[int, Stamp, EntityKey]:
-    return _STRENGTH[one.state], one.because, one.entity
+def _rank(one: Entitlement) -> tuple[bool, int, Stamp, Source]:
+    if one.source.kind == "override":
+        return True, 0, one.because, one.source
+    return False, _STRENGTH[one.state], one.because, one.source
 
 
 def effect_of(before: SeatState | None, after: SeatState) -> Effect:

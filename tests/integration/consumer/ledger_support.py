@@ -12,7 +12,8 @@ from schemas.events import AnyEvent, EnrollmentEvent, EnrollmentRole, Enrollment
 from services.consumer.ledger import database, members, policies
 from services.consumer.ledger.assertions import violations
 from services.consumer.ledger.dead_letters import Timer, Timers
-from services.consumer.ledger.deciding import Cause, decide_persons
+from services.consumer.ledger.deciding import decide_persons
+from services.consumer.ledger.decision_writing import Cause
 from services.consumer.ledger.entities import Arrival, Fate, take
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PersonRef, SeatRef, seat_key

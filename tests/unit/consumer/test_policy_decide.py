@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
-from services.consumer.policy.decide import Enrollment, SectionState, Stamp, decide, effect_of, fold
+from services.consumer.policy.decide import Enrollment, Override, SectionState, Stamp, decide, effect_of, fold
 from services.consumer.policy.model import Policy, default_text, parse
 
 POLICY = parse(default_text())
@@ -83,7 +83,7 @@ def test_a_class_that_takes_place_keeps_its_members(status: str) -> None:
 def test_another_role_is_another_seat() -> None:
     student, auditor = decide([enrollment()], POLICY, "canvas"), decide([enrollment(role="auditor")], POLICY, "canvas")
 
-    assert student[0].entity == auditor[0].entity
+    assert student[0].source == auditor[0].source
     assert student[0].seat.ref != auditor[0].seat.ref
     assert auditor[0].seat.base_role == "StudentEnrollment"
 
@@ -135,11 +135,55 @@ def test_a_seat_is_as_strong_as_its_strongest_entitlement_and_only_that(enrollme
         assert STRENGTH.index(seat.state) == max(STRENGTH.index(state) for state in given_states)
 
 
+def override(state: SeatState, role: EnrollmentRole = "student", *, section: str = "1001", number: int = 1) -> Override:
+    return Override(number, "main", "9000001", f"PSUNV/1259/{section}", role, state, START + timedelta(seconds=number))
+
+
+OVERRIDES = st.lists(
+    st.builds(
+        override,
+        st.sampled_from(get_args(SeatState)),
+        st.sampled_from(get_args(EnrollmentRole)),
+        section=st.sampled_from(["1", "01", "2", "3"]),
+        number=st.integers(1, 20),
+    ),
+    max_size=4,
+    unique_by=lambda one: one.number,
+)
+
+
+@given(ANY, OVERRIDES)
+def test_the_newest_override_decides_its_seat_and_no_other(enrollments: list[Enrollment], overrides: list[Override]) -> None:
+    """Whatever the entities say, it may be more access or less."""
+    without = fold(decide(enrollments, MERGING, "canvas"))
+    found = fold(decide(enrollments, MERGING, "canvas", overrides))
+
+    of_overrides: dict[str, SeatState] = {}
+    for one in sorted(overrides):
+        for given_seat in decide([], MERGING, "canvas", [one]):
+            of_overrides[given_seat.ref.seat] = one.state
+    expected = {ref.seat: seat.state for ref, seat in without.items()} | of_overrides
+    assert {ref.seat: seat.state for ref, seat in found.items()} == expected
+
+
+@given(ANY, OVERRIDES, st.data())
+def test_the_order_of_overrides_does_not_matter(
+    enrollments: list[Enrollment], overrides: list[Override], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(overrides))
+
+    assert decide(enrollments, MERGING, "canvas", shuffled) == decide(enrollments, MERGING, "canvas", overrides)
+
+
+def test_an_override_of_a_role_that_the_policy_gives_no_seat_gives_none() -> None:
+    assert decide([], POLICY, "canvas", [override("active", "other")]) == []
+
+
 @given(ANY)
 def test_an_entity_gives_at_most_one_seat(enrollments: list[Enrollment]) -> None:
     entitlements = decide(enrollments, MERGING, "canvas")
 
-    assert len({one.entity for one in entitlements}) == len(entitlements)
+    assert len({one.source for one in entitlements}) == len(entitlements)
 
 
 @pytest.mark.parametrize(

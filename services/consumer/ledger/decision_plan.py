@@ -1,0 +1,204 @@
+"""What deciding people would change in the ledger. Reads only, so that a policy can be tried before it is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from schemas.keys import EntityKey
+from services.consumer.ledger import enrollments
+from services.consumer.ledger.overrides import Overrides
+from services.consumer.ledger.policies import ActivePolicy
+from services.consumer.nouns import (
+    PRIORITY_ADD,
+    PRIORITY_DROP,
+    PRIORITY_INSTRUCTOR,
+    Effect,
+    PersonRef,
+    Seat,
+    SeatRef,
+    SeatState,
+)
+from services.consumer.policy.decide import Entitlement, OverrideKey, Source, Stamp, decide, effect_of, fold
+from services.kit.postgres import Connection, text_array
+
+_STAFF = frozenset({"TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"})
+
+EntitlementKey = tuple[Source, SeatRef]
+
+
+class _SeatRow(NamedTuple):
+    """A seat as the ledger holds it; flat, because nearly all of them are only compared."""
+
+    desired: SeatState
+    accepted_at: datetime
+    version: int
+    target: str
+    tenant: str
+    person: str
+    section: str
+    course: str | None
+    lms_section: str
+    lms_user: str
+    role: str
+    base_role: str
+    associated_user: str
+
+    @property
+    def seat(self) -> Seat:
+        return Seat(*self[3:])
+
+    @property
+    def because(self) -> Stamp:
+        return Stamp(self.accepted_at, self.version)
+
+
+class Change(NamedTuple):
+    """A seat whose desired state changes."""
+
+    ref: SeatRef
+    seat: Seat
+    source: Source | None
+    """Whose entitlement decided it, or was the last to go; None when the ledger no longer knows."""
+    before: SeatState | None
+    after: SeatState
+    because: Stamp
+    effect: Effect
+    policy_version: int
+
+    @property
+    def priority(self) -> int:
+        """Of the work that it makes."""
+        if self.effect == "drop":
+            return PRIORITY_DROP
+        return PRIORITY_INSTRUCTOR if self.seat.base_role in _STAFF else PRIORITY_ADD
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a round of decisions writes."""
+
+    entitlements: list[Entitlement]
+    """New."""
+    lapsed: list[EntitlementKey]
+    """No longer given."""
+    changes: list[Change]
+    """In the order of the seats."""
+    unchanged: int
+    """Seats that stay as they are."""
+    moved: list[Seat]
+    """Seats whose course or base role the SIS or the policy tells differently, while their state stays."""
+
+
+def plan(
+    connection: Connection,
+    persons: Sequence[PersonRef],
+    active: Mapping[str, ActivePolicy],
+    target: str,
+    overrides: Overrides,
+) -> Plan:
+    """What these people's seats should be under these policies and overrides, beside what the ledger wants now.
+
+    To write it down, lock the persons before: what is read without the locks may be old.
+    """
+    entities = enrollments.read(connection, persons)
+    given = {
+        (one.source, one.ref): one
+        for person, theirs in entities.items()
+        for one in decide(theirs, active[person.tenant].policy, target, overrides.in_force.get(person, ()))
+    }
+    stored = _stored_entitlements(connection, persons, target)
+    seats = _stored_seats(connection, persons, target)
+    wanted = fold(given.values())
+    lapsed = [key for key in stored if key not in given]
+    newest: dict[Source, Stamp] = {one.entity: one.newest for theirs in entities.values() for one in theirs}
+    newest |= overrides.stamps
+    changes = [
+        *_changed(wanted, seats, _let_go(lapsed, newest), active),
+        *_orphaned({ref: row for ref, row in seats.items() if ref not in wanted}, lapsed, newest, active),
+    ]
+    return Plan(
+        entitlements=[one for key, one in given.items() if key not in stored],
+        lapsed=lapsed,
+        changes=sorted(changes, key=_by_ref),
+        unchanged=len(seats.keys() | wanted.keys()) - len(changes),
+        moved=[one.seat for ref, one in wanted.items() if ref in seats and _has_moved(one, seats[ref])],
+    )
+
+
+def _by_ref(change: Change) -> SeatRef:
+    return change.ref
+
+
+def _let_go(lapsed: Iterable[EntitlementKey], newest: Mapping[Source, Stamp]) -> dict[SeatRef, Stamp]:
+    """Seats that an override does not decide any more, and since when: what the SIS says of them is old by now."""
+    return {ref: newest[source] for source, ref in lapsed if source.kind == "override"}
+
+
+def _changed(
+    wanted: Mapping[SeatRef, Entitlement],
+    seats: Mapping[SeatRef, _SeatRow],
+    let_go: Mapping[SeatRef, Stamp],
+    active: Mapping[str, ActivePolicy],
+) -> Iterator[Change]:
+    for ref, one in wanted.items():
+        before = seats[ref].desired if ref in seats else None
+        if before != one.state:
+            effect, version = effect_of(before, one.state), active[one.seat.tenant].version
+            because = one.because
+            if ref in let_go:
+                because = Stamp(max(because.accepted_at, let_go[ref].accepted_at), because.version)
+            yield Change(ref, one.seat, one.source, before, one.state, because, effect, version)
+
+
+def _orphaned(
+    left: Mapping[SeatRef, _SeatRow],
+    lapsed: Iterable[EntitlementKey],
+    newest: Mapping[Source, Stamp],
+    active: Mapping[str, ActivePolicy],
+) -> Iterator[Change]:
+    """Nothing entitles to these seats any more (another role, another section, the waiting list): they should be gone."""
+    last = {ref: source for source, ref in sorted(lapsed, key=lambda key: newest[key[0]])}
+    for ref, row in left.items():
+        if row.desired != "deleted":
+            source = last.get(ref)
+            because = newest[source] if source else row.because
+            effect, version = effect_of(row.desired, "deleted"), active[row.tenant].version
+            yield Change(ref, row.seat, source, row.desired, "deleted", because, effect, version)
+
+
+def _has_moved(wanted: Entitlement, row: _SeatRow) -> bool:
+    return (wanted.seat.course, wanted.seat.base_role) != (row.course, row.base_role)
+
+
+def _stored_entitlements(connection: Connection, persons: Sequence[PersonRef], target: str) -> set[EntitlementKey]:
+    rows = connection.execute(
+        """select e.tenant, e.kind, e.key, e.target, e.seat
+             from unnest(%s::text[], %s::text[]) as p(tenant, person)
+             join entitlement e using (tenant, person) where e.target = %s""",
+        [*_columns(persons), target],
+    ).fetchall()
+    return {(source_of(*row[:3]), SeatRef(*row[3:])) for row in rows}
+
+
+def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: str) -> dict[SeatRef, _SeatRow]:
+    """Read without a lock: only who holds the person's lock changes `desired`."""
+    rows = connection.execute(
+        """select s.seat, s.desired, s.accepted_at, s.version, s.target, s.tenant, s.person, s.section, s.course, s.lms_section,
+                  s.lms_user, s.role, s.base_role, s.associated_user
+             from unnest(%s::text[], %s::text[]) as p(tenant, person)
+             join seat s using (tenant, person) where s.target = %s""",
+        [*_columns(persons), target],
+    ).fetchall()
+    return {SeatRef(row[4], row[0]): _SeatRow(*row[1:]) for row in rows}
+
+
+def _columns(persons: Sequence[PersonRef]) -> list[str]:
+    return [text_array(one.tenant for one in persons), text_array(one.person for one in persons)]
+
+
+def source_of(tenant: str, kind: Any, key: str) -> Source:
+    """As the ledger stores it."""
+    return OverrideKey(tenant, kind, key) if kind == "override" else EntityKey(tenant, kind, key)

@@ -1,0 +1,219 @@
+"""Overrides as people make and withdraw them, and how they end. See `overrides` for what decisions make of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from schemas.events import EnrollmentRole
+from services.consumer.ledger import history, overrides, section_locks
+from services.consumer.ledger.deciding import decide_persons
+from services.consumer.ledger.overrides import happening
+from services.consumer.ledger.policies import Policies
+from services.consumer.nouns import PersonRef, SeatRef, SeatState
+from services.consumer.policy.decide import Entitlement, Override, decide
+from services.kit.postgres import Connection
+
+LONGEST = "2 years"
+"""From now to the end of an override: an exception for good belongs into the student system."""
+_AT_ONCE = 200
+"""People decided in one transaction because an override of theirs has ended."""
+
+OverrideState = Literal["in_force", "ended", "withdrawn"]
+
+
+class Asked(NamedTuple):
+    """What a registrar asks for."""
+
+    person: PersonRef
+    section: str
+    """Section key text."""
+    role: EnrollmentRole
+    gives: SeatState
+    ends_at: datetime
+    reason: str
+    actor: str
+
+
+class Told(NamedTuple):
+    """An override, for people."""
+
+    number: int
+    tenant: str
+    person: str
+    section: str
+    role: EnrollmentRole
+    gives: SeatState
+    reason: str
+    actor: str
+    made_at: datetime
+    ends_at: datetime
+    state: OverrideState
+    withdrawn_at: datetime | None
+    withdrawn_by: str | None
+    withdrawn_reason: str | None
+
+
+class Filter(NamedTuple):
+    """Which overrides are asked about; None: whatever it is."""
+
+    person: str | None = None
+    section: str | None = None
+    """Section key text."""
+    state: OverrideState | None = None
+
+
+class Ended(NamedTuple):
+    """What a round of ends did."""
+
+    persons: int
+    work: set[SeatRef]
+
+
+class Refused(Exception):
+    """The override is not made; `reason` is a closed code."""
+
+    def __init__(self, reason: Literal["no_policy", "no_seat", "end_out_of_bounds", "seat_of_another", "in_force"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class InForce(Refused):
+    """The seat has an override that is in force."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("in_force")
+        self.number = number
+
+
+class Over(Exception):
+    """It is not in force any more."""
+
+    def __init__(self, state: OverrideState) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+_ENDS_IN_TIME = "select %s::timestamptz > clock_timestamp() and %s::timestamptz <= clock_timestamp() + %s::interval"
+_OWNER = "select tenant, person from seat where (target, seat) = (%s, %s)"
+_MAKE = """
+insert into override (tenant, person, section, role, state, ends_at, reason, actor)
+values (%s, %s, %s, %s, %s, %s, %s, %s) returning override, made_at
+"""
+_PERSON = "select person from override where (tenant, override) = (%s, %s)"
+_WITHDRAW = """
+update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
+ where (tenant, override) = (%s, %s) and ended_at is null and ends_at > clock_timestamp()
+"""
+_DUE = """
+select distinct tenant, person from (
+  select tenant, person from override where ended_at is null and ends_at <= clock_timestamp() order by ends_at limit %s) as due
+"""
+_TOLD = """
+select override, tenant, person, section, role, state, reason, actor, made_at, ends_at, standing, withdrawn_at, withdrawn_by,
+       withdrawn_reason
+  from (select override.*, case when withdrawn_at is not null then 'withdrawn'
+                                when ended_at is not null or ends_at <= clock_timestamp() then 'ended'
+                                else 'in_force' end as standing from override) as override
+ where tenant = %(tenant)s
+"""
+_FOUND = f"""{_TOLD}
+   and (%(person)s::text is null or person = %(person)s) and (%(section)s::text is null or section = %(section)s)
+   and (%(state)s::text is null or standing = %(state)s) and override < %(before)s
+ order by override desc limit %(limit)s
+"""
+_IN_FORCE = "select count(*) from override where ended_at is null and ends_at > clock_timestamp()"
+
+
+def make(connection: Connection, policies: Policies, asked: Asked) -> tuple[int, set[SeatRef]]:
+    """Make an override and decide its person, in the caller's open transaction; its number, and the seats that now have work.
+
+    Raises `Refused`; nothing is made then, but what is over of the person's may have ended.
+    """
+    tenant = asked.person.tenant
+    section_locks.take(connection, [(tenant, asked.section, False)])
+    work = decide_persons(connection, [asked.person], policies, cause="override")
+    entitlement = _entitlement(connection, policies, asked)
+    if not _holds(connection, _ENDS_IN_TIME, asked.ends_at, asked.ends_at, LONGEST):
+        raise Refused("end_out_of_bounds")
+    _refuse_a_second(connection, policies, asked.person, entitlement.ref)
+    owner = connection.execute(_OWNER, entitlement.ref).fetchone()
+    if owner is not None and PersonRef(*owner) != asked.person:
+        raise Refused("seat_of_another")
+    row = connection.execute(
+        _MAKE, [*asked.person, asked.section, asked.role, asked.gives, asked.ends_at, asked.reason, asked.actor]
+    ).fetchone()
+    assert row is not None  # noqa: S101  (an insert returns its row)
+    made = Override(row[0], *asked.person, asked.section, asked.role, asked.gives, row[1])
+    history.append(connection, [happening(made, "override_made", until=asked.ends_at.isoformat())])
+    return made.number, work | decide_persons(connection, [asked.person], policies, cause="override")
+
+
+def withdraw(
+    connection: Connection, policies: Policies, tenant: str, number: int, actor: str, reason: str
+) -> set[SeatRef] | None:
+    """End an override before its time, in the caller's open transaction; the seats that now have work. None: no such override.
+
+    Raises `Over`.
+    """
+    row = connection.execute(_PERSON, [tenant, number]).fetchone()
+    if row is None:
+        return None
+    person = PersonRef(tenant, row[0])
+    work = decide_persons(connection, [person], policies, cause="override")
+    if connection.execute(_WITHDRAW, [actor, reason, tenant, number]).rowcount == 0:
+        found = read(connection, tenant, number)
+        assert found is not None  # noqa: S101  (overrides are never deleted)
+        raise Over(found.state)
+    return work | decide_persons(connection, [person], policies, cause="override")
+
+
+def end_due(connection: Connection, policies: Policies) -> Ended:
+    """Decide the next people whose override has ended, in one transaction of its own. Several processes may do it at once."""
+    with connection.transaction():
+        persons = [PersonRef(*row) for row in connection.execute(_DUE, [_AT_ONCE]).fetchall()]
+        return Ended(len(persons), decide_persons(connection, persons, policies, cause="override"))
+
+
+def read(connection: Connection, tenant: str, number: int) -> Told | None:
+    """One override."""
+    row = connection.execute(f"{_TOLD} and override = %(override)s".encode(), {"tenant": tenant, "override": number}).fetchone()
+    return Told(*row) if row else None
+
+
+def find(connection: Connection, tenant: str, asked: Filter, before: int, limit: int) -> list[Told]:
+    """Overrides with numbers below `before`, the newest first."""
+    parameters = asked._asdict() | {"tenant": tenant, "before": before, "limit": limit}
+    return [Told(*row) for row in connection.execute(_FOUND.encode(), parameters, prepare=False).fetchall()]
+
+
+def count_in_force(connection: Connection) -> int:
+    """Of all tenants."""
+    row = connection.execute(_IN_FORCE).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    return int(row[0])
+
+
+def _entitlement(connection: Connection, policies: Policies, asked: Asked) -> Entitlement:
+    """What it would give its seat under the policy that is active."""
+    active = policies.active(connection).get(asked.person.tenant)
+    if active is None:
+        raise Refused("no_policy")
+    unmade = Override(0, *asked.person, asked.section, asked.role, asked.gives, asked.ends_at)
+    for entitlement in decide([], active.policy, policies.target, [unmade]):
+        return entitlement
+    raise Refused("no_seat")
+
+
+def _refuse_a_second(connection: Connection, policies: Policies, person: PersonRef, seat: SeatRef) -> None:
+    """Two roles, or two sections, may be one seat under the policy."""
+    policy = policies.active(connection)[person.tenant].policy
+    theirs = overrides.read(connection, [person]).in_force.get(person, ())
+    for entitlement in decide([], policy, policies.target, theirs):
+        if entitlement.ref == seat:
+            raise InForce(int(entitlement.source.key))
+
+
+def _holds(connection: Connection, query: str, *parameters: object) -> bool:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    return bool(row and row[0])
