@@ -79,6 +79,7 @@ class Consumer:
     desk: Desk
     log: RangeLog
     target: CanvasTarget
+    policies: Policies
     driver: Driver
     intake: Intake
     replays: ReplayRunner
@@ -219,6 +220,7 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         desk=Desk(Callers(operators) if operators else None, url, metrics),
         log=source,
         target=target,
+        policies=rules,
         driver=driver,
         intake=Intake(settings, kafka, rules, metrics, wake),
         replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, pace),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg.rows import dict_row
@@ -49,6 +50,8 @@ class Known:
     enrollments: Sequence[_Row]
     """Newest state of each role family, learner and staff."""
     seats: Sequence[_Row]
+    overrides: Sequence[_Row]
+    """The newest first, those that are over included."""
     ledger: _Row
     """The tenant's active policy, whether the ledger is in recovery, when the intake last moved on."""
 
@@ -72,6 +75,7 @@ def trace(connection: Connection, subject: Subject) -> dict[str, object]:
         "section": known.section,
         "enrollments": known.enrollments,
         "seats": known.seats,
+        "overrides": known.overrides,
         "timeline": [_told(row) for row in reversed(timeline[:TIMELINE])],
         "timeline_complete": len(timeline) <= TIMELINE,
         "ledger": known.ledger,
@@ -125,7 +129,15 @@ def _of_the_seats(known: Known) -> Iterator[Finding]:
     if known.ledger["recovery"]:
         yield Finding("recovery", "The ledger lost history and reads every seat from the LMS before it writes to it.")
     for seat in known.seats:
+        if seat["override"] is not None:
+            yield _of_override(seat, seat["override"])
         yield _of_seat(seat, seat["work"])
+
+
+def _of_override(seat: _Row, override: _Row) -> Finding:
+    until = datetime.fromisoformat(str(override["until"])).isoformat(sep=" ", timespec="minutes")
+    said = f"{seat['role']} is {seat['desired']} by override {override['override']} until {until}"
+    return Finding("override", f"{said}, whatever the student system says.")
 
 
 def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a table)
@@ -166,6 +178,7 @@ def _read(connection: Connection, subject: Subject) -> Known:
         section=_one(connection, _ENTITY, [subject.tenant, "section", subject.section_key]),
         enrollments=_rows(connection, _ENROLLMENTS, of_person),
         seats=_rows(connection, _SEATS, of_person),
+        overrides=_rows(connection, _OVERRIDES, of_person),
         ledger=ledger,
     )
 
@@ -223,7 +236,11 @@ select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, se
        (select jsonb_agg(jsonb_build_object('call', call, 'wanted', wanted, 'opened_at', opened_at, 'deadline', deadline))
           from intent
          where (intent.target, intent.seat, intent.person) = (seat.target, seat.seat, seat.person)
-           and intent.closed_at is null) as open_calls
+           and intent.closed_at is null) as open_calls,
+       (select jsonb_build_object('override', override.override, 'until', override.ends_at)
+          from entitlement join override on (override.tenant, override.override::text) = (entitlement.tenant, entitlement.key)
+         where (entitlement.target, entitlement.seat, entitlement.kind) = (seat.target, seat.seat, 'override')
+         order by override.made_at desc limit 1) as override
   from seat
   left join work using (target, seat)
   left join dependency
@@ -231,6 +248,13 @@ select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, se
  where seat.tenant = %s and seat.person = %s and seat.section = %s
  order by seat.target, seat.seat
 """  # noqa: S608  (a constant)
+
+_OVERRIDES = """
+select override, role, state as gives, ends_at as until, reason, actor, made_at, ended_at, withdrawn_at, withdrawn_by,
+       withdrawn_reason
+  from override where tenant = %s and person = %s and section = %s
+ order by override desc
+"""
 
 # What happened to the person in the section, to the person's own record, and to the section itself (which names no person).
 _TIMELINE = """
@@ -242,7 +266,7 @@ with told as (
   select * from history where tenant = %(tenant)s and person = '' and kind = 'section' and key = %(section)s
 )
 select at, what, kind, case when kind = 'enrollment' then split_part(key, '/', 5) end as role_family,
-       version, topic, "partition", "offset", target, seat, detail
+       case when kind = 'override' then key::bigint end as override, version, topic, "partition", "offset", target, seat, detail
   from told order by at desc limit %(limit)s
 """
 

@@ -15,7 +15,7 @@ ENROLLED = {"status": "enrolled", "role": "student"}
 
 
 def seat(work: dict[str, Any] | None = None, *, settled: bool = False) -> dict[str, Any]:
-    return {"role": "StudentEnrollment", "desired": "active", "settled": settled, "live": True, "work": work}
+    return {"role": "StudentEnrollment", "desired": "active", "settled": settled, "live": True, "work": work, "override": None}
 
 
 def work(state: str, **changes: Any) -> dict[str, Any]:
@@ -24,7 +24,14 @@ def work(state: str, **changes: Any) -> dict[str, Any]:
 
 def known(**changes: Any) -> Known:
     return Known(
-        **{"person": PERSON, "section": SECTION, "enrollments": [ENROLLED], "seats": [seat(settled=True)], "ledger": LEDGER}
+        **{
+            "person": PERSON,
+            "section": SECTION,
+            "enrollments": [ENROLLED],
+            "seats": [seat(settled=True)],
+            "overrides": [],
+            "ledger": LEDGER,
+        }
         | changes
     )
 
@@ -85,6 +92,15 @@ def test_an_unsettled_seat_says_what_it_waits_for(row: dict[str, Any] | None, co
 
     assert codes(found) == ["sis_enrolled", code]
     assert words in found[1].text
+
+
+def test_a_seat_that_an_override_decides_says_so_and_until_when() -> None:
+    overridden = seat(settled=True) | {"override": {"override": 12, "until": "2026-12-01T00:00:00+00:00"}}
+
+    found = findings(known(enrollments=[ENROLLED | {"status": "dropped"}], seats=[overridden]))
+
+    assert codes(found) == ["sis_not_enrolled", "override", "applied"]
+    assert "active by override 12 until 2026-12-01 00:00+00:00, whatever the student system says" in found[1].text
 
 
 def test_recovery_is_mentioned() -> None:
