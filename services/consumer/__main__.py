@@ -18,9 +18,10 @@ from pydantic_settings import BaseSettings
 
 from services.consumer.app import create_app
 from services.consumer.bootstrap import Consumer, consumer
+from services.consumer.ledger.policy_plans import WorldChanged
 from services.consumer.policy.examples import ExamplesError
 from services.consumer.policy.model import PolicyError
-from services.consumer.policy_command import apply, test
+from services.consumer.policy_command import PlanError, apply, plan, test
 from services.consumer.settings import LedgerSettings, Settings
 from services.kit import logs
 from services.kit.collector import collect_rarely
@@ -36,15 +37,19 @@ _GRACE_SECONDS = 5
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """0 after an orderly stop, 1 when a part failed or an example came out wrong, 2 for settings or files that cannot be used."""
+    """0 after an orderly stop; 1 when a part failed, an example came out wrong or a plan no longer holds; 2 for settings or files
+    that cannot be used."""
     arguments = _parser().parse_args(words)
     try:
         if arguments.command != "policy":
             return _serve()
-        return _test(arguments) if arguments.action == "test" else _apply(arguments.file, arguments.actor)
+        return {"test": _test, "plan": _plan, "apply": _apply}[arguments.action](arguments)
     except ValidationError as error:
         sys.stderr.write(explain(error, _SETTINGS) + "\n")
-    except (PolicyError, ExamplesError, MigrationError, OSError) as error:
+    except WorldChanged as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (PolicyError, ExamplesError, PlanError, MigrationError, OSError) as error:
         sys.stderr.write(f"{error}\n")
     return 2
 
@@ -62,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     action = actions.add_parser("apply", help="store a policy as the new active version and decide everybody again")
     action.add_argument("file", type=Path, help="the policy, YAML")
     action.add_argument("--actor", default=_system_user(), help="who changes it, for the audit (default: the system's user)")
+    action.add_argument("--plan", metavar="DIGEST", help="apply it only if it still changes exactly what that plan said")
+    planned = actions.add_parser("plan", help="show which seats a policy would change, without writing anything")
+    planned.add_argument("file", type=Path, help="the policy, YAML")
+    planned.add_argument("--rows", type=int, default=0, metavar="N", help="show so many of the seats in full (they name people)")
     tried = actions.add_parser("test", help="decide worked examples under a policy, without any database")
     tried.add_argument("file", type=Path, nargs="?", help="the policy, YAML (default: the packaged one)")
     tried.add_argument("--examples", type=Path, help="the examples, CSV (default: the packaged ones)")
@@ -82,11 +91,20 @@ def _system_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _apply(file: Path, actor: str) -> int:
+def _apply(arguments: argparse.Namespace) -> int:
+    print(apply(_ledger_settings(), arguments.file, arguments.actor, arguments.plan))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    print(plan(_ledger_settings(), arguments.file, arguments.rows))
+    return 0
+
+
+def _ledger_settings() -> LedgerSettings:
     settings = LedgerSettings()
     logs.configure("consumer", settings.log_level)
-    print(apply(settings, file, actor))
-    return 0
+    return settings
 
 
 def _serve() -> int:

@@ -15,6 +15,7 @@ from services.consumer.nouns import (
     PRIORITY_ADD,
     PRIORITY_DROP,
     PRIORITY_INSTRUCTOR,
+    AppliedState,
     Effect,
     PersonRef,
     Seat,
@@ -33,6 +34,7 @@ class _SeatRow(NamedTuple):
     """A seat as the ledger holds it; flat, because nearly all of them are only compared."""
 
     desired: SeatState
+    applied: AppliedState
     accepted_at: datetime
     version: int
     target: str
@@ -48,7 +50,7 @@ class _SeatRow(NamedTuple):
 
     @property
     def seat(self) -> Seat:
-        return Seat(*self[3:])
+        return Seat(*self[4:])
 
     @property
     def because(self) -> Stamp:
@@ -64,6 +66,8 @@ class Change(NamedTuple):
     """Whose entitlement decided it, or was the last to go; None when the ledger no longer knows."""
     before: SeatState | None
     after: SeatState
+    applied: AppliedState
+    """What the LMS has; `unknown` also of a seat that the ledger did not know."""
     because: Stamp
     effect: Effect
     policy_version: int
@@ -144,13 +148,15 @@ def _changed(
     active: Mapping[str, ActivePolicy],
 ) -> Iterator[Change]:
     for ref, one in wanted.items():
-        before = seats[ref].desired if ref in seats else None
+        row = seats.get(ref)
+        before = row.desired if row else None
         if before != one.state:
+            applied: AppliedState = row.applied if row else "unknown"
             effect, version = effect_of(before, one.state), active[one.seat.tenant].version
             because = one.because
             if ref in let_go:
                 because = Stamp(max(because.accepted_at, let_go[ref].accepted_at), because.version)
-            yield Change(ref, one.seat, one.source, before, one.state, because, effect, version)
+            yield Change(ref, one.seat, one.source, before, one.state, applied, because, effect, version)
 
 
 def _orphaned(
@@ -166,7 +172,7 @@ def _orphaned(
             source = last.get(ref)
             because = newest[source] if source else row.because
             effect, version = effect_of(row.desired, "deleted"), active[row.tenant].version
-            yield Change(ref, row.seat, source, row.desired, "deleted", because, effect, version)
+            yield Change(ref, row.seat, source, row.desired, "deleted", row.applied, because, effect, version)
 
 
 def _has_moved(wanted: Entitlement, row: _SeatRow) -> bool:
@@ -186,13 +192,13 @@ def _stored_entitlements(connection: Connection, persons: Sequence[PersonRef], t
 def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: str) -> dict[SeatRef, _SeatRow]:
     """Read without a lock: only who holds the person's lock changes `desired`."""
     rows = connection.execute(
-        """select s.seat, s.desired, s.accepted_at, s.version, s.target, s.tenant, s.person, s.section, s.course, s.lms_section,
-                  s.lms_user, s.role, s.base_role, s.associated_user
+        """select s.seat, s.desired, s.applied, s.accepted_at, s.version, s.target, s.tenant, s.person, s.section, s.course,
+                  s.lms_section, s.lms_user, s.role, s.base_role, s.associated_user
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
              join seat s using (tenant, person) where s.target = %s""",
         [*_columns(persons), target],
     ).fetchall()
-    return {SeatRef(row[4], row[0]): _SeatRow(*row[1:]) for row in rows}
+    return {SeatRef(row[5], row[0]): _SeatRow(*row[1:]) for row in rows}
 
 
 def _columns(persons: Sequence[PersonRef]) -> list[str]:
