@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
 from services.consumer.api.overrides import override_router
+from services.consumer.api.policies import policy_router
 from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
@@ -29,6 +30,7 @@ def create_app(consumer: Consumer) -> FastAPI:
     app.include_router(writing_router(consumer.desk, settings.target))
     app.include_router(roster_router(consumer.desk, consumer.policies))
     app.include_router(override_router(consumer.desk, settings.tenant, consumer.policies))
+    app.include_router(policy_router(consumer.desk, settings.tenant, settings.target))
     app.include_router(intake_router(consumer.desk, consumer.log))
     app.include_router(
         operations_router(consumer.alive, consumer.ready, consumer.metrics.registry, consumer.intake.status.reasons)

@@ -116,14 +116,21 @@ class Desk:
 
 async def body(request: Request, model: type[_Model]) -> _Model:
     """The request's JSON as `model`; refuses with 413, 408 or 422, naming the fields that are wrong but no values."""
+    text = await raw_body(request, _BODY_BYTES)
     try:
-        return model.model_validate_json(await read_body(request, _BODY_BYTES, _BODY_SECONDS))
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid([_named(problem) for problem in error.errors(include_input=False, include_url=False)]) from error
+
+
+async def raw_body(request: Request, limit_bytes: int) -> bytes:
+    """The request's body; refuses with 413 or 408."""
+    try:
+        return await read_body(request, limit_bytes, _BODY_SECONDS)
     except BodyTooLarge as error:
         raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large", "body_too_large") from error
     except BodyTooSlow as error:
         raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time", "body_too_slow") from error
-    except ValidationError as error:
-        raise invalid([_named(problem) for problem in error.errors(include_input=False, include_url=False)]) from error
 
 
 def number(request: Request, name: str, default: int, least: int, most: int) -> int:

@@ -15,6 +15,7 @@ from services.consumer.api.desk import Desk
 from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
 from services.consumer.api.overrides import override_router
+from services.consumer.api.policies import policy_router
 from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
@@ -71,6 +72,7 @@ class Api:
         app.include_router(writing_router(desk, "canvas"))
         app.include_router(roster_router(desk, Policies("canvas")))
         app.include_router(override_router(desk, TENANT, ledger.policies))
+        app.include_router(policy_router(desk, TENANT, "canvas"))
         app.include_router(intake_router(desk, log or self.log))
         self.app = app
 
