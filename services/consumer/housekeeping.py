@@ -1,5 +1,5 @@
 """What has to be looked at now and then: gauges, sections and policies whose people are still to be decided, overrides that end,
-dead letters whose time has come, the end of recovery mode, history's months."""
+enrollments that begin, dead letters whose time has come, the end of recovery mode, history's months."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from services.consumer.gauges import SeatGauges
-from services.consumer.ledger import database, dead_letters, history, members, overruling, parked, recovery, redeciding
+from services.consumer.ledger import database, dead_letters, history, members, overruling, parked, recovery, redeciding, waking
 from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
@@ -75,6 +75,7 @@ class Housekeeping:
         more = self._decide_members(connection)
         more |= self._redecide(connection)
         more |= self._end_overrides(connection)
+        more |= self._wake(connection)
         recovery.end_if_done(connection)
         self._metrics.recovery.set(recovery.is_active(connection))
         self._gauges.observe(connection)
@@ -122,6 +123,12 @@ class Housekeeping:
         self._tell(connection, ended.work)
         self._gauges.overrides(overruling.count_in_force(connection))
         return ended.persons > 0
+
+    def _wake(self, connection: Connection) -> bool:
+        """People of whom an enrollment begins; true when there are more."""
+        woken = waking.wake_due(connection, self._policies)
+        self._tell(connection, woken.work)
+        return woken.persons > 0
 
     def _release(self, connection: Connection) -> None:
         released = dead_letters.release_due(connection, self._policies.target, self._timers, _RELEASED_AT_ONCE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, LiteralString, NamedTuple
 
 from psycopg.rows import dict_row
@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from schemas import keys
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import SATISFIED, TERM
+from services.consumer.policy import model
 from services.kit.postgres import Connection
 
 TIMELINE = 500
@@ -48,7 +49,7 @@ class Known:
     person: _Row | None
     section: _Row | None
     enrollments: Sequence[_Row]
-    """Newest state of each role family, learner and staff."""
+    """Newest state of each role family, learner and staff. `begins_at` of one that gives access only from then on."""
     seats: Sequence[_Row]
     overrides: Sequence[_Row]
     """The newest first, those that are over included."""
@@ -117,8 +118,11 @@ def _of_the_decision(known: Known) -> Iterator[Finding]:
     for enrollment in known.enrollments:
         said = f"The student system says {enrollment['status']} as {enrollment['role']}."
         yield Finding("sis_enrolled" if enrollment["status"] == "enrolled" else "sis_not_enrolled", said)
+    later = [enrollment["begins_at"] for enrollment in known.enrollments if enrollment["begins_at"] is not None]
     if known.enrollments and known.ledger["policy_version"] is None:
         yield Finding("no_policy", "The tenant has no active policy, so nobody gets a seat.", "Apply a policy for the tenant.")
+    elif later:
+        yield Finding("begins_later", f"The enrollment gives nothing before {_minute(min(later))}; then it does by itself.")
     elif known.enrollments and not known.seats:
         yield Finding(
             "no_seat", "The policy gives no seat for this status and role.", "Ask the registrar whether the policy should."
@@ -135,9 +139,13 @@ def _of_the_seats(known: Known) -> Iterator[Finding]:
 
 
 def _of_override(seat: _Row, override: _Row) -> Finding:
-    until = datetime.fromisoformat(str(override["until"])).isoformat(sep=" ", timespec="minutes")
-    said = f"{seat['role']} is {seat['desired']} by override {override['override']} until {until}"
+    said = f"{seat['role']} is {seat['desired']} by override {override['override']} until {_minute(override['until'])}"
     return Finding("override", f"{said}, whatever the student system says.")
+
+
+def _minute(at: datetime | str) -> str:
+    """PostgreSQL gives times within JSON as text."""
+    return datetime.fromisoformat(str(at)).isoformat(sep=" ", timespec="minutes")
 
 
 def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a table)
@@ -176,11 +184,22 @@ def _read(connection: Connection, subject: Subject) -> Known:
     return Known(
         person=_one(connection, _ENTITY, [subject.tenant, "person", keys.join(subject.person)]),
         section=_one(connection, _ENTITY, [subject.tenant, "section", subject.section_key]),
-        enrollments=_rows(connection, _ENROLLMENTS, of_person),
+        enrollments=_enrollments(connection, subject.tenant, of_person),
         seats=_rows(connection, _SEATS, of_person),
         overrides=_rows(connection, _OVERRIDES, of_person),
         ledger=ledger,
     )
+
+
+def _enrollments(connection: Connection, tenant: str, of_person: Sequence[object]) -> list[_Row]:
+    rows = _rows(connection, _ENROLLMENTS, of_person)
+    found = connection.execute("select body, clock_timestamp() from policy where tenant = %s and active", [tenant]).fetchone()
+    policy = model.parse(found[0]) if found else None
+    for row in rows:
+        day = date.fromisoformat(row["effective_date"]) if row["effective_date"] else None
+        begins = policy.begins(day) if policy and policy.statuses[row["status"]] == "active" else None
+        row["begins_at"] = begins if found and begins and begins > found[1] else None
+    return rows
 
 
 def _timeline(connection: Connection, subject: Subject) -> list[_Row]:

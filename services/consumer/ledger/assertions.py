@@ -25,16 +25,18 @@ def violations(connection: Connection, policies: Policies) -> list[str]:
 def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> list[str]:
     """`seat.desired` is what entities and overrides decide, entitlements are what they give, what nothing entitles to is deleted.
 
-    Members of a section that is still queued are left out: they are decided in a moment.
+    Members of a section that is still queued, and people whose moment has just come, are left out: they are decided soon.
     """
     active = policies.active(connection)
+    row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101  (always one row)
     persons = [PersonRef(*row) for row in connection.execute(_DECIDED_PERSONS).fetchall()]
     in_force = overrides.read(connection, persons).in_force
     given = [
         one
         for person, entities in enrollments.read(connection, persons).items()
         if person.tenant in active
-        for one in decide(entities, active[person.tenant].policy, policies.target, in_force.get(person, ()))
+        for one in decide(entities, active[person.tenant].policy, policies.target, in_force.get(person, ()), row[0])
     ]
     wanted = {ref: one.state for ref, one in fold(given).items()}
     of_persons = [
@@ -61,6 +63,7 @@ select tenant, person from (
  where (tenant, person) not in (
    select entity.tenant, entity.person from section_to_decide join entity using (tenant, section)
     where kind = 'enrollment')
+   and (tenant, person) not in (select tenant, person from wake where at <= clock_timestamp() + interval '1 second')
 """
 _STORED_SEATS = """
 select target, seat, desired

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Literal
 
 from services.consumer.ledger import decision_plan, decision_writing, overrides
@@ -41,13 +42,13 @@ def decide_persons(
     if not ordered:
         return set()
     lock_persons(connection, ordered)
-    active = policies.active(connection)
+    active, now = policies.active(connection), _now(connection)
     exceptions = overrides.settle(connection, ordered)
     work: set[SeatRef] = set()
     for chunk in _chunks([person for person in ordered if person.tenant in active]):
-        plan = decision_plan.plan(connection, chunk, active, policies.target, exceptions)
+        plan = decision_plan.plan(connection, chunk, active, policies.target, exceptions, now)
         if cause == "policy":
-            plan = _counted_from_now(connection, plan)
+            plan = _counted_from(now, plan)
         work |= decision_writing.write(connection, plan, policies, cause)
         if effects is not None:
             effects.update(change.effect for change in plan.changes)
@@ -72,8 +73,14 @@ def _chunks(persons: Sequence[PersonRef]) -> Iterator[Sequence[PersonRef]]:
     return (persons[start : start + _CHUNK] for start in range(0, len(persons), _CHUNK))
 
 
-def _counted_from_now(connection: Connection, plan: Plan) -> Plan:
-    """Freshness of what another policy changes counts from now, not from the old event."""
+def _now(connection: Connection) -> datetime:
+    """What the database's clock says, after the locks: whoever waited for them decides by the time that it is then."""
     row = connection.execute("select clock_timestamp()").fetchone()
     assert row is not None  # noqa: S101  (always one row)
-    return replace(plan, changes=[one._replace(because=Stamp(row[0], one.because.version)) for one in plan.changes])
+    now: datetime = row[0]
+    return now
+
+
+def _counted_from(now: datetime, plan: Plan) -> Plan:
+    """Freshness of what another policy changes counts from now, not from the old event."""
+    return replace(plan, changes=[one._replace(because=Stamp(now, one.because.version)) for one in plan.changes])

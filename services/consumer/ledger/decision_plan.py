@@ -22,7 +22,17 @@ from services.consumer.nouns import (
     SeatRef,
     SeatState,
 )
-from services.consumer.policy.decide import Entitlement, OverrideKey, Source, Stamp, decide, effect_of, fold
+from services.consumer.policy.decide import (
+    Enrollment,
+    Entitlement,
+    OverrideKey,
+    Source,
+    Stamp,
+    decide,
+    effect_of,
+    fold,
+    next_start,
+)
 from services.kit.postgres import Connection, text_array
 
 _STAFF = frozenset({"TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"})
@@ -94,6 +104,8 @@ class Plan:
     """Seats that stay as they are."""
     moved: list[Seat]
     """Seats whose course or base role the SIS or the policy tells differently, while their state stays."""
+    wakes: dict[PersonRef, datetime]
+    """When to decide these people again, because time alone changes what their enrollments give."""
 
 
 def plan(
@@ -102,8 +114,9 @@ def plan(
     active: Mapping[str, ActivePolicy],
     target: str,
     overrides: Overrides,
+    now: datetime,
 ) -> Plan:
-    """What these people's seats should be under these policies and overrides, beside what the ledger wants now.
+    """What these people's seats should be under these policies and overrides at this moment, beside what the ledger wants.
 
     To write it down, lock the persons before: what is read without the locks may be old.
     """
@@ -111,7 +124,7 @@ def plan(
     given = {
         (one.source, one.ref): one
         for person, theirs in entities.items()
-        for one in decide(theirs, active[person.tenant].policy, target, overrides.in_force.get(person, ()))
+        for one in decide(theirs, active[person.tenant].policy, target, overrides.in_force.get(person, ()), now)
     }
     stored = _stored_entitlements(connection, persons, target)
     seats = _stored_seats(connection, persons, target)
@@ -129,7 +142,18 @@ def plan(
         changes=sorted(changes, key=_by_ref),
         unchanged=len(seats.keys() | wanted.keys()) - len(changes),
         moved=[one.seat for ref, one in wanted.items() if ref in seats and _has_moved(one, seats[ref])],
+        wakes=dict(_wakes(entities, active, now)),
     )
+
+
+def _wakes(
+    entities: Mapping[PersonRef, Sequence[Enrollment]], active: Mapping[str, ActivePolicy], now: datetime
+) -> Iterator[tuple[PersonRef, datetime]]:
+    for person, theirs in entities.items():
+        policy = active[person.tenant].policy
+        at = next_start(theirs, policy, now) if policy.waits_for_starts else None
+        if at is not None:
+            yield person, at
 
 
 def _by_ref(change: Change) -> SeatRef:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import structlog
@@ -11,18 +12,19 @@ from services.consumer.ledger import history
 from services.consumer.ledger.decision_plan import Change, Plan
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.policies import Policies
-from services.consumer.nouns import SATISFIED, TAKES_AWAY, TERM, Seat, SeatRef
+from services.consumer.nouns import SATISFIED, TAKES_AWAY, TERM, PersonRef, Seat, SeatRef
 from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
-Cause = Literal["intake", "section", "replay", "policy", "release", "override"]
+Cause = Literal["intake", "section", "replay", "policy", "release", "override", "start"]
 """Who asked: the live stream, a large section that changed (its members come after its event), a replay, another policy,
-parked records that this reader knows at last, or an override that was made, withdrawn or has ended."""
+parked records that this reader knows at last, an override that was made, withdrawn or has ended, or an enrollment that begins."""
 
 
 def write(connection: Connection, plan: Plan, policies: Policies, cause: Cause) -> set[SeatRef]:
     """Write the plan down in the transaction that holds the persons' locks; returns the seats that now have work."""
     _write_entitlements(connection, plan)
+    _write_wakes(connection, plan.wakes)
     return _write_seats(connection, plan.changes, policies, cause)
 
 
@@ -44,6 +46,17 @@ def _write_entitlements(connection: Connection, plan: Plan) -> None:
         )
     if plan.moved:
         _move(connection, plan.moved)
+
+
+def _write_wakes(connection: Connection, wakes: Mapping[PersonRef, datetime]) -> None:
+    """A note that is not needed any more stays: it costs one decision that changes nothing."""
+    if wakes:
+        rows = [(*person, at.isoformat()) for person, at in sorted(wakes.items())]
+        connection.execute(
+            """insert into wake (tenant, person, at) select * from unnest(%s::text[], %s::text[], %s::timestamptz[])
+               on conflict (tenant, person) do update set at = excluded.at where wake.at <> excluded.at""",
+            [text_array(column) for column in zip(*rows, strict=True)],
+        )
 
 
 def _move(connection: Connection, seats: Sequence[Seat]) -> None:

@@ -123,14 +123,17 @@ def plan(connection: Connection, target: str, tenant: str, body: str, rows: int 
     """
     policy = model.parse(body)
     row = connection.execute(
-        "select version, redecided_at is not null from policy where tenant = %s and active", [tenant]
+        """select clock_timestamp(), policy.version, policy.redecided_at is not null or policy.version is null
+             from (values (%s)) as asked (tenant) left join policy on policy.tenant = asked.tenant and policy.active""",
+        [tenant],
     ).fetchone()
-    version, reached_everybody = row or (None, True)
+    assert row is not None  # noqa: S101  (always one row)
+    now, version, reached_everybody = row
     found = PolicyPlan(tenant, version, reached_everybody, policy.guard, policy_digest=policies.digest(body))
     for persons in _batches(connection, tenant):
         found.persons += len(persons)
         standing = overrides.read(connection, persons)
-        _count(found, decision_plan.plan(connection, persons, {tenant: ActivePolicy(0, policy)}, target, standing), rows)
+        _count(found, decision_plan.plan(connection, persons, {tenant: ActivePolicy(0, policy)}, target, standing, now), rows)
     return found
 
 

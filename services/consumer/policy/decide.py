@@ -100,19 +100,22 @@ class Entitlement(NamedTuple):
     state: SeatState
     because: Stamp
     """The newest event behind it: the section's when that changed last. Of an override, when it was made."""
-    decide_again_at: datetime | None = None
-    """When time alone will change the decision (a start in the future); None: only an event or another policy can."""
 
 
 def decide(
-    enrollments: Iterable[Enrollment], policy: Policy, target: str, overrides: Iterable[Override] = ()
+    enrollments: Iterable[Enrollment],
+    policy: Policy,
+    target: str,
+    overrides: Iterable[Override] = (),
+    now: datetime | None = None,
 ) -> list[Entitlement]:
     """What the enrollments of a person give, and the overrides that are in force for them, in the order of their keys.
 
-    A status or role that gives no seat gives nothing.
+    A status or role that gives no seat gives nothing, and neither does an enrollment before its start, if the policy waits for
+    that. Without `now` every start has come; see `next_start`.
     """
     found = [
-        *(_of_enrollment(enrollment, policy, target) for enrollment in sorted(enrollments, key=_by_key)),
+        *(_of_enrollment(enrollment, policy, target, now) for enrollment in sorted(enrollments, key=_by_key)),
         *(_of_override(override, policy, target) for override in sorted(overrides)),
     ]
     return [entitlement for entitlement in found if entitlement is not None]
@@ -122,19 +125,37 @@ def _by_key(enrollment: Enrollment) -> EntityKey:
     return enrollment.entity
 
 
-def _of_enrollment(enrollment: Enrollment, policy: Policy, target: str) -> Entitlement | None:
+def next_start(enrollments: Iterable[Enrollment], policy: Policy, now: datetime) -> datetime | None:
+    """When time alone will change what these enrollments give; None: only an event, an override or another policy can."""
+    begins = (_begins(one, policy, _state(one, policy, *one.entity.parts[:2])) for one in enrollments if policy.roles[one.role])
+    return min((at for at in begins if at is not None and at > now), default=None)
+
+
+def _begins(enrollment: Enrollment, policy: Policy, state: SeatState | None) -> datetime | None:
+    """Access waits for its day; to take it away never does."""
+    return policy.begins(enrollment.effective_date) if state == "active" else None
+
+
+def _state(enrollment: Enrollment, policy: Policy, institution: str, term: str) -> SeatState | None:
+    place = Place(institution, term, enrollment.section.session if enrollment.section else None)
+    return policy.state(_status(enrollment), enrollment.effective_date, place)
+
+
+def _of_enrollment(enrollment: Enrollment, policy: Policy, target: str, now: datetime | None) -> Entitlement | None:
     role = policy.roles[enrollment.role]
     institution, term, section, person, _family = enrollment.entity.parts
-    told = enrollment.section
-    place = Place(institution, term, told.session if told else None)
-    state = policy.state(_status(enrollment), enrollment.effective_date, place)
-    if role is None or state is None:
+    state = _state(enrollment, policy, institution, term)
+    begins = _begins(enrollment, policy, state)
+    if role is None or state is None or (begins is not None and now is not None and begins > now):
         return None
-    key = enrollment.entity
+    because = enrollment.newest
+    if begins is not None:
+        because = Stamp(max(because.accepted_at, begins), because.version)
+    key, told = enrollment.entity, enrollment.section
     seat = _seat(
         policy, role, target, key.tenant, person, key.section, (institution, term, section), told.course if told else None
     )
-    return Entitlement(key, seat.ref, seat, state, enrollment.newest)
+    return Entitlement(key, seat.ref, seat, state, because)
 
 
 def _of_override(override: Override, policy: Policy, target: str) -> Entitlement | None:

@@ -6,10 +6,11 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from importlib.resources import files
 from typing import Annotated, Any, Literal, NamedTuple, get_args
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
@@ -107,11 +108,12 @@ class ByCensus(_Part):
     after_census: Rule
 
 
-def _kind_of_rule(rule: object) -> str:
-    return "by census" if isinstance(rule, dict | ByCensus) else "a word"
+def _word_or_more(rule: object) -> str:
+    """Which of the two an error is about: a problem of the other one would only confuse."""
+    return "more" if isinstance(rule, dict | _Part) else "a word"
 
 
-StatusRule = Annotated[Annotated[Rule, Tag("a word")] | Annotated[ByCensus, Tag("by census")], Discriminator(_kind_of_rule)]
+StatusRule = Annotated[Annotated[Rule, Tag("a word")] | Annotated[ByCensus, Tag("more")], Discriminator(_word_or_more)]
 
 
 class Census(_Part):
@@ -122,6 +124,25 @@ class Census(_Part):
     session: str | None = None
     """As the section's event has it."""
     day: date
+
+
+class Starts(_Part):
+    """An enrollment whose own date lies in the future gives no access before that day."""
+
+    on_the_day_in: str
+    """The time zone in which the day begins."""
+
+    @field_validator("on_the_day_in")
+    @classmethod
+    def _a_zone(cls, given: str) -> str:
+        try:
+            ZoneInfo(given)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{given} is no time zone of this machine; write one like America/New_York") from error
+        return given
+
+
+StartRule = Annotated[Annotated[Literal["at_once"], Tag("a word")] | Annotated[Starts, Tag("more")], Discriminator(_word_or_more)]
 
 
 class Limit(_Part):
@@ -193,11 +214,11 @@ class RemoveAfter(_Part):
 
 
 def _kind_of_extra(rule: object) -> str:
-    return "a delay" if isinstance(rule, dict | RemoveAfter) else "a word"
+    return "more" if isinstance(rule, dict | RemoveAfter) else "a word"
 
 
 _ExtraRule = Annotated[
-    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("a delay")], Discriminator(_kind_of_extra)
+    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("more")], Discriminator(_kind_of_extra)
 ]
 _Repair = Literal["report", "repair"]
 
@@ -235,6 +256,7 @@ class Policy(_Part):
     statuses: dict[EnrollmentStatus, StatusRule]
     census: list[Census] = Field(default_factory=list)
     roles: dict[EnrollmentRole, Role | None]
+    starts: StartRule = "at_once"
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
     drift: DriftRules = DriftRules()
@@ -279,6 +301,19 @@ class Policy(_Part):
         if rule == "none":
             return None
         return self.drop_action if rule == "removal" else rule
+
+    def begins(self, on: date | None) -> datetime | None:
+        """When an enrollment of that day gives the access that it gives; None: at once."""
+        return None if self._zone is None or on is None else datetime.combine(on, time.min, self._zone)
+
+    @cached_property
+    def _zone(self) -> ZoneInfo | None:
+        return ZoneInfo(self.starts.on_the_day_in) if isinstance(self.starts, Starts) else None
+
+    @property
+    def waits_for_starts(self) -> bool:
+        """Whether what is decided depends on what time it is."""
+        return self._zone is not None
 
     def lms_section(self, tenant: str, section_key: str) -> str:
         """How the LMS calls the section with this key text."""
@@ -349,7 +384,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 
 
 def _explain(node: yaml.Node | None, problem: ErrorDetails) -> str:
-    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "by census", "a delay")]
+    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "more")]
     reason = problem["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in path)
     return f"line {_line(node, path)}: {place + ': ' if place else ''}{reason}"

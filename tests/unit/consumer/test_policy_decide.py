@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import get_args
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
-from services.consumer.policy.decide import Enrollment, Override, SectionState, Stamp, decide, effect_of, fold
+from services.consumer.policy.decide import Enrollment, Override, SectionState, Stamp, decide, effect_of, fold, next_start
 from services.consumer.policy.model import Policy, default_text, parse
 
 POLICY = parse(default_text())
@@ -31,10 +31,11 @@ def enrollment(
     section: str = "1001",
     version: int = 1,
     in_section: SectionState | None = None,
+    on: date | None = None,
 ) -> Enrollment:
     family: keys.RoleFamily = "learner" if role in ("student", "auditor") else "staff"
     entity = keys.enrollment_key("main", "PSUNV", "1259", section, "9000001", family)
-    return Enrollment(entity, status, role, None, stamp(version), in_section)
+    return Enrollment(entity, status, role, on, stamp(version), in_section)
 
 
 def states(*enrollments: Enrollment, policy: Policy = POLICY) -> dict[str, SeatState]:
@@ -177,6 +178,56 @@ def test_the_order_of_overrides_does_not_matter(
 
 def test_an_override_of_a_role_that_the_policy_gives_no_seat_gives_none() -> None:
     assert decide([], POLICY, "canvas", [override("active", "other")]) == []
+
+
+WAITING = parse(default_text().replace("starts: at_once", "starts: {on_the_day_in: America/New_York}"))
+DATED = st.lists(
+    st.builds(
+        enrollment,
+        st.sampled_from(get_args(EnrollmentStatus)),
+        st.sampled_from(get_args(EnrollmentRole)),
+        section=st.sampled_from(["1", "2", "3"]),
+        on=st.none() | st.dates(date(2026, 8, 28), date(2026, 9, 5)),
+    ),
+    max_size=4,
+    unique_by=lambda one: one.entity,
+)
+
+
+@given(DATED, st.integers(0, 6 * 24))
+def test_time_alone_changes_a_decision_at_the_next_start_and_not_before(enrollments: list[Enrollment], hours: int) -> None:
+    now = START - timedelta(days=3) + timedelta(hours=hours)
+    at = next_start(enrollments, WAITING, now)
+
+    def decided(moment: datetime) -> dict[str, SeatState]:
+        found = fold(decide(enrollments, WAITING, "canvas", now=moment)).values()
+        return {one.ref.seat: one.state for one in found}
+
+    if at is None:
+        assert decided(now) == decided(now + timedelta(days=1000)) == states_by_seat(enrollments)
+    else:
+        assert decided(now) == decided(at - timedelta(microseconds=1))
+        assert set(decided(at)) > set(decided(now))
+
+
+def states_by_seat(enrollments: list[Enrollment]) -> dict[str, SeatState]:
+    """Without any clock."""
+    return {one.ref.seat: one.state for one in fold(decide(enrollments, WAITING, "canvas")).values()}
+
+
+def test_a_day_begins_where_the_policy_says() -> None:
+    begins = next_start([enrollment(on=date(2026, 9, 2))], WAITING, START)
+
+    assert begins is not None
+    assert begins.astimezone(UTC) == datetime(2026, 9, 2, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("status", ["dropped", "withdrawn", "cancelled", "completed"])
+def test_only_access_waits_for_its_day(status: EnrollmentStatus) -> None:
+    later = enrollment(status, on=date(2030, 1, 1))
+
+    assert decide([later], WAITING, "canvas", now=START) == decide([later], POLICY, "canvas")
+    assert next_start([later], WAITING, START) is None
 
 
 @given(ANY)

@@ -62,6 +62,23 @@ def test_without_a_census_day_a_change_counts_as_one_before_it() -> None:
     assert policy.state("withdrawn", date(2027, 1, 1), Place("PSUNV", "1271", "001")) == "deleted"
 
 
+@pytest.mark.parametrize(
+    ("starts", "told"),
+    [
+        ("tomorrow", "starts: Input should be 'at_once'"),
+        ("{on_the_day_in: Mars/Base}", "starts.on_the_day_in: Mars/Base is no time zone of this machine"),
+        ("{on_the_day_in: ../../etc/passwd}", "starts.on_the_day_in: ../../etc/passwd is no time zone of this machine"),
+        ("{zone: Europe/Vienna}", "starts.on_the_day_in: Field required"),
+    ],
+)
+def test_a_start_is_at_once_or_on_a_day_of_a_known_time_zone(starts: str, told: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse(default_text().replace("starts: at_once", f"starts: {starts}"))
+
+    assert told in str(refused.value).splitlines()[0]
+    assert str(refused.value).startswith("line ")
+
+
 def test_limits_may_be_turned_off_on_purpose_only() -> None:
     rules, _, _ = default_text().partition("\nguard:")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -11,7 +13,7 @@ from services.consumer.trace import Finding, Known, findings
 LEDGER = {"policy_version": 1, "recovery": False, "intake_moved_at": "2026-09-01T08:00:00Z"}
 PERSON = {"status": "active"}
 SECTION = {"status": "active"}
-ENROLLED = {"status": "enrolled", "role": "student"}
+ENROLLED = {"status": "enrolled", "role": "student", "begins_at": None}
 
 
 def seat(work: dict[str, Any] | None = None, *, settled: bool = False) -> dict[str, Any]:
@@ -92,6 +94,15 @@ def test_an_unsettled_seat_says_what_it_waits_for(row: dict[str, Any] | None, co
 
     assert codes(found) == ["sis_enrolled", code]
     assert words in found[1].text
+
+
+def test_an_enrollment_that_begins_later_says_when() -> None:
+    later = ENROLLED | {"begins_at": datetime(2027, 1, 4, tzinfo=ZoneInfo("America/New_York"))}
+
+    found = findings(known(enrollments=[later], seats=[]))
+
+    assert codes(found) == ["sis_enrolled", "begins_later"]
+    assert "nothing before 2027-01-04 00:00-05:00" in found[1].text
 
 
 def test_a_seat_that_an_override_decides_says_so_and_until_when() -> None:
