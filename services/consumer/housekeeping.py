@@ -122,13 +122,13 @@ class Housekeeping:
         ended = overruling.end_due(connection, self._policies)
         self._tell(connection, ended.work)
         self._gauges.overrides(overruling.count_in_force(connection))
-        return ended.persons > 0
+        return ended.more
 
     def _wake(self, connection: Connection) -> bool:
         """People of whom an enrollment begins; true when there are more."""
         woken = waking.wake_due(connection, self._policies)
         self._tell(connection, woken.work)
-        return woken.persons > 0
+        return woken.more
 
     def _release(self, connection: Connection) -> None:
         released = dead_letters.release_due(connection, self._policies.target, self._timers, _RELEASED_AT_ONCE)

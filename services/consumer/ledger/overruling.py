@@ -66,8 +66,9 @@ class Filter(NamedTuple):
 class Ended(NamedTuple):
     """What a round of ends did."""
 
-    persons: int
     work: set[SeatRef]
+    more: bool
+    """Whether others may be due by now."""
 
 
 class Refused(Exception):
@@ -172,7 +173,7 @@ def end_due(connection: Connection, policies: Policies) -> Ended:
     """Decide the next people whose override has ended, in one transaction of its own. Several processes may do it at once."""
     with connection.transaction():
         persons = [PersonRef(*row) for row in connection.execute(_DUE, [_AT_ONCE]).fetchall()]
-        return Ended(len(persons), decide_persons(connection, persons, policies, cause="override"))
+        return Ended(decide_persons(connection, persons, policies, cause="override"), len(persons) == _AT_ONCE)
 
 
 def read(connection: Connection, tenant: str, number: int) -> Told | None:

@@ -25,8 +25,9 @@ delete from wake using unnest(%s::text[], %s::text[]) as woken (tenant, person)
 class Woken(NamedTuple):
     """What one round did."""
 
-    persons: int
     work: set[SeatRef]
+    more: bool
+    """Whether others may be due by now."""
 
 
 def wake_due(connection: Connection, policies: Policies) -> Woken:
@@ -37,7 +38,7 @@ def wake_due(connection: Connection, policies: Policies) -> Woken:
     with connection.transaction():
         persons = sorted(PersonRef(*row) for row in connection.execute(_DUE, [_AT_ONCE]).fetchall())
         if not persons:
-            return Woken(0, set())
+            return Woken(set(), more=False)
         lock_persons(connection, persons)
         connection.execute(_FORGET, [text_array(one.tenant for one in persons), text_array(one.person for one in persons)])
-        return Woken(len(persons), decide_persons(connection, persons, policies, cause="start"))
+        return Woken(decide_persons(connection, persons, policies, cause="start"), len(persons) == _AT_ONCE)

@@ -14,7 +14,7 @@ from schemas.events import EnrollmentRole
 from services.consumer.guard import reviewing
 from services.consumer.housekeeping import Housekeeping
 from services.consumer.ledger import database, overruling, policies, redeciding
-from services.consumer.ledger.overruling import Asked, InForce, Over, Refused
+from services.consumer.ledger.overruling import Asked, Ended, InForce, Over, Refused
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import PersonRef, SeatRef, SeatState
 from services.consumer.policy.model import default_text
@@ -114,7 +114,6 @@ def test_when_it_ends_the_sis_decides_again_by_itself(ledger: Ledger) -> None:
     assert metrics.registry.get_sample_value("sis_overrides_in_force") == 1
     assert ledger.desired() == {seat(): "active"}
     let_it_end(ledger)
-    assert housekeeping.once(ledger.connection), "there may be more"
     assert not housekeeping.once(ledger.connection)
 
     assert ledger.desired() == {seat(): "deleted"}
@@ -129,11 +128,11 @@ def test_a_person_without_any_enrollment_loses_the_seat_at_its_end(ledger: Ledge
     make(ledger, asked())
     let_it_end(ledger)
 
-    assert overruling.end_due(ledger.connection, ledger.policies).persons == 1
+    assert overruling.end_due(ledger.connection, ledger.policies) == Ended({seat()}, more=False)
 
     assert ledger.desired() == {seat(): "deleted"}
     assert ledger.rows("select count(*) from entitlement") == [(0,)]
-    assert overruling.end_due(ledger.connection, ledger.policies).persons == 0
+    assert overruling.end_due(ledger.connection, ledger.policies) == Ended(set(), more=False)
 
 
 @pytest.mark.parametrize("first", ["live", "replay", "sweep", "policy"])
@@ -360,6 +359,19 @@ def test_one_that_has_ended_cannot_be_withdrawn_and_its_end_takes_effect(ledger:
 
     assert over.value.state == "ended"
     assert ledger.desired() == {seat(): "deleted"}
+
+
+def test_many_ends_are_taken_in_turns(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overruling, "_AT_ONCE", 2)
+    for person in ("1", "2", "3"):
+        make(ledger, asked(person=person))
+    let_it_end(ledger)
+    housekeeping = Housekeeping(ledger.url, ledger.policies, Metrics(), lambda _: None, TIMERS)
+
+    assert housekeeping.once(ledger.connection), "there may be more"
+    assert not housekeeping.once(ledger.connection)
+
+    assert set(ledger.desired().values()) == {"deleted"}
 
 
 def test_history_has_no_words_of_the_registrar(ledger: Ledger) -> None:
