@@ -79,7 +79,6 @@ class Consumer:
     desk: Desk
     log: RangeLog
     target: CanvasTarget
-    policies: Policies
     driver: Driver
     intake: Intake
     replays: ReplayRunner
@@ -220,7 +219,6 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         desk=Desk(Callers(operators) if operators else None, url, metrics),
         log=source,
         target=target,
-        policies=rules,
         driver=driver,
         intake=Intake(settings, kafka, rules, metrics, wake),
         replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, pace),

@@ -213,12 +213,8 @@ class RemoveAfter(_Part):
     remove_after_days: int = Field(ge=0, le=366)
 
 
-def _kind_of_extra(rule: object) -> str:
-    return "more" if isinstance(rule, dict | RemoveAfter) else "a word"
-
-
 _ExtraRule = Annotated[
-    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("more")], Discriminator(_kind_of_extra)
+    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("more")], Discriminator(_word_or_more)
 ]
 _Repair = Literal["report", "repair"]
 
