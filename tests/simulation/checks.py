@@ -272,6 +272,8 @@ class Checks:
         work = rows("select state, reason, seat from ledger.work where state <> 'dead' order by seat")
         if work:
             return f"work: {work}"
+        if rows("select from ledger.override where ended_at is null limit 1"):
+            return "overrides"
         if rows("select from ledger.recovery where active"):
             return "recovery mode"
         return self.disagreement()

@@ -154,6 +154,10 @@ class Sis:
         columns = self.rows[name].key | self.rows[name].columns
         self._tangle(columns.get("CLASS_NBR", columns.get("CLASS_SECTION", "")), columns.get("EMPLID"))
 
+    def promise_no_order_in(self, section: str, person: str) -> None:
+        """Somebody else decides about the person in the class as well: only the end is to be checked."""
+        self._tangle(section, person)
+
     def promises_order(self, seat: SeatName) -> bool:
         """Whether the seat hangs on one row; no order is promised between rows, so of other seats only the end is checked."""
         return self.tangled.isdisjoint({(seat.section, seat.user), (seat.section, None)})

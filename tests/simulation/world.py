@@ -20,6 +20,8 @@ from psycopg import conninfo
 from pydantic import SecretStr
 from starlette.responses import Response
 
+from schemas import keys
+from schemas.events import EnrollmentRole
 from schemas.topics import Topics
 from services.consumer import bootstrap as consumer_bootstrap
 from services.consumer import digests as consumer_digests
@@ -28,8 +30,10 @@ from services.consumer.api.desk import Answer
 from services.consumer.drive import driver, probing
 from services.consumer.intake import reader
 from services.consumer.ledger import history as ledger_history
-from services.consumer.ledger import policies, replays
+from services.consumer.ledger import overruling, policies, replays
+from services.consumer.ledger.overruling import Asked, Filter, Over, Refused
 from services.consumer.metrics import Metrics as ConsumerMetrics
+from services.consumer.nouns import PersonRef, SeatState
 from services.consumer.policy import model
 from services.consumer.replay import runner as replay
 from services.consumer.settings import Settings as ConsumerSettings
@@ -49,7 +53,7 @@ from tests.simulation.database import Databases
 from tests.simulation.fibers import Process, Scheduler, run_loop
 from tests.simulation.lms import ORIGIN, SECRET, Lms
 from tests.simulation.log import DeadLetters, Digests, History, Log, Member, Producer, Ranges, Returns, Watch, log_ends
-from tests.simulation.sis import TENANT, Message, Sis, section_name
+from tests.simulation.sis import INSTITUTION, TENANT, TERM, Message, Sis, section_name
 
 PUBLISHERS = ("publisher-1", "publisher-2")
 CONSUMERS = ("consumer-1", "consumer-2")
@@ -221,6 +225,46 @@ class World:
                 desk._in_one_transaction("operator", "replay.create", work)
 
         self.scheduler.spawn(process, f"{process.name}/operator", call)
+
+    def override(self, slot: str, person: str, section: str, role: EnrollmentRole, gives: SeatState, seconds: float) -> None:
+        """The registrar decides a seat for so long. Of its person in the class only the end is to be checked."""
+        self.sis.promise_no_order_in(section, person)
+
+        def work(connection: Any) -> None:
+            ends_at = connection.execute("select clock_timestamp() + %s * interval '1 second'", [seconds]).fetchone()[0]
+            key = keys.join(INSTITUTION, TERM, section)
+            asked = Asked(PersonRef(TENANT, person), key, role, gives, ends_at, "an exception", "registrar")
+            overruling.make(connection, self.programs[slot].policies, asked)
+            self.bites("seat overridden")
+
+        self._register(slot, work)
+
+    def withdraw_override(self, slot: str) -> None:
+        """The registrar takes the newest override back that is in force."""
+
+        def work(connection: Any) -> None:
+            for one in overruling.find(connection, TENANT, Filter(state="in_force"), 2**62, 1):
+                overruling.withdraw(connection, self.programs[slot].policies, TENANT, one.number, "registrar", "a mistake")
+                self.bites("override withdrawn")
+
+        self._register(slot, work)
+
+    def _register(self, slot: str, work: Callable[[Any], None]) -> None:
+        """What the registrar asks of a consumer."""
+        if not self.running(slot) or slot not in self.programs:
+            return
+        process, desk = self.processes[slot], self.programs[slot].desk
+
+        def in_transaction(connection: Any) -> Answer:
+            with contextlib.suppress(Refused, Over):
+                work(connection)
+            return Answer(Response(), {})
+
+        def call() -> None:
+            with contextlib.suppress(psycopg.Error):
+                desk._in_one_transaction("registrar", "override", in_transaction)
+
+        self.scheduler.spawn(process, f"{process.name}/registrar", call)
 
     def ask_for_digests(self, slot: str) -> None:
         """An operator asks a publisher for a round of digests."""
