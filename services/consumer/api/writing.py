@@ -11,7 +11,7 @@ from schemas import keys
 from services.consumer.api.bodies import Body, Reason, TermPlace
 from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, json_answer
 from services.consumer.ledger import writing
-from services.consumer.ledger.writing import ALL_TERMS, NotCompared, Switch
+from services.consumer.ledger.writing import ALL_TERMS, Compared, NotCompared, Switch
 from services.consumer.rosters.runs import Scope
 from services.kit.http import problem
 from services.kit.postgres import Connection
@@ -71,7 +71,7 @@ def _switch(target: str, connection: Connection, *, asked: SwitchRequest, actor:
         writing.shadow(connection, target, term, asked.reason, actor)
         return json_answer({"live": False}, detail)
     scope = Scope(asked.term.institution, asked.term.term) if asked.term else Scope()
-    compared = None if asked.uncompared else scope.as_json()
+    compared = None if asked.uncompared else Compared(scope.as_json(), scope.prefix)
     try:
         released = writing.go_live(connection, target, term, asked.reason, actor, compared=compared)
     except NotCompared:

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from services.consumer.drive.lease import BEHIND, Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready
-from services.consumer.ledger.writing import is_live
+from services.consumer.ledger.writing import is_live, live_since
 from services.consumer.nouns import SATISFIED, TAKES_AWAY, Seat
 from services.kit.postgres import Connection, text_array
 
@@ -105,7 +105,7 @@ due as (
          seat.section, seat.course, seat.lms_section, seat.lms_user, seat.role, seat.base_role, seat.associated_user,
          seat.desired, seat.applied, seat.origin, seat.lms_enrollment, seat.lms_course, seat.version, seat.decision, seat.mark,
          seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false)
-           or {_IS_GUARDED} as must_read,
+           or coalesce(seat.applied_at < {live_since("work.target", "work.term")}, false) or {_IS_GUARDED} as must_read,
          case when {SATISFIED} or {_IS_GUARDED} then 'read' else 'write' end as call,
          work.cleared is not distinct from seat.decision as cleared
     from unnest(%(seats)s::text[], %(intents)s::uuid[]) as asked (seat, intent)

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+import psycopg
 import structlog
 
 from services.consumer.drive.backoff import FAULT
@@ -21,7 +22,17 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.rosters import recording, runs, sections
 from services.consumer.rosters.runs import Scope
 from services.consumer.rosters.sections import Section
-from services.consumer.targets.port import Failure, NoPermission, NotThere, Observation, RosterRow, ServerFault, Throttled
+from services.consumer.targets.port import (
+    Failure,
+    NoPermission,
+    NotThere,
+    Observation,
+    Refused,
+    RosterRow,
+    ServerFault,
+    Throttled,
+    WrongShape,
+)
 from services.kit.postgres import AWAY, Connection
 
 log = structlog.get_logger()
@@ -33,6 +44,14 @@ _SCHEDULE_EVERY_SECONDS = 60.0
 _TIDY_EVERY_SECONDS = 10.0
 _MOST_PAGES = 200
 """Of one roster: 20,000 people."""
+_MANY_DOUBTS = 50
+"""Seats to be read one by one where the LMS shows no SIS id at all: then the token lacks the right to see them."""
+_TOO_MUCH = (
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+"""The ledger is there, and one section was too much for it, or met somebody who had the same seats."""
 
 
 class Rostering:
@@ -93,7 +112,7 @@ class Rostering:
             return
         with connection.transaction():
             run = uuid.uuid4()
-            count = runs.start(connection, lease.target, run, Scope(), self._policies, "schedule", repair=True)
+            count = runs.start(connection, lease.target, run, Scope(), self._policies, "schedule", repair=True, ended_terms=False)
             runs.forget_old(connection, lease.target)
         log.info("rosters_begun", target=lease.target, run=str(run), count=count)
 
@@ -111,13 +130,17 @@ class Rostering:
         else:
             ended = await self._keeping.run(lambda it: sections.end_if_done(it, lease.target, _holding(lease)))
             if ended is not None:
-                self._observer.compared()
-                log.info("rosters_compared", target=lease.target, run=str(ended))
+                if ended.failed == 0:
+                    self._observer.compared()
+                log.info("rosters_compared", target=lease.target, run=str(ended.run), count=ended.failed)
         return len(due)
 
     async def _attempt(self, lease: Lease, section: Section) -> None:
         try:
             await self._section(lease, section)
+        except _TOO_MUCH as error:
+            log.warning("roster_not_recorded", target=lease.target, error_type=type(error).__name__)
+            await self._put_off(lease, section, ServerFault("ledger"))
         except AWAY:
             raise
         except Exception as error:  # a defect of ours in one section; the others are compared
@@ -144,21 +167,25 @@ class Rostering:
             rows += page.rows
             following = page.next_page
             if following is None:
-                break
-        return rows
+                return rows
+        return WrongShape("endless_list")
 
     async def _record(self, lease: Lease, section: Section, roster: list[RosterRow]) -> None:
         reads: dict[str, Observation] = {}
         doubtful = await self._keeping.run(lambda it: recording.doubtful(it, lease.target, section, roster, reads))
+        if len(doubtful) > _MANY_DOUBTS and all(row.lms_user is None for row in roster):
+            await self._put_off(lease, section, Refused("no_sis_ids"))
+            return
         for key, seat in doubtful.items():
             seen = await self._caller.look(seat)
+            if isinstance(seen, Throttled) or (isinstance(seen, NoPermission) and seen.whole_token):
+                await self._put_off(lease, section, seen)
+                return
             if isinstance(seen, Observation):
                 reads[key] = seen
             elif isinstance(seen, NotThere):
                 reads[key] = Observation("absent")
-            else:
-                await self._put_off(lease, section, seen)
-                return
+            # Of what cannot be read nothing is said; the others are.
         recorded = await self._keeping.run(
             lambda it: recording.record(it, lease.target, section, roster, reads, self._policies, _holding(lease))
         )

@@ -24,10 +24,24 @@ class Members(NamedTuple):
     decisions: list[int]
 
 
+# Terms that have something to be judged, by hopping through the index from one to the next; what waits in a term that is in
+# shadow is judged when it is to be sent.
+LIVE_TERMS = f"""
+with recursive hop as (
+  (select term from work where target = %(target)s and state = 'guarded' order by term limit 1)
+  union all
+  select next.term
+    from hop
+   cross join lateral (
+     select term from work where target = %(target)s and state = 'guarded' and term > hop.term order by term limit 1) as next),
+live as (
+  select term from hop where {is_live("%(target)s", "hop.term")})
+"""  # noqa: S608  (a constant of ours)
 _TENANTS = "select distinct tenant from work where target = %s and state = 'guarded'"
 # ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal.
 _GROUPS = f"""
-with told as (
+{LIVE_TERMS},
+told as (
   select seat.seat, seat.decision, seat.tenant, seat.section, seat.course, work.term,
          seat.course is null or not exists (
            select from seat as other
@@ -36,14 +50,14 @@ with told as (
               and other.desired = 'active' and other.applied = 'active') as leaves_course,
          coalesce(section.status in ('cancelled', 'removed'), false) as cancelled,
          extract(epoch from clock_timestamp() - work.state_since)::float8 as waited
-    from work
+    from live
+    join work on work.target = %(target)s and work.term = live.term and work.state = 'guarded'
    cross join lateral (select * from seat where seat.target = work.target and seat.seat = work.seat offset 0) as seat
     left join lateral (
       select event ->> 'status' as status from entity
        where entity.tenant = seat.tenant and entity.kind = 'section' and entity.key = seat.section offset 0) as section on true
-   where work.target = %(target)s and work.state = 'guarded' and work.hold is null
-     and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant
-     and {is_live("work.target", "work.term")})
+   where work.hold is null
+     and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant)
 select tenant, section, course, term, leaves_course, cancelled,
        waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, array_agg(seat), array_agg(decision)
   from told group by tenant, section, course, term, leaves_course, cancelled, ripe

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 
 from services.consumer.guard import reading
 from services.consumer.guard.judging import Group, How, Scope, ScopeKind, Verdict, judge
-from services.consumer.guard.reading import Members
+from services.consumer.guard.reading import LIVE_TERMS, Members
 from services.consumer.guard.writing import Stopped, Writer
 from services.consumer.ledger.policies import Policies
-from services.consumer.ledger.writing import is_live
 from services.consumer.policy.model import GuardRules
 from services.kit.postgres import Connection
 
@@ -28,13 +27,13 @@ _MANY = 50
 """Removals for which the statements are planned anew: a plan that was made while little waited reads all of it for each."""
 
 _STATE = f"""
+{LIVE_TERMS}
 select coalesce(bool_or(paused), false), coalesce(extract(epoch from clock_timestamp() - max(sizes_at)), 'infinity')::float8,
        (select count(*)
-          from (select from work where target = %(target)s and state = 'guarded' and {is_live("work.target", "work.term")}
+          from (select from live join work on work.target = %(target)s and work.term = live.term and work.state = 'guarded'
                  limit %(many)s) as guarded)
   from guard where target = %(target)s
 """  # noqa: S608  (a constant of ours)
-"""What waits in a term that is in shadow is judged when it is to be sent."""
 
 
 @dataclass

@@ -14,9 +14,23 @@ ALL_TERMS = ""
 
 def is_live(target: str, term: str) -> str:
     """An SQL expression: whether this term, itself an expression, may be written to. Not a function of the database: one that
-    looks into a table is called row by row."""
-    return f"""coalesce((select live from writing where writing.target = {target} and writing.term = {term}),
-                        (select live from writing where writing.target = {target} and writing.term = ''), true)"""  # noqa: S608
+    looks into a table is called row by row. Columns have to be qualified."""
+    return f"coalesce({_said('live', target, term)}, {_said('live', target, _OTHERS)}, true)"
+
+
+def live_since(target: str, term: str) -> str:
+    """An SQL expression: when it was last said of this term whether it is live; null if nothing ever was. What we knew of a seat
+    earlier, somebody else may have changed."""
+    return f"coalesce({_said('since', target, term)}, {_said('since', target, _OTHERS)})"
+
+
+_OTHERS = "''"
+
+
+def _said(column: str, target: str, term: str) -> str:
+    if not all("." in part or "%" in part or part == _OTHERS for part in (target, term)):
+        raise ValueError("an unqualified column would be taken for one of the table that is asked")
+    return f"(select writing.{column} from writing where writing.target = {target} and writing.term = {term})"  # noqa: S608
 
 
 class Switch(NamedTuple):
@@ -39,8 +53,17 @@ class Released(NamedTuple):
     updates: int
 
 
+class Compared(NamedTuple):
+    """What must have been compared."""
+
+    scope: str
+    """As a comparison keeps it, in JSON."""
+    prefix: str
+    """What the keys of its sections, with a slash behind them, begin with."""
+
+
 class NotCompared(Exception):
-    """The rosters of the term were not read lately: what would be written now is not what anybody has seen."""
+    """The rosters of the term were not all read lately: what would be written now is not what anybody has seen."""
 
 
 _SWITCH = """
@@ -52,12 +75,18 @@ _COMPARED = """
 select from roster_run
  where target = %(target)s and state = 'done' and finished_at > clock_timestamp() - interval '24 hours'
    and (scope = '{}' or scope = %(scope)s::jsonb)
+   and (select count(*) filter (where section.state = 'failed') = 0
+               and (count(*) = 0 or count(*) filter (where section.state = 'read') > 0)
+          from roster_section as section
+         where (section.target, section.run) = (roster_run.target, roster_run.run)
+           and starts_with(section.section || '/', %(prefix)s))
  limit 1
 """
-# What the ledger believes of a seat in shadow was true when its roster was read: the driver looks before it writes.
-_LOOK_FIRST = f"""
-update work set read_first = true
- where target = %(target)s and {is_live("work.target", "work.term")} and (%(term)s = '' or term = %(term)s)
+# What the driver does now undoes them; what it cannot undo is found again.
+_GIVEN_TO_THE_DRIVER = f"""
+update roster_finding set repair_at = clock_timestamp()
+ where target = %(target)s and seat is not null and repair_at is null
+   and {is_live("roster_finding.target", "roster_finding.term")} and (%(term)s = '' or term = %(term)s)
 """  # noqa: S608  (a constant of ours)
 _WAITING = f"""
 select count(*) filter (where seat.effect = 'add')::int, count(*) filter (where seat.effect = 'drop')::int,
@@ -100,18 +129,18 @@ def shadow(connection: Connection, target: str, term: str, reason: str, actor: s
     _say(connection, target, term, reason, actor, live=False)
 
 
-def go_live(connection: Connection, target: str, term: str, reason: str, actor: str, *, compared: str | None) -> Released:
+def go_live(connection: Connection, target: str, term: str, reason: str, actor: str, *, compared: Compared | None) -> Released:
     """Begin to write. What the shadow left undone is what the driver does next, each seat read before it is written.
 
-    `compared`: the scope, as JSON, of a comparison that must have ended within the last day (or one of everything); None asks for
-    none. Raises `NotCompared`.
+    `compared`: what must have been compared within the last day, alone or with everything, every section of it; None asks for
+    nothing. Raises `NotCompared`.
     """
-    parameters = {"target": target, "term": term, "scope": compared}
-    if compared is not None and connection.execute(_COMPARED, parameters).fetchone() is None:
+    place = {"target": target, "term": term}
+    if compared is not None and connection.execute(_COMPARED, place | compared._asdict()).fetchone() is None:
         raise NotCompared
     _say(connection, target, term, reason, actor, live=True)
-    connection.execute(_LOOK_FIRST.encode(), parameters)
-    row = connection.execute(_WAITING.encode(), parameters).fetchone()
+    connection.execute(_GIVEN_TO_THE_DRIVER.encode(), place)
+    row = connection.execute(_WAITING.encode(), place).fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     return Released(*row)
 

@@ -220,11 +220,12 @@ _Repair = Literal["report", "repair"]
 
 
 class DriftRules(_Part):
-    """What becomes of what the rosters of the LMS show otherwise than the ledger; see `rosters.comparing.Kind`."""
+    """What becomes of what the rosters of the LMS show otherwise than the ledger; see `rosters.comparing.Kind`. A policy that
+    does not say has everything listed, and nothing touched."""
 
-    missing: _Repair = "repair"
-    wrong_state: _Repair = "repair"
-    wrong_role: _Repair = "repair"
+    missing: _Repair = "report"
+    wrong_state: _Repair = "report"
+    wrong_role: _Repair = "report"
     extra_manual: _ExtraRule = "report"
     extra_sis: _ExtraRule = "report"
     extra_roles: list[BaseRole] = Field(default=["StudentEnrollment"])

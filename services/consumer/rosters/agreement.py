@@ -13,11 +13,13 @@ from services.kit.postgres import Connection
 _TERMS = f"""
 with term as (
   select split_part(seat.section, '/', 1) || '/' || split_part(seat.section, '/', 2) as term, count(*)::int as seats,
-         count(*) filter (where applied <> 'unknown' and {SATISFIED})::int as agree,
+         count(*) filter (where applied <> 'unknown' and {SATISFIED} and finding.seat is null)::int as agree,
          count(*) filter (where applied = 'unknown')::int as unknown,
          count(*) filter (where applied <> 'unknown' and not {SATISFIED}
                             and accepted_at > clock_timestamp() - interval '1 day')::int as young
-    from seat where target = %(target)s and starts_with(section || '/', %(prefix)s) group by 1),
+    from seat
+    left join (select distinct seat from roster_finding where target = %(target)s and seat is not null) as finding using (seat)
+   where target = %(target)s and starts_with(section || '/', %(prefix)s) group by 1),
 reading as (
   select split_part(section, '/', 1) || '/' || split_part(section, '/', 2) as term, min(read_at) as oldest,
          count(*)::int as sections

@@ -1,7 +1,9 @@
 """One section: the seats that the ledger knows against the roster that the LMS shows. Pure.
 
 A roster tells much for one call, yet less surely than a read of one seat: a person may have several SIS ids, of which it shows
-one. So a seat that it does not show is not believed to be missing while somebody is there of whom we know nothing."""
+one. So a seat that it does not show is not believed to be missing, and somebody whom we do not know is not believed to be a
+stranger, before the seats that are not shown were read one by one.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,8 @@ class KnownSeat(NamedTuple):
     """Its key within the target."""
     person: str
     """SIS id."""
+    section: str
+    """Section key text: several sections of the student system may be one of the LMS."""
     lms_user: str
     role: str
     base_role: str
@@ -38,6 +42,8 @@ class KnownSeat(NamedTuple):
     applied: AppliedState
     live: bool
     """Its term may be written to."""
+    ours: bool
+    """Some event or override is behind it; if not, it stands for somebody else's row that should be gone."""
     settled: bool
     """It has no work."""
     moving: bool
@@ -57,6 +63,8 @@ class Difference:
     """What the LMS shows; of `wrong_role` the other role. None: nothing."""
     shown: ObservedState
     """Of the seat, if it is one of ours."""
+    certain: bool = True
+    """Nobody is left of whom the row could be."""
 
     @property
     def subject(self) -> str:
@@ -81,7 +89,7 @@ class Comparison:
     """Seats of which the ledger did not know, or may simply believe, what the LMS shows."""
     differences: list[Difference]
     doubtful: set[str]
-    """Seats that the roster does not show, and that may be somebody whom it shows under another id: to be read one by one."""
+    """Seats that the roster does not show, and whose people may be in it under other ids: to be read one by one."""
     untold: set[str]
     """Seats about which it says nothing for certain: in motion, or being worked on."""
 
@@ -106,27 +114,42 @@ def compare(
     for row in roster:
         rows[_Key(row.lms_user, row.role, row.base_role)].append(row)
     mine = {_Key(seat.lms_user, seat.role, seat.base_role): seat for seat in seats}
+    peopled = {key[1:] for key, found in rows.items() if any(row.observation.state not in _NOT_THERE for row in found)}
     # Whom a read found under another id is no stranger.
     known = {seen.lms_enrollment for seen in reads.values() if seen.lms_enrollment is not None}
     others = [row for key, found in rows.items() if key not in mine for row in found]
-    strangers = [row for row in others if row.observation.lms_enrollment not in known]
-    strange_roles = {(row.role, row.base_role) for row in strangers if row.observation.state not in _NOT_THERE}
+    strangers = _Strangers([row for row in others if row.observation.lms_enrollment not in known])
 
     found = Comparison({}, [], set(), set())
+    unsure: set[tuple[str, str]] = set()
     for key, seat in mine.items():
         shown = reads.get(seat.seat) or _clearest(rows.get(key, ()))
-        if seat.moving or not _may_be_judged(seat):
-            found.untold.add(seat.seat)
-        elif shown is None and (seat.role, seat.base_role) in strange_roles:
+        if shown is None and key[1:] in (peopled if seat.desired == "active" else strangers.roles):
             found.doubtful.add(seat.seat)
+            unsure.add(key[1:])
+        elif seat.moving or not _may_be_judged(seat):
+            found.untold.add(seat.seat)
         else:
             _judge(found, seat, shown or _ABSENT, strangers)
     instead = {id(one.row) for one in found.differences if one.kind == "wrong_role"}
-    found.differences.extend(_extra((row for row in strangers if id(row) not in instead), extra_roles))
+    found.differences.extend(_extra((row for row in strangers.rows if id(row) not in instead), extra_roles, unsure))
     return found
 
 
-def _judge(found: Comparison, seat: KnownSeat, seen: Observation, strangers: Sequence[RosterRow]) -> None:
+class _Strangers:
+    """Rows that are nobody's whom we know."""
+
+    def __init__(self, rows: Sequence[RosterRow]) -> None:
+        self.rows = rows
+        self.roles = {(row.role, row.base_role) for row in rows if row.observation.state not in _NOT_THERE}
+        self._with_access = {row.lms_user: row for row in reversed(rows) if _has_access(row)}
+
+    def with_access(self, lms_user: str) -> RosterRow | None:
+        """The first row that gives this user access, in whatever role."""
+        return self._with_access.get(lms_user)
+
+
+def _judge(found: Comparison, seat: KnownSeat, seen: Observation, strangers: _Strangers) -> None:
     if _is_learnt(seat):
         found.learnt[seat.seat] = seen
     if not satisfied(seat.desired, seen.state) and (seat.settled or not seat.live):
@@ -144,20 +167,23 @@ def _is_learnt(seat: KnownSeat) -> bool:
     return not seat.live or (seat.applied == "unknown" and seat.queued)
 
 
-def _of_seat(seat: KnownSeat, seen: Observation, strangers: Sequence[RosterRow]) -> Difference:
+def _of_seat(seat: KnownSeat, seen: Observation, strangers: _Strangers) -> Difference:
+    if not seat.ours and seen.state in _GIVES_ACCESS:
+        return Difference("extra_sis" if seen.sis_owned else "extra_manual", seat, None, seen.state)
     if seen.state not in _NOT_THERE:
         return Difference("wrong_state", seat, None, seen.state)
-    instead = next((row for row in strangers if row.lms_user == seat.lms_user and _has_access(row)), None)
+    instead = strangers.with_access(seat.lms_user)
     if instead is not None and seat.desired == "active":
         return Difference("wrong_role", seat, instead, seen.state)
     return Difference("missing", seat, None, seen.state)
 
 
-def _extra(rows: Iterable[RosterRow], roles: Collection[str]) -> Iterator[Difference]:
+def _extra(rows: Iterable[RosterRow], roles: Collection[str], unsure: Collection[tuple[str, str]]) -> Iterator[Difference]:
     for row in rows:
         if row.base_role in roles and _has_access(row):
             kind: Kind = "extra_sis" if row.observation.sis_owned else "extra_manual"
-            yield Difference("unknown_user" if row.lms_user is None else kind, None, row, row.observation.state)
+            certain = (row.role, row.base_role) not in unsure
+            yield Difference("unknown_user" if row.lms_user is None else kind, None, row, row.observation.state, certain)
 
 
 def _has_access(row: RosterRow) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from services.consumer.ledger.policies import ActivePolicy
-from services.consumer.ledger.writing import is_live
+from services.consumer.ledger.writing import is_live, live_since
 from services.consumer.nouns import SeatState
 from services.consumer.rosters.comparing import Comparison, Difference, Kind
 from services.consumer.rosters.sections import Section
@@ -18,6 +18,7 @@ _FACTS = {
     "subject": "text",
     "kind": "text",
     "person": "text",
+    "section": "text",
     "lms_user": "text",
     "role": "text",
     "base_role": "text",
@@ -33,21 +34,23 @@ _NAMES = ", ".join(_FACTS)
 _NEWEST = ", ".join(f"{name} = excluded.{name}" for name in _FACTS if name not in ("subject", "seat", "person"))
 _WRITE = f"""
 with told as (
-  insert into roster_finding as old (target, lms_section, tenant, section, term, read_at, {_NAMES})
-  select %(target)s, %(lms_section)s, %(tenant)s, %(section)s, %(term)s, %(read_at)s, {_NAMES}
+  insert into roster_finding as old (target, lms_section, tenant, term, read_at, {_NAMES})
+  select %(target)s, %(lms_section)s, %(tenant)s, split_part(section, '/', 1) || '/' || split_part(section, '/', 2),
+         %(read_at)s, {_NAMES}
     from unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _FACTS.items())}) as found ({_NAMES})
    order by subject
       on conflict (target, lms_section, subject) do update
      set {_NEWEST}, read_at = excluded.read_at, person = coalesce(excluded.person, old.person),
          seat = coalesce(excluded.seat, old.seat),
          found_at = case when old.kind = excluded.kind then old.found_at else excluded.found_at end
-  returning subject, kind, tenant, person, section, seat, shown, found_at, xmax = 0 as is_new),
+  returning subject, kind, tenant, person, section, seat, shown, xmax = 0 as is_new,
+            greatest(found_at, {live_since("old.target", "old.term")}) as stands_since),
 noted as (
   insert into history (tenant, person, section, target, seat, what, detail)
   select tenant, person, section, %(target)s, seat, 'differs',
          jsonb_build_object('run', %(run)s::text, 'kind', kind, 'shown', shown)
     from told where is_new and person is not null)
-select subject, clock_timestamp() - found_at from told
+select subject, clock_timestamp() - stands_since from told
 """  # noqa: S608  (constants of this module)
 _FORGET = """
 delete from roster_finding where target = %s and lms_section = %s and not subject = any(%s::text[])
@@ -64,7 +67,7 @@ select number, kind, tenant, section, person, lms_user, role, desired, shown, sh
  order by number limit %(limit)s
 """  # noqa: S608  (constants of ours)
 _COUNTS = f"""
-select term, {is_live("target", "term")} as live, kind, confirmed, count(*)::int, min(found_at)
+select term, {is_live("roster_finding.target", "roster_finding.term")} as live, kind, confirmed, count(*)::int, min(found_at)
   from roster_finding where target = %(target)s and starts_with(section || '/', %(prefix)s)
  group by target, term, kind, confirmed order by term, kind, confirmed
 """  # noqa: S608  (constants of ours)
@@ -114,8 +117,8 @@ class Count(NamedTuple):
 def write(
     connection: Connection, target: str, section: Section, comparison: Comparison, active: ActivePolicy | None
 ) -> dict[str, timedelta]:
-    """Replace what stood in the section; for how long each difference stands, by its subject. About seats in motion the reading
-    says nothing: what stood of them stays."""
+    """Replace what stood in the section; for how long each difference stands in a live term, by its subject. About seats in
+    motion the reading says nothing: what stood of them stays."""
     found: dict[str, timedelta] = {}
     if comparison.differences:
         facts = [_facts(one, section, active) for one in comparison.differences]
@@ -125,8 +128,6 @@ def write(
             "run": str(section.run),
             "lms_section": section.lms_section,
             "tenant": section.tenant,
-            "section": section.section,
-            "term": section.section.rsplit("/", 1)[0],
             "read_at": section.began_at,
         }
         found = dict(connection.execute(_WRITE.encode(), place | columns).fetchall())
@@ -140,11 +141,11 @@ def _facts(one: Difference, section: Section, active: ActivePolicy | None) -> Se
     seat, row = one.seat, one.row
     ids = (row.observation.lms_enrollment, row.observation.lms_course) if row else (None, None)
     if seat is not None:
-        mine = (seat.person, seat.lms_user, seat.role, seat.base_role, seat.desired)
+        mine = (seat.person, seat.section, seat.lms_user, seat.role, seat.base_role, seat.desired)
         return (one.subject, one.kind, *mine, one.shown, row.role if row else None, str(one.confirmed), *ids, seat.seat)
     assert row is not None  # noqa: S101  (one of the two is there)
     person = active.policy.person_of(section.tenant, row.lms_user) if active and row.lms_user else None
-    theirs = (person, row.lms_user, row.role, row.base_role, None)
+    theirs = (person, section.section, row.lms_user, row.role, row.base_role, None)
     return (one.subject, one.kind, *theirs, one.shown, None, str(one.confirmed), *ids, None)
 
 

@@ -7,7 +7,6 @@ a seat that was decided, called or confirmed since its roster was read is seen t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from uuid import UUID
 
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import is_live
@@ -27,10 +26,11 @@ select from work join seat using (target, seat) where seat.target = %s and seat.
 """
 # An observer's seat is not in the roster.
 _KNOWN = f"""
-select seat.seat, seat.person, seat.lms_user, seat.role, seat.base_role, seat.desired, seat.applied,
+select seat.seat, seat.person, seat.section, seat.lms_user, seat.role, seat.base_role, seat.desired, seat.applied,
        {is_live("seat.target", TERM)} as live,
-       work.seat is null as settled,
-       seat.suspect_until is not null or seat.fence is not null or coalesce(seat.applied_at >= %(quiet_since)s, false)
+       seat.version > 0 as ours, work.seat is null as settled,
+       coalesce(seat.suspect_until > %(began_at)s or seat.suspect_until is not null and {is_live("seat.target", TERM)}, false)
+         or seat.fence is not null or coalesce(seat.applied_at >= %(quiet_since)s, false)
          or exists (select from intent
                      where intent.target = seat.target and intent.person = seat.person and intent.seat = seat.seat
                        and intent.closed_at is null) as moving,
@@ -43,32 +43,36 @@ select target, tenant, person, section, course, lms_section, lms_user, role, bas
   from seat where target = %s and seat = any(%s::text[])
 """
 _NOW_SATISFIED = SATISFIED.replace("seat.applied", "told.state")
+# What is learnt is not older than `quiet_since`, and what is begun because of it is looked at before it is written. A seat whose
+# last call was of unknown outcome is learnt only in shadow, and only when this reading began late enough to clear it.
 _LEARN = f"""
 with told as (
   select * from unnest(%(seats)s::text[], %(states)s::text[], %(enrollments)s::text[], %(courses)s::text[])
              as told (seat, state, lms_enrollment, lms_course)),
 learnt as (
   update seat
-     set applied = told.state, applied_at = clock_timestamp(),
+     set applied = told.state, applied_at = %(quiet_since)s, suspect_until = null,
          applied_version = case when {_NOW_SATISFIED} then seat.version else seat.applied_version end,
          lms_enrollment = coalesce(told.lms_enrollment, seat.lms_enrollment),
          lms_course = coalesce(told.lms_course, seat.lms_course),
          origin = coalesce(seat.origin, case when told.state not in ('absent', 'deleted') then 'adopted' end)
     from told
    where seat.target = %(target)s and seat.seat = told.seat
-     and (seat.applied, seat.lms_enrollment, seat.lms_course) is distinct from
-         (told.state, coalesce(told.lms_enrollment, seat.lms_enrollment), coalesce(told.lms_course, seat.lms_course))
+     and (seat.suspect_until is not null
+          or (seat.applied, seat.lms_enrollment, seat.lms_course) is distinct from
+             (told.state, coalesce(told.lms_enrollment, seat.lms_enrollment), coalesce(told.lms_course, seat.lms_course)))
   returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.applied,
             seat.lms_enrollment, {TERM} as term, {SATISFIED} as satisfied, {TAKES_AWAY} as takes_away),
 settled as (
   delete from work using learnt where work.target = learnt.target and work.seat = learnt.seat and learnt.satisfied),
 begun as (
-  insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
+  insert into work as old (target, seat, tenant, person, course, term, state, priority, next_at, read_first)
   select target, seat, tenant, person, course, term, case when takes_away then 'guarded' else 'pending' end, {PRIORITY_REPAIR},
-         clock_timestamp()
+         clock_timestamp(), true
     from learnt where not satisfied order by target, seat
-      on conflict (target, seat) do update set state = excluded.state
-   where (work.state, excluded.state) in (('pending', 'guarded'), ('guarded', 'pending')))
+      on conflict (target, seat) do update
+     set read_first = true,
+         state = case when old.state in ('pending', 'guarded', 'suspect') then excluded.state else old.state end)
 insert into history (tenant, person, section, target, seat, what, version, detail)
 select tenant, person, section, target, seat, 'observed', version,
        jsonb_build_object('run', %(run)s::text, 'applied', applied, 'lms_enrollment', lms_enrollment)
@@ -108,31 +112,34 @@ def record(
         connection.execute(_LOCK_WORK, [target, section.lms_section])
         active = policies.active(connection).get(section.tenant)
         rules = active.policy.drift if active else DriftRules()
-        comparison = compare(_known(connection, target, section), roster, reads, rules.extra_roles)
+        known = _known(connection, target, section)
+        comparison = compare(known, roster, reads, rules.extra_roles)
         place = {"target": target, "run": section.run, "lms_section": section.lms_section, "began_at": section.began_at}
         counted = {"people": len(roster), "differences": len(comparison.differences)}
         if connection.execute(_READ, place | counted).fetchone() is None:
             return None
-        _learn(connection, target, section.run, comparison.learnt)
+        _learn(connection, target, section, comparison.learnt)
         stands = findings.write(connection, target, section, comparison, active)
         if active is not None:
-            repairing.repair(connection, target, section, comparison.differences, stands, active)
+            repairing.repair(connection, target, section, known, comparison.differences, stands, active)
         return comparison
 
 
 def _known(connection: Connection, target: str, section: Section) -> list[KnownSeat]:
-    parameters = {"target": target, "lms_section": section.lms_section, "quiet_since": section.quiet_since}
+    times = {"began_at": section.began_at, "quiet_since": section.quiet_since}
+    parameters = times | {"target": target, "lms_section": section.lms_section}
     return [KnownSeat(*row) for row in connection.execute(_KNOWN.encode(), parameters).fetchall()]
 
 
-def _learn(connection: Connection, target: str, run: UUID, learnt: Mapping[str, Observation]) -> None:
+def _learn(connection: Connection, target: str, section: Section, learnt: Mapping[str, Observation]) -> None:
     if learnt:
         seen = learnt.values()
         connection.execute(
             _LEARN.encode(),
             {
                 "target": target,
-                "run": str(run),
+                "run": str(section.run),
+                "quiet_since": section.quiet_since,
                 "seats": text_array(learnt),
                 "states": text_array(one.state for one in seen),
                 "enrollments": text_array(one.lms_enrollment for one in seen),

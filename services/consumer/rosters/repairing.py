@@ -13,11 +13,13 @@ from typing import NamedTuple
 from services.consumer.ledger import writing
 from services.consumer.ledger.policies import ActivePolicy
 from services.consumer.nouns import PRIORITY_REPAIR, TERM, seat_key
-from services.consumer.rosters.comparing import Difference
+from services.consumer.rosters.comparing import Difference, KnownSeat
 from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import RosterRow
 from services.kit.postgres import Connection, text_array
 
+_MANY = 10
+"""Missing seats of a section, if they are half of it, are listed and left to a person."""
 _RUN = "select repair, repairs from roster_run where target = %s and run = %s"
 _COUNT = "update roster_run set repairs = repairs + %s where target = %s and run = %s"
 _OPEN_AGAIN = f"""
@@ -52,7 +54,11 @@ taken as (
             and course is not null limit 1),
          %(lms_section)s, lms_user, role, base_role, 'deleted', 'drop', 0, %(policy_version)s, clock_timestamp(), shown,
          clock_timestamp(), 'foreign', lms_enrollment, lms_course
-    from told order by seat
+    from told
+   where not exists (select from seat as other
+                      where other.target = %(target)s and other.lms_section = %(lms_section)s
+                        and other.lms_enrollment = told.lms_enrollment)
+   order by seat
       on conflict (target, seat) do nothing
   returning target, seat, tenant, person, section, course, {TERM} as term),
 given as (
@@ -80,22 +86,36 @@ def repair(
     connection: Connection,
     target: str,
     section: Section,
+    known: Sequence[KnownSeat],
     differences: Sequence[Difference],
     stands: Mapping[str, timedelta],
     active: ActivePolicy,
 ) -> int:
-    """Give the driver what the policy wants undone, in a live term, within the bound of one comparison; how many seats."""
+    """Give the driver what the policy wants undone, where it is live, within the bounds of one comparison; how many seats."""
     row = connection.execute(_RUN, [target, section.run]).fetchone()
     assert row is not None  # noqa: S101  (it is locked)
     wanted, repaired = row
-    if not wanted or not writing.live(connection, target, section.section.rsplit("/", 1)[0]):
+    if not wanted or _is_beyond_belief(known, differences):
         return 0
     rules = active.policy.drift
-    due = [one for one in differences if rules.repairs(one.kind, stands[one.subject])][: max(0, rules.most_repairs - repaired)]
+    all_live = all(seat.live for seat in known) and writing.live(connection, target, section.section.rsplit("/", 1)[0])
+    due = [
+        one
+        for one in differences
+        if one.certain and (one.seat.live if one.seat else all_live) and rules.repairs(one.kind, stands[one.subject])
+    ][: max(0, rules.most_repairs - repaired)]
     count = _open_again(connection, target, section, due) + _take_over(connection, target, section, due, active)
     if count:
         connection.execute(_COUNT, [count, target, section.run])
     return count
+
+
+def _is_beyond_belief(known: Iterable[KnownSeat], differences: Iterable[Difference]) -> bool:
+    """Whether so many seats are missing at once that the roster is more likely wrong than the section: an outage, a token that
+    sees only a part of it. Nothing else guards what is given back."""
+    missing = sum(one.kind == "missing" for one in differences)
+    should_be_there = sum(seat.settled and seat.desired != "deleted" for seat in known)
+    return missing >= _MANY and missing * 2 >= should_be_there
 
 
 def _open_again(connection: Connection, target: str, section: Section, due: Iterable[Difference]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -65,16 +66,24 @@ class AlreadyRunning(Exception):
         self.run = run
 
 
-_SEATS = """
+_IS_OVER = """exists (
+   select from entity as term
+    where term.tenant = seat.tenant and term.kind = 'term'
+      and term.key = split_part(seat.section, '/', 1) || '/' || split_part(seat.section, '/', 2)
+      and (term.event ->> 'end_date')::date < current_date - 14)"""
+"""Two weeks after the last day of the term, as far as the student system has told it."""
+_SEATS = f"""
 select distinct on (lms_section) lms_section, tenant, section from seat
- where target = %(target)s and starts_with(section || '/', %(prefix)s) order by lms_section, section
-"""
+ where target = %(target)s and starts_with(section || '/', %(prefix)s) and (%(ended_terms)s or not {_IS_OVER})
+ order by lms_section, section
+"""  # noqa: S608  (a constant of this module)
 # Classes without a member are read as well: somebody may have been put there by hand.
-_CLASSES = """
+_CLASSES = f"""
 select tenant, key from entity
  where kind = 'section' and starts_with(key || '/', %(prefix)s) and event ->> 'status' in ('active', 'tentative')
+   and (%(ended_terms)s or not {_IS_OVER.replace("seat.section", "entity.key").replace("seat.", "entity.")})
  order by tenant, key
-"""
+"""  # noqa: S608  (a constant of this module)
 _RUNNING = "select run from roster_run where target = %s and state = 'running'"
 _START = "insert into roster_run (target, run, scope, repair, actor) values (%s, %s, %s::jsonb, %s, %s)"
 _ADD = """
@@ -97,33 +106,43 @@ update roster_run set state = 'cancelled', finished_at = clock_timestamp() where
 """
 _LAST = """
 select extract(epoch from clock_timestamp() - coalesce(
-         (select max(created_at) from roster_run where target = %s), (select min(created_at) from policy)))::float8
+         (select max(created_at) from roster_run where target = %s and scope = '{}' and repair and state <> 'cancelled'),
+         (select min(created_at) from policy)))::float8
 """
 _OLD = """
 delete from roster_run where target = %s and state <> 'running' and created_at < clock_timestamp() - interval '90 days'
 """
 
 
-def start(connection: Connection, target: str, run: UUID, scope: Scope, policies: Policies, actor: str, *, repair: bool) -> int:
-    """Begin a comparison; how many sections it has. Raises `AlreadyRunning`."""
+def start(
+    connection: Connection,
+    target: str,
+    run: UUID,
+    scope: Scope,
+    policies: Policies,
+    actor: str,
+    *,
+    repair: bool,
+    ended_terms: bool = True,
+) -> int:
+    """Begin a comparison, with or without terms that are over; how many sections it has. Raises `AlreadyRunning`."""
     connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"roster {target}"])
     running = connection.execute(_RUNNING, [target]).fetchone()
     if running is not None:
         raise AlreadyRunning(running[0])
     connection.execute(_START, [target, run, scope.as_json(), repair, actor])
-    sections = _sections(connection, target, scope, policies)
+    sections = _sections(connection, policies, {"target": target, "prefix": scope.prefix, "ended_terms": ended_terms})
     if sections:
         columns = [text_array(column) for column in zip(*sections, strict=True)]
         connection.execute(_ADD, [target, run, *columns])
     return len(sections)
 
 
-def _sections(connection: Connection, target: str, scope: Scope, policies: Policies) -> list[tuple[str, str, str]]:
+def _sections(connection: Connection, policies: Policies, asked: Mapping[str, object]) -> list[tuple[str, str, str]]:
     """(LMS section, tenant, section key text), those with seats and those that the student system knows."""
-    asked = {"target": target, "prefix": scope.prefix}
-    found = {row[0]: row for row in connection.execute(_SEATS, asked).fetchall()}
+    found = {row[0]: row for row in connection.execute(_SEATS.encode(), asked).fetchall()}
     active = policies.active(connection)
-    for tenant, key in connection.execute(_CLASSES, asked).fetchall():
+    for tenant, key in connection.execute(_CLASSES.encode(), asked).fetchall():
         if tenant in active:
             lms_section = active[tenant].policy.lms_section(tenant, key)
             found.setdefault(lms_section, (lms_section, tenant, key))
@@ -162,7 +181,7 @@ def failed(connection: Connection, target: str, run: UUID, limit: int) -> list[t
 
 
 def since_last(connection: Connection, target: str) -> float | None:
-    """Seconds since the last one began, or since the ledger was made; None before its first start."""
+    """Seconds since the last one of everything, with repairs, began, or since the ledger was made; None before its first."""
     row = connection.execute(_LAST, [target]).fetchone()
     return row[0] if row else None
 

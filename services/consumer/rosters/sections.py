@@ -30,6 +30,14 @@ class Section(NamedTuple):
     """What the LMS shows of a seat that was confirmed later may still be what was before."""
 
 
+class Ended(NamedTuple):
+    """A comparison that came to its end."""
+
+    run: UUID
+    failed: int
+    """Sections that could not be read."""
+
+
 _DUE = """
 select run, lms_section, tenant, section, attempts, clock_timestamp(),
        clock_timestamp() - %(quiet)s * interval '1 s'
@@ -42,7 +50,8 @@ update roster_run set state = 'done', finished_at = clock_timestamp()
  where target = %(target)s and state = 'running'
    and not exists (select from roster_section as section
                     where (section.target, section.run) = (roster_run.target, roster_run.run) and section.state = 'open')
-returning run
+returning run, (select count(*)::int from roster_section as section
+                where (section.target, section.run) = (roster_run.target, roster_run.run) and section.state = 'failed')
 """
 _CLOSE = """
 update roster_section set state = %(state)s, code = %(code)s, read_at = %(read_at)s
@@ -75,11 +84,12 @@ def due(connection: Connection, target: str, limit: int, quiet_seconds: float) -
 
 
 def missing(connection: Connection, target: str, section: Section, holds_lease: HoldsLease) -> None:
-    """The LMS has no such section: nothing is said of its seats, which wait for it."""
+    """The LMS has no such section: nothing is said of its seats, which wait for it, and nothing stands of it any more."""
     with connection.transaction():
         if holds_lease(connection):
             place = {"target": target, "run": section.run, "lms_section": section.lms_section}
             connection.execute(_CLOSE, place | {"state": "missing", "code": None, "read_at": section.began_at})
+            connection.execute("delete from roster_finding where target = %s and lms_section = %s", [target, section.lms_section])
 
 
 def put_off(
@@ -99,11 +109,11 @@ def put_off(
             connection.execute(_PUT_OFF, place | {"code": code, "delay": delay_seconds, "counts": counts, "most": _ATTEMPTS})
 
 
-def end_if_done(connection: Connection, target: str, holds_lease: HoldsLease) -> UUID | None:
-    """End the comparison when no section is left; which one it was."""
+def end_if_done(connection: Connection, target: str, holds_lease: HoldsLease) -> Ended | None:
+    """End the comparison when no section is left to be read."""
     with connection.transaction():
         row = connection.execute(_END, {"target": target}).fetchone() if holds_lease(connection) else None
-        return row[0] if row else None
+        return Ended(*row) if row else None
 
 
 def forget_cured(connection: Connection, target: str) -> int:

@@ -21,10 +21,14 @@ def seat(
     settled: bool = True,
     moving: bool = False,
     queued: bool = False,
+    ours: bool = True,
 ) -> KnownSeat:
     """A settled seat of a live term, unless told otherwise."""
     key = f"S/{user}/{role}"
-    return KnownSeat(key, f"id-{user}", user, role, role, desired, applied or desired, live, settled, moving, queued)
+    section = "PSUNV/1259/1001"
+    return KnownSeat(
+        key, f"id-{user}", section, user, role, role, desired, applied or desired, live, ours, settled, moving, queued
+    )
 
 
 def row(user: str | None = "p1", state: ObservedState = "active", *, role: str = STUDENT, sis: bool = False) -> RosterRow:
@@ -128,15 +132,54 @@ def test_a_seat_is_not_missing_while_a_stranger_may_be_its_person() -> None:
     mine = seat()
     found = compared([mine], [row("other-id")])
     assert (found.doubtful, kinds(found)) == ({mine.seat}, [("row e-other-id-StudentEnrollment", "extra_manual")])
+    assert [one.certain for one in found.differences] == [False]
 
     is_them = compared([mine], [row("other-id")], p1=row("other-id").observation)
     assert is_them == Comparison({}, [], set(), set())
     is_not = compared([mine], [row("other-id")], p1=Observation("absent"))
     assert kinds(is_not) == [(mine.seat, "missing"), ("row e-other-id-StudentEnrollment", "extra_manual")]
+    assert [one.certain for one in is_not.differences] == [True, True]
+
+
+@pytest.mark.parametrize("busy", [seat(moving=True), seat(settled=False), seat(live=False, moving=True)])
+def test_a_seat_at_work_may_be_the_stranger_as_well(busy: KnownSeat) -> None:
+    """Otherwise its own enrollment, under another id, would be removed as somebody else's."""
+    found = compared([busy], [row("other-id")])
+    assert (found.doubtful, [one.certain for one in found.differences]) == ({busy.seat}, [False])
+    is_them = compared([busy], [row("other-id")], p1=row("other-id").observation)
+    assert is_them == Comparison({}, [], set(), {busy.seat})
+
+
+def test_two_people_of_the_student_system_may_be_one_of_the_lms() -> None:
+    """The roster shows one id; a read of the other one's seat finds the same row."""
+    seats = [seat(), seat("p2")]
+    found = compared(seats, [row()])
+    assert (found.doubtful, kinds(found)) == ({seats[1].seat}, [])
+    assert kinds(compared(seats, [row()], p2=row().observation)) == []
+
+
+def test_a_removed_seat_is_looked_for_only_while_there_are_strangers() -> None:
+    gone = seat("p2", "deleted", "absent")
+    assert compared([seat(), gone], [row()]).doubtful == set()
+    assert compared([seat(), gone], [row(), row("p9")]).doubtful == {gone.seat}
+
+
+def test_who_was_put_there_again_by_hand_is_extra_again() -> None:
+    taken_over = seat(desired="deleted", ours=False)
+    assert kinds(compared([taken_over], [row()])) == [(taken_over.seat, "extra_manual")]
+    assert kinds(compared([taken_over], [row(sis=True)])) == [(taken_over.seat, "extra_sis")]
+    assert kinds(compared([taken_over], [row(state="deleted")])) == []
 
 
 def test_a_deleted_stranger_raises_no_doubt() -> None:
     assert compared([seat()], [row("other-id", "deleted")]).doubtful == set()
+
+
+def test_a_section_that_matches_nothing_is_compared_in_no_time() -> None:
+    """A wrong template for users: each of thousands is missing, and each is a stranger."""
+    seats = [seat(f"p{number}", role=f"{STUDENT}") for number in range(5000)]
+    rows = [row(f"x{number}", role="TaEnrollment") for number in range(5000)]
+    assert len(compared(seats, rows).differences) == 5000
 
 
 def test_of_two_rows_of_one_seat_the_one_that_gives_access_counts() -> None:

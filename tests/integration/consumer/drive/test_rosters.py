@@ -12,6 +12,7 @@ import pytest
 
 from services.consumer.ledger import policies, writing
 from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.writing import Compared
 from services.consumer.policy.model import default_text
 from services.consumer.rosters import findings, runs
 from services.consumer.rosters.findings import Finding
@@ -107,7 +108,8 @@ async def test_a_shadow_is_compared_and_nothing_is_written(ledger: SeatLedger, c
     put(canvas, "p12", sis_import_id=1)
     put(canvas, "p13")
 
-    async with driving_canvas(ledger, canvas, tmp_path, Told()):
+    told = Told()
+    async with driving_canvas(ledger, canvas, tmp_path, told):
         run = await compared(ledger)
         assert kinds(ledger) == {
             "p08": "missing",
@@ -130,9 +132,12 @@ async def test_a_shadow_is_compared_and_nothing_is_written(ledger: SeatLedger, c
         assert ledger.one("select count(*) from work") == 1
         assert written(canvas) == Counter()
 
-        released = writing.go_live(ledger.connection, TARGET, TERM, "the trial is over", "somebody", compared="{}")
+        released = writing.go_live(ledger.connection, TARGET, TERM, "the trial is over", "somebody", compared=Compared("{}", ""))
         assert released == writing.Released(adds=1, removals=0, updates=0)
+        told.calls.clear()
         await eventually(lambda: ledger.one("select count(*) from work") == 0)
+        assert told.calls == [("read", "done"), ("write", "done")], "what was learnt in shadow is looked at before it is written"
+        await eventually(lambda: standing(ledger) and len(standing(ledger)) == 2, within=20)
     assert written(canvas) == Counter(POST=1)
     assert shown(canvas)["p09"] == "active"
     assert canvas.control.violations() == []
