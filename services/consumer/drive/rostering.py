@@ -37,7 +37,7 @@ from services.kit.postgres import AWAY, Connection
 
 log = structlog.get_logger()
 
-_EVERY_SECONDS = 2.0
+_EVERY_SECONDS = 1.0
 _SHARE = 0.2
 """Of the token's calls in flight; the others are left to the seats that can be worked on."""
 _SCHEDULE_EVERY_SECONDS = 60.0
