@@ -12,6 +12,7 @@ from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
+from services.consumer.api.undos import undo_router
 from services.consumer.api.writing import writing_router
 from services.consumer.bootstrap import Consumer
 from services.kit.http import operations_router
@@ -30,6 +31,7 @@ def create_app(consumer: Consumer) -> FastAPI:
     app.include_router(writing_router(consumer.desk, settings.target))
     app.include_router(roster_router(consumer.desk, consumer.policies))
     app.include_router(override_router(consumer.desk, settings.tenant, consumer.policies))
+    app.include_router(undo_router(consumer.desk, settings.tenant, consumer.policies))
     app.include_router(policy_router(consumer.desk, settings.tenant, settings.target))
     app.include_router(intake_router(consumer.desk, consumer.log))
     app.include_router(

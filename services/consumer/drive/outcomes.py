@@ -266,6 +266,7 @@ def _detail(settlement: Settlement) -> dict[str, object]:
         "wanted": order.desired,
         "outcome": settlement.outcome,
         "code": settlement.code,
+        "before": settlement.before,
         "applied": settlement.applied,
         "lms_enrollment": settlement.lms_enrollment,
         "waits_for": settlement.waits[0] if settlement.waits else None,

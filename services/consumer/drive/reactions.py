@@ -63,6 +63,8 @@ class Settlement:
     attempts: int = 0
     applied: AppliedState | None = None
     """None leaves what the ledger believes."""
+    before: AppliedState | None = None
+    """Of an attempt that changed something: what the seat was."""
     lms_enrollment: str | None = None
     lms_course: str | None = None
     origin: Origin | None = None
@@ -108,6 +110,7 @@ def react(order: Order, attempt: Attempt, random: float) -> Settlement:
         delay_seconds=reaction.delay_seconds,
         attempts=order.attempts + reaction.counts,
         applied=applied,
+        before=_before(order, attempt),
         lms_enrollment=None if found is None else found.lms_enrollment,
         lms_course=None if found is None else found.lms_course,
         origin=_origin(attempt, reaction),
@@ -120,6 +123,12 @@ def react(order: Order, attempt: Attempt, random: float) -> Settlement:
         seconds=attempt.seconds,
         cost=None if usage is None else usage.cost,
     )
+
+
+def _before(order: Order, attempt: Attempt) -> AppliedState | None:
+    if not attempt.wrote:
+        return None
+    return order.believed.state if attempt.seen is None else attempt.seen.state
 
 
 def _reaction(order: Order, attempt: Attempt, random: float) -> _Reaction:  # noqa: PLR0911, PLR0912  (a table)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
+from uuid import UUID
 
 from schemas.events import EnrollmentRole
 from services.consumer.ledger import history, overrides, section_locks
@@ -12,7 +14,7 @@ from services.consumer.ledger.overrides import happening
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PersonRef, SeatRef, SeatState
 from services.consumer.policy.decide import Entitlement, Override, decide
-from services.kit.postgres import Connection
+from services.kit.postgres import Connection, text_array
 
 LONGEST = "2 years"
 """From now to the end of an override: an exception for good belongs into the student system."""
@@ -101,6 +103,16 @@ _MAKE = """
 insert into override (tenant, person, section, role, state, ends_at, reason, actor)
 values (%s, %s, %s, %s, %s, %s, %s, %s) returning override, made_at
 """
+_MAKE_MANY = """
+insert into override (tenant, undo, person, section, role, state, ends_at, reason, actor)
+select %s, %s, told.* from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::text[])
+       as told (person, section, role, state, ends_at, reason, actor)
+returning override, person, section, role, state, ends_at, made_at
+"""
+_WITHDRAW_MANY = """
+update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
+ where (tenant, undo) = (%s, %s) and ended_at is null and ends_at > clock_timestamp()
+"""
 _PERSON = "select person from override where (tenant, override) = (%s, %s)"
 _WITHDRAW = """
 update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
@@ -167,6 +179,62 @@ def withdraw(
         assert found is not None  # noqa: S101  (overrides are never deleted)
         raise Over(found.state)
     return work | decide_persons(connection, [person], policies, cause="override")
+
+
+def make_many(
+    connection: Connection, policies: Policies, tenant: str, asked: Sequence[Asked], undo: UUID
+) -> tuple[int, set[SeatRef]]:
+    """Make overrides that belong together; how many, and the seats that now have work. Left out are seats that an override
+    decides already, and those to which the policy gives nothing.
+
+    Raises `Refused` when the end is out of bounds or the tenant has no policy; nothing is made then.
+    """
+    persons = sorted({one.person for one in asked})
+    section_locks.take(connection, [(tenant, one.section, False) for one in asked])
+    work = decide_persons(connection, persons, policies, cause="override")
+    active = policies.active(connection).get(tenant)
+    if active is None:
+        raise Refused("no_policy")
+    for ends_at in {one.ends_at for one in asked}:
+        if not _holds(connection, _ENDS_IN_TIME, ends_at, ends_at, LONGEST):
+            raise Refused("end_out_of_bounds")
+    in_force = overrides.read(connection, persons).in_force
+    taken = {one.ref for theirs in in_force.values() for one in decide([], active.policy, policies.target, theirs)}
+    rows = []
+    for one in asked:
+        unmade = Override(0, *one.person, one.section, one.role, one.gives, one.ends_at)
+        given = next(iter(decide([], active.policy, policies.target, [unmade])), None)
+        if given is not None and given.ref not in taken:
+            taken.add(given.ref)
+            rows.append((one.person.person, one.section, one.role, one.gives, one.ends_at.isoformat(), one.reason, one.actor))
+    if not rows:
+        return 0, work
+    columns = [text_array(column) for column in zip(*rows, strict=True)]
+    made = connection.execute(_MAKE_MANY, [tenant, undo, *columns]).fetchall()
+    history.append(
+        connection,
+        (
+            happening(
+                Override(number, tenant, person, section, role, gives, made_at),
+                "override_made",
+                until=ends_at.isoformat(),
+                undo=str(undo),
+            )
+            for number, person, section, role, gives, ends_at, made_at in made
+        ),
+    )
+    return len(made), work | decide_persons(connection, persons, policies, cause="override")
+
+
+def withdraw_many(
+    connection: Connection, policies: Policies, tenant: str, undo: UUID, actor: str, reason: str
+) -> tuple[int, set[SeatRef]]:
+    """End all overrides that belong to an undo and are in force; how many, and the seats that now have work."""
+    found = connection.execute("select distinct person from override where (tenant, undo) = (%s, %s)", [tenant, undo]).fetchall()
+    persons = [PersonRef(tenant, person) for (person,) in found]
+    work = decide_persons(connection, persons, policies, cause="override")
+    ended = connection.execute(_WITHDRAW_MANY, [actor, reason, tenant, undo]).rowcount
+    return ended, work | decide_persons(connection, persons, policies, cause="override")
 
 
 def end_due(connection: Connection, policies: Policies) -> Ended:

@@ -312,6 +312,11 @@ class Policy(_Part):
         """Whether what is decided depends on what time it is."""
         return self._zone is not None
 
+    def role_called(self, label: str, base: str) -> EnrollmentRole | None:
+        """A role of the SIS that is this one in the LMS; None when no role is."""
+        found = (name for name, role in self.roles.items() if role is not None and (role.label, role.base) == (label, base))
+        return next(found, None)
+
     def lms_section(self, tenant: str, section_key: str) -> str:
         """How the LMS calls the section with this key text."""
         institution, term, section = keys.split(section_key)

@@ -20,6 +20,7 @@ from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
 from services.consumer.api.traces import trace_router
+from services.consumer.api.undos import undo_router
 from services.consumer.api.writing import writing_router
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
@@ -72,6 +73,7 @@ class Api:
         app.include_router(writing_router(desk, "canvas"))
         app.include_router(roster_router(desk, Policies("canvas")))
         app.include_router(override_router(desk, TENANT, ledger.policies))
+        app.include_router(undo_router(desk, TENANT, ledger.policies))
         app.include_router(policy_router(desk, TENANT, "canvas"))
         app.include_router(intake_router(desk, log or self.log))
         self.app = app

@@ -91,6 +91,14 @@ def test_after_a_change_each_class_has_its_reaction(result: Outcome, expected: t
     assert essence(wrote(result)) == expected
 
 
+def test_a_change_says_what_the_seat_was_before_it() -> None:
+    """As it was read in the same attempt, or else as it was believed; whatever came of it."""
+    assert wrote(Done(ACTIVE), seen=Observation("inactive", "e1"), applied="unknown").before == "inactive"
+    assert wrote(Done(ACTIVE), applied="deleted").before == "deleted"
+    assert wrote(Unknown("timeout"), applied="active", desired="deleted").before == "active"
+    assert read(AlreadySo(ACTIVE), seen=ACTIVE).before is None
+
+
 def test_the_table_above_names_every_class() -> None:
     table = next(mark for mark in test_after_a_change_each_class_has_its_reaction.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
     assert {type(result) for result, _ in table.args[1]} == set(get_args(Outcome))

@@ -1,0 +1,246 @@
+"""``/undos``: the inverse of what was done to the LMS between two times, planned, then applied as overrides."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Self
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AwareDatetime, Field, model_validator
+
+from schemas import keys
+from services.consumer.api.bodies import Body, Id, Nothing, OneOf, Reason, ReasonRequest, SectionPlace, TermPlace
+from services.consumer.api.desk import (
+    Answer,
+    Desk,
+    OperationsRoute,
+    Refusal,
+    body,
+    described,
+    invalid,
+    json_answer,
+    not_found,
+)
+from services.consumer.ledger import overruling, undo_plans, undoing
+from services.consumer.ledger.overruling import Refused
+from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.undo_plans import Inverse, Scope, TooMany, UndoPlan, Window
+from services.consumer.ledger.undoing import Order, Undo, WorldChanged
+from services.consumer.nouns import WORK_CHANNEL, SeatRef
+from services.kit.http import problem
+from services.kit.postgres import Connection
+
+_ROWS = 1000
+_NEWEST = 50
+
+
+class _Person(Body):
+    person: Id
+
+
+class UndoScope(OneOf):
+    """Exactly one of these."""
+
+    section: SectionPlace | None = None
+    term: TermPlace | None = None
+    person: _Person | None = None
+    everything: Nothing | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """As the ledger has it."""
+        return Scope(**getattr(self, self.name).model_dump())
+
+
+class PlanRequest(Body):
+    """Between which times, and where. People are named in the body, because URLs are logged along the way."""
+
+    begins: AwareDatetime = Field(alias="from")
+    ends: AwareDatetime = Field(alias="until")
+    scope: UndoScope
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.begins >= self.ends:
+            raise ValueError("from must be before until")
+        return self
+
+
+class ApplyRequest(PlanRequest):
+    """The same, with what was seen, and why."""
+
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the plan that was seen."""
+    in_force_until: AwareDatetime
+    """The end of the overrides: by then the student system has to say the same."""
+    reason: Reason
+
+
+def undo_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
+    """The routes, for the consumer's own tenant and target."""
+    router = APIRouter(route_class=OperationsRoute, tags=["undos"])
+    caller = Depends(desk.caller)
+
+    @router.post("/undos/plan", openapi_extra=described(PlanRequest))
+    async def plan(request: Request, actor: str = caller) -> Response:
+        """Which seats would have to be what. Nothing is written."""
+        try:
+            asked = await body(request, PlanRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "undos.plan", refusal)
+        return await desk.perform(actor, "undos.plan", partial(_plan, policies, tenant, asked=asked))
+
+    @router.post("/undos", status_code=HTTPStatus.CREATED, openapi_extra=described(ApplyRequest))
+    async def apply(request: Request, actor: str = caller) -> Response:
+        """Carry the plan out, if it still says the same."""
+        try:
+            asked = await body(request, ApplyRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "undos.apply", refusal)
+        return await desk.perform(actor, "undos.apply", partial(_apply, policies, tenant, asked=asked, actor=actor))
+
+    @router.get("/undos")
+    async def listed(actor: str = caller) -> Response:
+        """The newest fifty."""
+        return await desk.perform(actor, "undos.list", partial(_listed, policies, tenant))
+
+    @router.get("/undos/{undo}")
+    async def one(undo: str, actor: str = caller) -> Response:
+        """One, and how many of its overrides still decide."""
+        return await desk.perform(actor, "undos.read", partial(_read, policies, tenant, undo))
+
+    @router.post("/undos/{undo}/withdraw", openapi_extra=described(ReasonRequest))
+    async def withdraw(request: Request, undo: str, actor: str = caller) -> Response:
+        """End its overrides: the student system decides these seats again."""
+        try:
+            asked = await body(request, ReasonRequest)
+        except Refusal as refusal:
+            return await desk.refuse(actor, "undos.withdraw", refusal)
+        work = partial(_withdraw, policies, tenant, undo, actor=actor, reason=asked.reason)
+        return await desk.perform(actor, "undos.withdraw", work)
+
+    return router
+
+
+def _window(asked: PlanRequest) -> Window:
+    return Window(asked.begins, asked.ends)
+
+
+def _detail(asked: PlanRequest) -> dict[str, object]:
+    """For the audit, which has not the person's own words."""
+    return asked.model_dump(mode="json", by_alias=True, exclude={"reason"}, exclude_none=True)
+
+
+def _plan(policies: Policies, tenant: str, connection: Connection, *, asked: PlanRequest) -> Answer:
+    try:
+        found = undo_plans.plan(connection, policies, tenant, _window(asked), asked.scope.scope)
+    except TooMany:
+        return _too_many(asked)
+    return json_answer(_told_plan(found), _detail(asked) | {"seats": len(found.inverses), "digest": found.digest})
+
+
+def _too_many(asked: PlanRequest) -> Answer:
+    wrong = {
+        "pointer": "/scope",
+        "detail": f"more than {undo_plans.MOST} seats: name a term, a section or a person, or less time",
+    }
+    return Answer(invalid([wrong], "too_many").response, _detail(asked) | {"reason": "too_many"}, "refused")
+
+
+def _apply(policies: Policies, tenant: str, connection: Connection, *, asked: ApplyRequest, actor: str) -> Answer:
+    detail = _detail(asked)
+    order = Order(_window(asked), asked.scope.scope, asked.digest, asked.in_force_until, asked.reason, actor)
+    try:
+        done = undoing.apply(connection, policies, tenant, order)
+    except TooMany:
+        return _too_many(asked)
+    except WorldChanged as changed:
+        title = "The plan says something else by now; nothing was done. Plan again"
+        response = problem(HTTPStatus.CONFLICT, title, reason="world_changed", now=_told_plan(changed.now))
+        return Answer(response, detail | {"reason": "world_changed"}, "refused")
+    except Refused as refused:
+        return Answer(_refusal(refused), detail | {"reason": refused.reason}, "refused")
+    _announce(connection, policies, done.work)
+    content = {"undo": str(done.undo), "overrides": done.made, "left": done.left}
+    headers = {"Location": f"/undos/{done.undo}"}
+    created = Response(orjson.dumps(content), HTTPStatus.CREATED, headers, media_type="application/json")
+    return Answer(created, detail | content)
+
+
+def _refusal(refused: Refused) -> Response:
+    if refused.reason == "end_out_of_bounds":
+        wrong = {"pointer": "/in_force_until", "detail": f"in the future, and at most {overruling.LONGEST} from now"}
+        return invalid([wrong]).response
+    title = "The tenant has no active policy, so nobody gets a seat: apply one first"
+    return problem(HTTPStatus.CONFLICT, title, reason=refused.reason)
+
+
+def _listed(policies: Policies, tenant: str, connection: Connection) -> Answer:
+    found = undoing.find(connection, tenant, policies.target, _NEWEST)
+    return json_answer({"undos": [_told(one) for one in found]}, {"undos": len(found)})
+
+
+def _read(policies: Policies, tenant: str, name: str, connection: Connection) -> Answer:
+    undo = _uuid(name)
+    found = undoing.read(connection, tenant, policies.target, undo) if undo else None
+    return json_answer(_told(found), {"undo": name}) if found else not_found("undo", {"undo": name[:40]})
+
+
+def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection, *, actor: str, reason: str) -> Answer:
+    undo = _uuid(name)
+    if undo is None or undoing.read(connection, tenant, policies.target, undo) is None:
+        return not_found("undo", {"undo": name[:40]})
+    detail = {"undo": str(undo)}
+    done = undoing.withdraw(connection, policies, tenant, undo, actor, reason)
+    if done is None:
+        response = problem(HTTPStatus.CONFLICT, "The undo was withdrawn before", reason="withdrawn")
+        return Answer(response, detail | {"reason": "withdrawn"}, "refused")
+    ended, work = done
+    _announce(connection, policies, work)
+    return json_answer(detail | {"ended": ended}, detail | {"ended": ended})
+
+
+def _announce(connection: Connection, policies: Policies, work: set[SeatRef]) -> None:
+    """There is work for the driver, wherever it is, once this transaction is committed."""
+    if work:
+        connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, policies.target])
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def _told_plan(plan: UndoPlan) -> Mapping[str, Any]:
+    """Of a long plan the first thousand seats; the digest covers all of them."""
+    return {
+        "seats": len(plan.inverses),
+        "left_alone": dict(plan.left),
+        "inverses": [_inverse(one) for one in plan.inverses[:_ROWS]],
+        "digest": plan.digest,
+    }
+
+
+def _inverse(one: Inverse) -> dict[str, Any]:
+    institution, term, section = keys.split(one.section)
+    return {
+        "person": one.person,
+        "section": {"institution": institution, "term": term, "section": section},
+        "role": one.role,
+        "gives": one.gives,
+        "shown": one.shown,
+    }
+
+
+def _told(one: Undo) -> dict[str, Any]:
+    scope: dict[str, Any] = dict(one.scope) or {"everything": {}}
+    told = one._asdict() | {"undo": str(one.undo), "scope": scope}
+    names = {"from_at": "from", "until_at": "until", "ends_at": "in_force_until"}
+    return {names.get(name, name): value for name, value in told.items() if value is not None}
