@@ -30,7 +30,8 @@ guard:
   tenant: {{}}
   cancelled_section: null
   cancelled_term: null
-"""
+
+drift:{default_text().partition(chr(10) + "drift:")[2]}"""
 _Decision = tuple[str, int]
 """A seat's key and the number of its decision."""
 
