@@ -13,10 +13,11 @@ import structlog
 
 from services.consumer.gauges import SeatGauges
 from services.consumer.ledger import database, dead_letters, history, members, overruling, parked, recovery, redeciding, waking
+from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import WORK_CHANNEL, SeatRef
+from services.consumer.nouns import SeatRef
 from services.kit.postgres import Connection
 
 log = structlog.get_logger()
@@ -141,4 +142,4 @@ class Housekeeping:
         """There is work for the driver, here or in another process."""
         if seats:
             self._on_work(seats)
-            connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, self._policies.target])
+            announce(connection, seats)

@@ -11,10 +11,10 @@ import psycopg
 from services.consumer.guard import foreseeing
 from services.consumer.guard.foreseeing import Expected
 from services.consumer.ledger import audit, database, policies, policy_plans, redeciding
+from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.decision_plan import Change
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.policy_plans import KINDS, Digest, PolicyPlan, WorldChanged
-from services.consumer.nouns import WORK_CHANNEL
 from services.consumer.policy import examples, model
 from services.consumer.settings import LedgerSettings
 from services.kit.postgres import Connection
@@ -78,8 +78,7 @@ def apply(settings: LedgerSettings, file: Path, actor: str, planned: str | None 
         changed = 0
         for seats in redeciding.redecide(connection, Policies(settings.target, settings.swap_settle_seconds), settings.tenant):
             changed += len(seats)
-            if seats:
-                connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, settings.target])
+            announce(connection, seats)
     what = f"version {version} is active now" if is_new else f"version {version} was active already"
     return f"Policy of {settings.tenant}: {what}; {changed} seats have work because of it."
 

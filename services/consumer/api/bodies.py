@@ -6,6 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas import keys
+
 Id = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]+$")]
 
@@ -23,11 +25,16 @@ class ReasonRequest(Body):
 
 
 class SectionPlace(Body):
-    """One section."""
+    """One section, by the ids of the SIS."""
 
     institution: Id
     term: Id
     section: Id
+
+    @property
+    def key(self) -> str:
+        """Section key text."""
+        return keys.join(self.institution, self.term, self.section)
 
 
 class TermPlace(Body):

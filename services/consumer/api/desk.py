@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 import orjson
 import psycopg
@@ -140,6 +141,14 @@ def number(request: Request, name: str, default: int, least: int, most: int) -> 
     if found is None or not least <= found <= most:
         raise invalid([{"parameter": name, "detail": f"a whole number from {least} to {most}"}])
     return found
+
+
+def uuid_of(text: str) -> UUID | None:
+    """An id of ours in a path; None for what is none, which names nothing."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:

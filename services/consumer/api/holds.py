@@ -26,6 +26,7 @@ from services.consumer.api.desk import (
     json_answer,
     not_found,
     number,
+    uuid_of,
 )
 from services.consumer.guard import holds
 from services.consumer.guard.holds import Announced, Hold, Member, Over, UnknownSnapshot
@@ -247,17 +248,10 @@ def _announce(target: str, tenant: str, connection: Connection, *, asked: Announ
 
 
 def _withdraw(target: str, name: str, connection: Connection) -> Answer:
-    planned = _uuid(name)
+    planned = uuid_of(name)
     if planned is None or not holds.withdraw(connection, target, planned):
         return not_found("planned change that is not over", {"planned_change": name[:40]})
     return json_answer({"planned_change": str(planned), "withdrawn": True}, {"planned_change": str(planned)})
-
-
-def _uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
 
 
 def _number(name: str) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from schemas import keys
 from schemas.events import EnrollmentRole
+from services.consumer.api.bodies import Body, Id, Reason, ReasonRequest, SectionPlace
 from services.consumer.api.desk import (
     Answer,
     Desk,
@@ -25,62 +26,38 @@ from services.consumer.api.desk import (
     number,
 )
 from services.consumer.ledger import overruling
+from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.overruling import Asked, Filter, InForce, Over, OverrideState, Refused, Told
 from services.consumer.ledger.policies import Policies
-from services.consumer.nouns import WORK_CHANNEL, PersonRef, SeatRef, SeatState
+from services.consumer.nouns import PersonRef, SeatState
 from services.kit.http import problem
 from services.kit.postgres import Connection
 
 _LARGEST = 2**63 - 1
 _PAGE = 100
 _LONGEST_PAGE = 1000
-_Id = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
-_Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00]+$")]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OverriddenSection(_Body):
-    """A section, by the ids of the SIS."""
-
-    institution: _Id
-    term: _Id
-    section: _Id
-
-    @property
-    def key(self) -> str:
-        """Section key text."""
-        return keys.join(self.institution, self.term, self.section)
-
-
-class OverrideRequest(_Body):
+class OverrideRequest(Body):
     """What one seat is to be, until when, and why. People are named here, in the body, because URLs are logged along the way."""
 
-    person: _Id
-    section: OverriddenSection
+    person: Id
+    section: SectionPlace
     role: EnrollmentRole
     """As the SIS calls it; the policy says which role of the LMS that is."""
     gives: SeatState
     until: AwareDatetime
-    reason: _Reason
+    reason: Reason
 
 
-class SearchRequest(_Body):
+class SearchRequest(Body):
     """Whose overrides, or those of which section; and where the page begins."""
 
-    person: _Id | None = None
-    section: OverriddenSection | None = None
+    person: Id | None = None
+    section: SectionPlace | None = None
     state: OverrideState | None = None
     after: int = Field(default=_LARGEST, ge=1, le=_LARGEST)
     limit: int = Field(default=_PAGE, ge=1, le=_LONGEST_PAGE)
-
-
-class WithdrawRequest(_Body):
-    """Why."""
-
-    reason: _Reason
 
 
 def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
@@ -124,11 +101,11 @@ def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
         """One override."""
         return await desk.perform(actor, "overrides.read", partial(_read, tenant, override))
 
-    @router.post("/overrides/{override}/withdraw", openapi_extra=described(WithdrawRequest))
+    @router.post("/overrides/{override}/withdraw", openapi_extra=described(ReasonRequest))
     async def withdraw(request: Request, override: str, actor: str = caller) -> Response:
         """End an override now: the SIS decides the seat again."""
         try:
-            asked = await body(request, WithdrawRequest)
+            asked = await body(request, ReasonRequest)
         except Refusal as refusal:
             return await desk.refuse(actor, "overrides.withdraw", refusal)
         work = partial(_withdraw, policies, tenant, override, actor=actor, reason=asked.reason)
@@ -154,7 +131,7 @@ def _make(policies: Policies, tenant: str, connection: Connection, *, asked: Ove
         made, work = overruling.make(connection, policies, wanted)
     except Refused as refused:
         return Answer(_refusal(refused), detail | {"reason": refused.reason}, "refused")
-    _announce(connection, policies, work)
+    announce(connection, work)
     stored = overruling.read(connection, tenant, made)
     assert stored is not None  # noqa: S101  (inserted before)
     headers = {"Location": f"/overrides/{made}"}
@@ -190,17 +167,11 @@ def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection
         return Answer(problem(HTTPStatus.CONFLICT, title, reason=over.state), detail, "refused")
     if work is None:
         return not_found("override", {"override": name[:40]})
-    _announce(connection, policies, work)
+    announce(connection, work)
     return _read(tenant, name, connection)
 
 
 _HOW: dict[OverrideState, str] = {"ended": "has ended", "withdrawn": "was withdrawn", "in_force": "is ending now"}
-
-
-def _announce(connection: Connection, policies: Policies, work: set[SeatRef]) -> None:
-    """There is work for the driver, wherever it is, once this transaction is committed."""
-    if work:
-        connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, policies.target])
 
 
 def _read(tenant: str, name: str, connection: Connection) -> Answer:

@@ -6,7 +6,6 @@ import uuid
 from functools import partial
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -24,6 +23,7 @@ from services.consumer.api.desk import (
     json_answer,
     not_found,
     number,
+    uuid_of,
 )
 from services.consumer.ledger.policies import Policies
 from services.consumer.rosters import agreement, findings, runs
@@ -134,13 +134,6 @@ def _kind(request: Request) -> str | None:
     return kind
 
 
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
 def _start(policies: Policies, connection: Connection, *, asked: CompareRequest, actor: str) -> Answer:
     run, scope = uuid.uuid4(), asked.scope.scope
     try:
@@ -160,7 +153,7 @@ def _listed(target: str, connection: Connection) -> Answer:
 
 
 def _one(target: str, name: str, connection: Connection) -> Answer:
-    run = _uuid(name)
+    run = uuid_of(name)
     found = runs.read(connection, target, run) if run else None
     if found is None:
         return not_found("comparison", {"comparison": name[:40]})
@@ -169,7 +162,7 @@ def _one(target: str, name: str, connection: Connection) -> Answer:
 
 
 def _cancel(target: str, name: str, connection: Connection) -> Answer:
-    run = _uuid(name)
+    run = uuid_of(name)
     if run is None or runs.read(connection, target, run) is None:
         return not_found("comparison", {"comparison": name[:40]})
     detail = {"comparison": str(run)}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Self
-from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
@@ -25,13 +23,14 @@ from services.consumer.api.desk import (
     invalid,
     json_answer,
     not_found,
+    uuid_of,
 )
 from services.consumer.ledger import overruling, undo_plans, undoing
+from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.overruling import Refused
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.undo_plans import Inverse, Scope, TooMany, UndoPlan, Window
 from services.consumer.ledger.undoing import Order, Undo, WorldChanged
-from services.consumer.nouns import WORK_CHANNEL, SeatRef
 from services.kit.http import problem
 from services.kit.postgres import Connection
 
@@ -165,7 +164,7 @@ def _apply(policies: Policies, tenant: str, connection: Connection, *, asked: Ap
         return Answer(response, detail | {"reason": "world_changed"}, "refused")
     except Refused as refused:
         return Answer(_refusal(refused), detail | {"reason": refused.reason}, "refused")
-    _announce(connection, policies, done.work)
+    announce(connection, done.work)
     content = {"undo": str(done.undo), "overrides": done.made, "left": done.left}
     headers = {"Location": f"/undos/{done.undo}"}
     created = Response(orjson.dumps(content), HTTPStatus.CREATED, headers, media_type="application/json")
@@ -186,13 +185,13 @@ def _listed(policies: Policies, tenant: str, connection: Connection) -> Answer:
 
 
 def _read(policies: Policies, tenant: str, name: str, connection: Connection) -> Answer:
-    undo = _uuid(name)
+    undo = uuid_of(name)
     found = undoing.read(connection, tenant, policies.target, undo) if undo else None
     return json_answer(_told(found), {"undo": name}) if found else not_found("undo", {"undo": name[:40]})
 
 
 def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection, *, actor: str, reason: str) -> Answer:
-    undo = _uuid(name)
+    undo = uuid_of(name)
     if undo is None or undoing.read(connection, tenant, policies.target, undo) is None:
         return not_found("undo", {"undo": name[:40]})
     detail = {"undo": str(undo)}
@@ -201,21 +200,8 @@ def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection
         response = problem(HTTPStatus.CONFLICT, "The undo was withdrawn before", reason="withdrawn")
         return Answer(response, detail | {"reason": "withdrawn"}, "refused")
     ended, work = done
-    _announce(connection, policies, work)
+    announce(connection, work)
     return json_answer(detail | {"ended": ended}, detail | {"ended": ended})
-
-
-def _announce(connection: Connection, policies: Policies, work: set[SeatRef]) -> None:
-    """There is work for the driver, wherever it is, once this transaction is committed."""
-    if work:
-        connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, policies.target])
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
 
 
 def _told_plan(plan: UndoPlan) -> Mapping[str, Any]:

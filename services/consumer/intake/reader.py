@@ -68,7 +68,7 @@ class Reader:
         self._letters = DeadLetters(kafka, topics.dead_letter)
         self._watch = LogWatch(kafka)
         self._line = Line(settings, self._reading, ledger, self._retry, status, metrics)
-        self._telling = Telling(settings.target, topics, self._reading, ledger, self._events, metrics, handover)
+        self._telling = Telling(topics, self._reading, ledger, self._events, metrics, handover)
         self._placing = Placing(
             self._reading,
             ledger,

@@ -11,12 +11,13 @@ from schemas.topics import Topics
 from services.consumer.intake.ledger import Ledger, Session
 from services.consumer.intake.reading import Reading
 from services.consumer.ledger import offsets
+from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.starting import CommitMetadata
 from services.consumer.ledger.storing import Batch, Stored
 from services.consumer.log.events import EventLog
 from services.consumer.log.records import Place
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import WORK_CHANNEL, SeatRef
+from services.consumer.nouns import SeatRef
 from services.kit.failpoints import failpoint
 
 log = structlog.get_logger()
@@ -30,7 +31,6 @@ class Telling:
 
     def __init__(
         self,
-        target: str,
         topics: Topics,
         reading: Reading,
         ledger: Ledger,
@@ -38,7 +38,6 @@ class Telling:
         metrics: Metrics,
         handover: Handover,
     ) -> None:
-        self._target = target
         self._topics = topics
         self._reading = reading
         self._ledger = ledger
@@ -72,8 +71,7 @@ class Telling:
         if not stored.work:
             return
         self._handover(stored.work)
-        # A statement of its own: inside the transaction it would let the whole server commit one by one.
-        session.connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, self._target])
+        announce(session.connection, stored.work)
 
     def activity(self, session: Session) -> None:
         """The driver counts as well, and nobody commits for it. What it had counted at the last look is on disk by now."""

@@ -20,12 +20,13 @@ import structlog
 from schemas.keys import EntityKind
 from schemas.topics import Topics
 from services.consumer.ledger import database, offsets, recovery, replay_pace, replay_plans, replay_selection, replays
+from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.recovery import HistoryChanged
 from services.consumer.ledger.replay_batch import Outcome
 from services.consumer.ledger.replays import Range, Replay, ReplayLost
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import WORK_CHANNEL, SeatRef
+from services.consumer.nouns import SeatRef
 from services.consumer.replay.log import Log, LogRecord, LogRefused, LogUnavailable, Missing
 from services.consumer.replay.steps import Records, Seats, Step, set_aside, sort_out
 from services.kit.postgres import Connection, DatabaseIdentity
@@ -270,9 +271,7 @@ class ReplayRunner:
         self._count(outcome, dry_run=replay.dry_run)
         if outcome.work and not replay.dry_run:
             self._on_work(outcome.work)
-            # A statement of its own: inside the transaction it would let the whole server commit one by one.
-            for target in sorted({seat.target for seat in outcome.work}):
-                session.connection.execute("select pg_notify(%s, %s)", [WORK_CHANNEL, target])
+            announce(session.connection, outcome.work)
 
     def _count(self, outcome: Outcome, *, dry_run: bool) -> None:
         for one in outcome.judged:
