@@ -11,7 +11,7 @@ import orjson
 from services.consumer.guard.judging import Group, Plan, Scope, Size
 from services.consumer.ledger import recovery
 from services.consumer.ledger.policies import Policies
-from services.consumer.ledger.writing import is_live
+from services.consumer.ledger.writing import Terms
 from services.consumer.nouns import TAKES_AWAY
 from services.consumer.policy.model import GuardRules
 from services.kit.postgres import Connection, text_array
@@ -24,24 +24,13 @@ class Members(NamedTuple):
     decisions: list[int]
 
 
-# Terms that have something to be judged, by hopping through the index from one to the next; what waits in a term that is in
-# shadow is judged when it is to be sent.
-LIVE_TERMS = f"""
-with recursive hop as (
-  (select term from work where target = %(target)s and state = 'guarded' order by term limit 1)
-  union all
-  select next.term
-    from hop
-   cross join lateral (
-     select term from work where target = %(target)s and state = 'guarded' and term > hop.term order by term limit 1) as next),
-live as (
-  select term from hop where {is_live("%(target)s", "hop.term")})
-"""  # noqa: S608  (a constant of ours)
 _TENANTS = "select distinct tenant from work where target = %s and state = 'guarded'"
+IN_LIVE_TERM = "(work.term = any(%(terms)s::text[])) <> %(live)s"
+"""Of a row called ``work``, with the parameters of `writing.Terms`. What waits in a term that is in shadow is judged when it is to be
+sent. Not asked of the table for each row: there may be a hundred thousand of them, for weeks."""
 # ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal.
 _GROUPS = f"""
-{LIVE_TERMS},
-told as (
+with told as (
   select seat.seat, seat.decision, seat.tenant, seat.section, seat.course, work.term,
          seat.course is null or not exists (
            select from seat as other
@@ -50,13 +39,12 @@ told as (
               and other.desired = 'active' and other.applied = 'active') as leaves_course,
          coalesce(section.status in ('cancelled', 'removed'), false) as cancelled,
          extract(epoch from clock_timestamp() - work.state_since)::float8 as waited
-    from live
-    join work on work.target = %(target)s and work.term = live.term and work.state = 'guarded'
+    from work
    cross join lateral (select * from seat where seat.target = work.target and seat.seat = work.seat offset 0) as seat
     left join lateral (
       select event ->> 'status' as status from entity
        where entity.tenant = seat.tenant and entity.kind = 'section' and entity.key = seat.section offset 0) as section on true
-   where work.hold is null
+   where work.target = %(target)s and work.state = 'guarded' and work.hold is null and {IN_LIVE_TERM}
      and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant)
 select tenant, section, course, term, leaves_course, cancelled,
        waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, array_agg(seat), array_agg(decision)
@@ -120,12 +108,12 @@ def rules_of(connection: Connection, target: str, policies: Policies) -> dict[st
     return {tenant: active[tenant].policy.guard if tenant in active else GuardRules() for tenant in tenants}
 
 
-def waiting(connection: Connection, target: str, rules: Mapping[str, GuardRules]) -> dict[Group, Members]:
-    """The removals to be judged."""
+def waiting(connection: Connection, target: str, rules: Mapping[str, GuardRules], terms: Terms) -> dict[Group, Members]:
+    """The removals to be judged: those in live terms."""
     if not rules:
         return {}
     waits = orjson.dumps({tenant: of_tenant.wait_seconds for tenant, of_tenant in rules.items()}).decode()
-    rows = connection.execute(_GROUPS.encode(), {"target": target, "waits": waits}).fetchall()
+    rows = connection.execute(_GROUPS.encode(), {"target": target, "waits": waits, **terms.parameters}).fetchall()
     return {Group(*row[:-2]): Members(*row[-2:]) for row in rows}
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 
 from services.consumer.guard import reading
 from services.consumer.guard.judging import Group, How, Scope, ScopeKind, Verdict, judge
-from services.consumer.guard.reading import LIVE_TERMS, Members
+from services.consumer.guard.reading import IN_LIVE_TERM, Members
 from services.consumer.guard.writing import Stopped, Writer
+from services.consumer.ledger import writing
 from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.writing import Terms
 from services.consumer.policy.model import GuardRules
 from services.kit.postgres import Connection
 
@@ -27,11 +29,9 @@ _MANY = 50
 """Removals for which the statements are planned anew: a plan that was made while little waited reads all of it for each."""
 
 _STATE = f"""
-{LIVE_TERMS}
 select coalesce(bool_or(paused), false), coalesce(extract(epoch from clock_timestamp() - max(sizes_at)), 'infinity')::float8,
        (select count(*)
-          from (select from live join work on work.target = %(target)s and work.term = live.term and work.state = 'guarded'
-                 limit %(many)s) as guarded)
+          from (select from work where target = %(target)s and state = 'guarded' and {IN_LIVE_TERM} limit %(many)s) as guarded)
   from guard where target = %(target)s
 """  # noqa: S608  (a constant of ours)
 
@@ -57,7 +57,10 @@ def review(connection: Connection, target: str, policies: Policies, holds_lease:
     """Judge what waits. `holds_lease` says whether the lease is ours and locks it; without it nothing is written."""
     done = Review()
     writer = Writer(connection, target, holds_lease)
-    row = connection.execute(_STATE.encode(), {"target": target, "many": _MANY}).fetchone()
+    terms = writing.terms(connection, target)
+    if terms.none_is_live:
+        return done
+    row = connection.execute(_STATE.encode(), {"target": target, "many": _MANY, **terms.parameters}).fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     paused, age, guarded = row
     with suppress(Stopped):
@@ -68,7 +71,7 @@ def review(connection: Connection, target: str, policies: Policies, holds_lease:
                 connection.execute("discard plans")
             done.ready = writer.ready()
             done.held = writer.rejoin()
-            _judge_and_write(connection, target, policies, writer, age, done)
+            _judge_and_write(connection, target, policies, terms, writer, age, done)
     return done
 
 
@@ -78,9 +81,11 @@ def tidy(connection: Connection, target: str, holds_lease: Callable[[Connection]
         Writer(connection, target, holds_lease).tidy()
 
 
-def _judge_and_write(connection: Connection, target: str, policies: Policies, writer: Writer, age: float, done: Review) -> None:
+def _judge_and_write(
+    connection: Connection, target: str, policies: Policies, terms: Terms, writer: Writer, age: float, done: Review
+) -> None:
     rules = reading.rules_of(connection, target, policies)
-    groups = reading.waiting(connection, target, rules)
+    groups = reading.waiting(connection, target, rules, terms)
     if not groups:
         return
     if age > _SIZES_SECONDS:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from services.consumer.ledger import audit
-from services.kit.postgres import Connection
+from services.kit.postgres import Connection, text_array
 
 ALL_TERMS = ""
 """The term of the row that holds for every term without one of its own."""
@@ -31,6 +31,25 @@ def _said(column: str, target: str, term: str) -> str:
     if not all("." in part or "%" in part or part == _OTHERS for part in (target, term)):
         raise ValueError("an unqualified column would be taken for one of the table that is asked")
     return f"(select writing.{column} from writing where writing.target = {target} and writing.term = {term})"  # noqa: S608
+
+
+class Terms(NamedTuple):
+    """Which terms are live, all at once."""
+
+    others_live: bool
+    """Terms that are not named."""
+    named: list[str]
+    """Term key texts: those that are otherwise than the others."""
+
+    @property
+    def none_is_live(self) -> bool:
+        """Nothing may be written at all."""
+        return not self.others_live and not self.named
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """For a statement that compares many rows with them: ``(term = any(%(terms)s::text[])) <> %(live)s``."""
+        return {"terms": text_array(self.named), "live": self.others_live}
 
 
 class Switch(NamedTuple):
@@ -116,6 +135,13 @@ def listed(connection: Connection, target: str) -> list[Switch]:
     """Everything that was said, the word for all other terms first."""
     rows = connection.execute("select term, live, reason, actor, since from writing where target = %s order by term", [target])
     return [Switch(*row) for row in rows.fetchall()]
+
+
+def terms(connection: Connection, target: str) -> Terms:
+    """What was said of terms."""
+    said = {one.term: one.live for one in listed(connection, target)}
+    others_live = said.pop(ALL_TERMS, True)
+    return Terms(others_live, [term for term, live in said.items() if live != others_live])
 
 
 def live(connection: Connection, target: str, term: str) -> bool:

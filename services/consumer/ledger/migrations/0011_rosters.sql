@@ -12,9 +12,6 @@ create table writing (
   primary key (target, term)
 );
 
--- The term first: a planner that knows nothing of the table must not take it for the way to one seat.
-create index work_guarded_term on work (term, target) where state = 'guarded';
-
 -- The seats of one section, whoever they belong to.
 create index seat_lms_section on seat (target, lms_section);
 
