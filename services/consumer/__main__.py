@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("file", type=Path, help="the policy, YAML")
     action.add_argument("--actor", default=_system_user(), help="who changes it, for the audit (default: the system's user)")
     action.add_argument("--plan", metavar="DIGEST", help="apply it only if it still changes exactly what that plan said")
+    action.add_argument(
+        "--within", type=int, default=0, metavar="N", help="or so many seats of each kind more or fewer, whichever they are"
+    )
     planned = actions.add_parser("plan", help="show which seats a policy would change, without writing anything")
     planned.add_argument("file", type=Path, help="the policy, YAML")
     planned.add_argument("--rows", type=int, default=0, metavar="N", help="show so many of the seats in full (they name people)")
@@ -92,7 +95,7 @@ def _system_user() -> str:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    print(apply(_ledger_settings(), arguments.file, arguments.actor, arguments.plan))
+    print(apply(_ledger_settings(), arguments.file, arguments.actor, arguments.plan, arguments.within))
     return 0
 
 

@@ -61,11 +61,12 @@ def plan(settings: LedgerSettings, file: Path, rows: int) -> str:
     return "\n".join(_told_plan(found, held, file))
 
 
-def apply(settings: LedgerSettings, file: Path, actor: str, planned: str | None = None) -> str:
+def apply(settings: LedgerSettings, file: Path, actor: str, planned: str | None = None, within: int = 0) -> str:
     """Store the file as a new version and decide the tenant's people in batches; returns what happened, for a person to read.
 
     Stopped half-way, it is finished by any running consumer, or by applying the same file again. With the digest of a plan it is
-    stored only while the plan holds. Raises `model.PolicyError`, `PlanError` and `policy_plans.WorldChanged`.
+    stored only while the plan holds, give or take `within` seats of each kind. Raises `model.PolicyError`, `PlanError` and
+    `policy_plans.WorldChanged`.
     """
     body = file.read_text(encoding="utf-8")
     digest = Digest.of(planned) if planned is not None else None
@@ -74,7 +75,7 @@ def apply(settings: LedgerSettings, file: Path, actor: str, planned: str | None 
     url = settings.database_url.get_secret_value()
     database.migrate(url)
     with database.connect(url) as connection:
-        version, is_new = _store(connection, settings, body, actor, digest)
+        version, is_new = _store(connection, settings, body, actor, digest, within)
         changed = 0
         for seats in redeciding.redecide(connection, Policies(settings.target, settings.swap_settle_seconds), settings.tenant):
             changed += len(seats)
@@ -83,7 +84,9 @@ def apply(settings: LedgerSettings, file: Path, actor: str, planned: str | None 
     return f"Policy of {settings.tenant}: {what}; {changed} seats have work because of it."
 
 
-def _store(connection: Connection, settings: LedgerSettings, body: str, actor: str, planned: Digest | None) -> tuple[int, bool]:
+def _store(
+    connection: Connection, settings: LedgerSettings, body: str, actor: str, planned: Digest | None, within: int
+) -> tuple[int, bool]:
     detail: dict[str, object] = {"tenant": settings.tenant, "digest": policies.digest(body)}
     try:
         with connection.transaction():
@@ -92,7 +95,7 @@ def _store(connection: Connection, settings: LedgerSettings, body: str, actor: s
             else:
                 detail["plan"] = str(planned)
                 policy_plans.see_one_moment(connection)
-                version, is_new = policy_plans.apply(connection, settings.target, settings.tenant, body, actor, planned)
+                version, is_new = policy_plans.apply(connection, settings.target, settings.tenant, body, actor, planned, within)
             audit.record(connection, actor, "policy.apply", "done", detail | {"version": version, "new": is_new})
     except WorldChanged as changed:
         with connection.transaction():

@@ -23,6 +23,7 @@ from services.kit.postgres import Connection
 
 _POLICY_BYTES = 256 * 1024
 _MOST_ROWS = 1000
+_MOST_WITHIN = 100_000
 _YAML = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
 
 
@@ -43,15 +44,17 @@ def policy_router(desk: Desk, tenant: str, target: str) -> APIRouter:
 
     @router.post("/policies/apply", status_code=HTTPStatus.ACCEPTED, openapi_extra=_YAML)
     async def apply(request: Request, actor: str = caller) -> Response:
-        """Make it the active policy, if it still changes what the plan `?plan=` said. Everybody is decided again soon after."""
+        """Make it the active policy, if it still changes what the plan `?plan=` said, give or take `?within=` seats of each kind.
+        Everybody is decided again soon after."""
         try:
             planned = Digest.of(request.query_params.get("plan", ""))
             if planned is None:
                 raise invalid([{"parameter": "plan", "detail": "the digest of a plan, see POST /policies/plan"}])
+            within = number(request, "within", default=0, least=0, most=_MOST_WITHIN)
             text = await _text(request)
         except Refusal as refusal:
             return await desk.refuse(actor, "policies.apply", refusal)
-        work = partial(_apply, target, tenant, text=text, planned=planned, actor=actor)
+        work = partial(_apply, target, tenant, text=text, planned=planned, within=within, actor=actor)
         return await desk.perform(actor, "policies.apply", work)
 
     return router
@@ -78,12 +81,12 @@ def _plan(target: str, tenant: str, connection: Connection, *, text: str, rows: 
     return json_answer(_told(found, held), {"policy": policies.digest(text), "plan": str(found.digest), "rows": len(found.rows)})
 
 
-def _apply(target: str, tenant: str, connection: Connection, *, text: str, planned: Digest, actor: str) -> Answer:
+def _apply(target: str, tenant: str, connection: Connection, *, text: str, planned: Digest, within: int, actor: str) -> Answer:
     policy_plans.see_one_moment(connection)
     detail: dict[str, object] = {"policy": policies.digest(text), "plan": str(planned)}
     try:
         with connection.transaction():
-            version, is_new = policy_plans.apply(connection, target, tenant, text, actor, planned)
+            version, is_new = policy_plans.apply(connection, target, tenant, text, actor, planned, within)
     except PolicyError as error:
         return _refused(_unusable(error), detail)
     except WorldChanged as changed:

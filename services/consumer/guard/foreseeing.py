@@ -24,8 +24,8 @@ class Expected(NamedTuple):
 def foresee(connection: Connection, target: str, tenant: str, removals: Mapping[Place, int], rules: GuardRules) -> list[Expected]:
     """What would be held, under these rules, of so many removals that come at once, beside what went lately and was announced.
 
-    At most so much: people who only change their section or role within a course count as leaving it. Reads all seats of the
-    tenant, and writes nothing.
+    A forecast: what waits already is not in it, and people who only move within a course count as leaving it. Reads all seats
+    of the tenant, and writes nothing.
     """
     groups = [
         Group(tenant, place.section, place.course, place.section.rsplit("/", 1)[0], True, False, True, count)

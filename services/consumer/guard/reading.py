@@ -26,8 +26,8 @@ class Members(NamedTuple):
 
 _TENANTS = "select distinct tenant from work where target = %s and state = 'guarded'"
 IN_LIVE_TERM = "(work.term = any(%(terms)s::text[])) <> %(live)s"
-"""Of a row called ``work``, with the parameters of `writing.Terms`. What waits in a term that is in shadow is judged when it is to be
-sent. Not asked of the table for each row: there may be a hundred thousand of them, for weeks."""
+"""Of a row called ``work``, with the parameters of `writing.Terms`. What waits in a term that is in shadow is judged when it is
+to be sent. Not asked of the table for each row: there may be a hundred thousand of them, for weeks."""
 # ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal.
 _GROUPS = f"""
 with told as (

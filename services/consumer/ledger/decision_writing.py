@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -25,6 +25,9 @@ def write(connection: Connection, plan: Plan, policies: Policies, cause: Cause) 
     """Write the plan down in the transaction that holds the persons' locks; returns the seats that now have work."""
     _write_entitlements(connection, plan)
     _write_wakes(connection, plan.wakes)
+    if plan.moved:
+        _lock(connection, [*(seat.ref for seat in plan.moved), *(change.ref for change in plan.changes)])
+        _move(connection, plan.moved)
     return _write_seats(connection, plan.changes, policies, cause)
 
 
@@ -44,8 +47,6 @@ def _write_entitlements(connection: Connection, plan: Plan) -> None:
                on conflict (tenant, kind, key, target, seat) do nothing""",
             [text_array(column) for column in zip(*rows, strict=True)],
         )
-    if plan.moved:
-        _move(connection, plan.moved)
 
 
 def _write_wakes(connection: Connection, wakes: Mapping[PersonRef, datetime]) -> None:
@@ -59,7 +60,18 @@ def _write_wakes(connection: Connection, wakes: Mapping[PersonRef, datetime]) ->
         )
 
 
+def _lock(connection: Connection, seats: Iterable[SeatRef]) -> None:
+    """All seats that a batch writes, in the order in which everybody locks them, before any of their work."""
+    ordered = sorted(set(seats))
+    connection.execute(
+        """select from seat join unnest(%s::text[], %s::text[]) as told (target, seat) using (target, seat)
+            order by target, seat for no key update of seat""",
+        [text_array(ref.target for ref in ordered), text_array(ref.seat for ref in ordered)],
+    )
+
+
 def _move(connection: Connection, seats: Sequence[Seat]) -> None:
+    """The seats are locked."""
     ordered = sorted(seats, key=lambda seat: seat.ref)
     columns = [
         text_array(seat.ref.target for seat in ordered),
@@ -68,13 +80,15 @@ def _move(connection: Connection, seats: Sequence[Seat]) -> None:
         text_array(seat.base_role for seat in ordered),
     ]
     connection.execute(
+        """select from work join unnest(%s::text[], %s::text[]) as told (target, seat) using (target, seat)
+            order by target, seat for update of work""",
+        columns[:2],
+    )
+    connection.execute(
         """with told as (select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[])
                              as t(target, seat, course, base_role)),
-                locked as (select s.target, s.seat from seat s join told using (target, seat)
-                            order by s.target, s.seat for no key update of s),
                 moved as (update seat s set course = told.course, base_role = told.base_role
-                            from told join locked using (target, seat)
-                           where (s.target, s.seat) = (told.target, told.seat))
+                            from told where (s.target, s.seat) = (told.target, told.seat))
            update work w set course = told.course from told where (w.target, w.seat) = (told.target, told.seat)""",
         columns,
     )
@@ -105,7 +119,8 @@ class _Written(NamedTuple):
 
 
 def _upsert_seats(connection: Connection, changes: Sequence[Change]) -> dict[SeatRef, _Written]:
-    """What became of each seat; a seat of another person (two SIS ids with one LMS id) is left alone, and missing here."""
+    """What became of each seat. A seat of another person (two SIS ids with one LMS id) is left alone, and missing here, unless
+    nothing entitles that person to it any more."""
     rows = [
         (
             *one.ref,
@@ -136,8 +151,12 @@ def _upsert_seats(connection: Connection, changes: Sequence[Change]) -> dict[Sea
            on conflict (target, seat) do update
               set desired = excluded.desired, effect = excluded.effect, version = excluded.version, decision = seat.decision + 1,
                   policy_version = excluded.policy_version, accepted_at = excluded.accepted_at, course = excluded.course,
-                  base_role = excluded.base_role
-            where seat.tenant = excluded.tenant and seat.person = excluded.person
+                  base_role = excluded.base_role, tenant = excluded.tenant, person = excluded.person, section = excluded.section
+            where (seat.tenant, seat.person) = (excluded.tenant, excluded.person)
+               or (seat.desired = 'deleted'
+                   and not exists (select from entitlement as theirs
+                                    where (theirs.target, theirs.seat) = (seat.target, seat.seat)
+                                      and (theirs.tenant, theirs.person) = (seat.tenant, seat.person)))
            returning target, seat, decision, {SATISFIED}, {TAKES_AWAY}""".encode(),  # noqa: S608  (a constant of ours)
         [text_array(column) for column in zip(*rows, strict=True)],
     ).fetchall()
@@ -210,6 +229,7 @@ def _look_for_work(connection: Connection, changes: Sequence[Change], delays: Se
 
 _BEGIN_ANEW = """on conflict (target, seat) do update
    set state = excluded.state, priority = excluded.priority, next_at = excluded.next_at, course = excluded.course,
+       tenant = excluded.tenant, person = excluded.person,
        attempts = 0, reason = null, code = null, releases = 0, waits_kind = null, waits_object = null,
        hold = case when excluded.state = 'guarded' then work.hold end, hold_number = null"""
 

@@ -12,14 +12,14 @@ from services.consumer.ledger import history, overrides, section_locks
 from services.consumer.ledger.deciding import decide_persons
 from services.consumer.ledger.overrides import happening
 from services.consumer.ledger.policies import Policies
-from services.consumer.nouns import PersonRef, SeatRef, SeatState
-from services.consumer.policy.decide import Entitlement, Override, decide
+from services.consumer.nouns import PRIORITY_ADD, PersonRef, SeatRef, SeatState
+from services.consumer.policy.decide import Entitlement, Override, decide, stamp_of
 from services.kit.postgres import Connection, text_array
 
 LONGEST = "2 years"
 """From now to the end of an override: an exception for good belongs into the student system."""
 _AT_ONCE = 200
-"""People decided in one transaction because an override of theirs has ended."""
+"""Overrides whose people are decided in one transaction because they have ended."""
 
 OverrideState = Literal["in_force", "ended", "withdrawn"]
 
@@ -100,12 +100,16 @@ class Over(Exception):
 _ENDS_IN_TIME = "select %s::timestamptz > clock_timestamp() and %s::timestamptz <= clock_timestamp() + %s::interval"
 _OWNER = "select tenant, person from seat where (target, seat) = (%s, %s)"
 _MAKE = """
-insert into override (tenant, person, section, role, state, ends_at, reason, actor)
-values (%s, %s, %s, %s, %s, %s, %s, %s) returning override, made_at
+insert into override (tenant, person, section, role, state, ends_at, reason, actor, made_at)
+select told.*, least(clock_timestamp(), told.ends_at - interval '1 microsecond')
+  from (values (%s, %s, %s, %s, %s, %s::timestamptz, %s, %s))
+       as told (tenant, person, section, role, state, ends_at, reason, actor)
+returning override, made_at
 """
 _MAKE_MANY = """
-insert into override (tenant, undo, person, section, role, state, ends_at, reason, actor)
-select %s, %s, told.* from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::text[])
+insert into override (tenant, undo, person, section, role, state, ends_at, reason, actor, made_at)
+select %s, %s, told.*, least(clock_timestamp(), told.ends_at - interval '1 microsecond')
+  from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::text[])
        as told (person, section, role, state, ends_at, reason, actor)
 returning override, person, section, role, state, ends_at, made_at
 """
@@ -113,14 +117,24 @@ _WITHDRAW_MANY = """
 update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
  where (tenant, undo) = (%s, %s) and ended_at is null and ends_at > clock_timestamp()
 """
+# Whoever overrides a seat has seen it otherwise: it is looked at also where the ledger believes that it is so already. Whatever
+# it stood for before, an override is behind it now.
+_LOOK = f"""
+with mine as (
+  update seat set version = %(version)s where (target, seat) = (%(target)s, %(seat)s) and version = 0)
+insert into work (target, seat, tenant, person, course, state, priority, next_at, read_first)
+select target, seat, tenant, person, course, 'pending', {PRIORITY_ADD}, clock_timestamp(), true
+  from seat where (target, seat) = (%(target)s, %(seat)s)
+    on conflict (target, seat) do nothing
+returning target, seat
+"""  # noqa: S608  (a constant of ours)
 _PERSON = "select person from override where (tenant, override) = (%s, %s)"
 _WITHDRAW = """
 update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
  where (tenant, override) = (%s, %s) and ended_at is null and ends_at > clock_timestamp()
 """
 _DUE = """
-select distinct tenant, person from (
-  select tenant, person from override where ended_at is null and ends_at <= clock_timestamp() order by ends_at limit %s) as due
+select tenant, person from override where ended_at is null and ends_at <= clock_timestamp() order by ends_at limit %s
 """
 _TOLD = """
 select override, tenant, person, section, role, state, reason, actor, made_at, ends_at, standing, withdrawn_at, withdrawn_by,
@@ -159,7 +173,10 @@ def make(connection: Connection, policies: Policies, asked: Asked) -> tuple[int,
     assert row is not None  # noqa: S101  (an insert returns its row)
     made = Override(row[0], *asked.person, asked.section, asked.role, asked.gives, row[1])
     history.append(connection, [happening(made, "override_made", until=asked.ends_at.isoformat())])
-    return made.number, work | decide_persons(connection, [asked.person], policies, cause="override")
+    work |= decide_persons(connection, [asked.person], policies, cause="override")
+    looked_at = {"target": entitlement.ref.target, "seat": entitlement.ref.seat, "version": stamp_of(made.made_at).version}
+    found = connection.execute(_LOOK.encode(), looked_at).fetchall()
+    return made.number, work | {SeatRef(*ref) for ref in found}
 
 
 def withdraw(

@@ -20,26 +20,27 @@ class ActivePolicy(NamedTuple):
 
 @dataclass
 class Policies:
-    """What a decision needs to know besides the entities. Keeps parsed versions; a stored version never changes."""
+    """What a decision needs to know besides the entities. Keeps parsed policies by what they say: after a restore the same number
+    may be another policy."""
 
     target: str
     """The one target that all sections go to."""
     swap_settle_seconds: float = 3
     """How long a removal waits for the add of a swap."""
-    _parsed: dict[tuple[str, int], Policy] = field(default_factory=dict)
+    _parsed: dict[str, Policy] = field(default_factory=dict)
 
     def active(self, connection: Connection) -> dict[str, ActivePolicy]:
         """The active version of every tenant. Call it after the persons are locked: then a policy that is being applied either
         is seen here, or its own pass over these persons comes after us."""
-        rows = connection.execute("select tenant, version from policy where active").fetchall()
-        return {tenant: ActivePolicy(version, self._policy(connection, tenant, version)) for tenant, version in rows}
+        rows = connection.execute("select tenant, version, digest from policy where active").fetchall()
+        return {tenant: ActivePolicy(version, self._policy(connection, tenant, version, said)) for tenant, version, said in rows}
 
-    def _policy(self, connection: Connection, tenant: str, version: int) -> Policy:
-        if (tenant, version) not in self._parsed:
+    def _policy(self, connection: Connection, tenant: str, version: int, said: str) -> Policy:
+        if said not in self._parsed:
             row = connection.execute("select body from policy where tenant = %s and version = %s", [tenant, version]).fetchone()
             assert row is not None  # noqa: S101  (versions are never deleted)
-            self._parsed[tenant, version] = model.parse(row[0])
-        return self._parsed[tenant, version]
+            self._parsed[said] = model.parse(row[0])
+        return self._parsed[said]
 
 
 def ensure(connection: Connection, tenant: str, body: str) -> int:

@@ -323,15 +323,19 @@ class Policy(_Part):
         return self.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=section)
 
     def person_of(self, tenant: str, lms_user: str) -> str | None:
-        """Whose id in the LMS this is, read backwards through the template; None when it cannot be said."""
-        parts = []
-        for literal, field, _padding, _conversion in _pieces(self.sis_ids.user):
+        """Whose id in the LMS this is, read backwards through the template; None when it cannot be said. What fills an id up is
+        no part of it."""
+        parts, filling = [], ""
+        for literal, field, padding, _conversion in _pieces(self.sis_ids.user):
             parts.append(re.escape(literal))
             parts.append({"person": "(.+)", "tenant": re.escape(tenant)}.get(field or "", ""))
+            if field == "person" and padding:
+                filling = padding[0] if padding[0] not in "<>^" else " "
         found = re.fullmatch("".join(parts), lms_user, re.DOTALL) if parts.count("(.+)") == 1 else None
-        person = found.group(1) if found else None
-        written = None if person is None else self.sis_ids.user.format(tenant=tenant, person=person)
-        return person if written == lms_user else None
+        if found is None:
+            return None
+        person = found.group(1).strip(filling) if filling else found.group(1)
+        return person if person and self.sis_ids.user.format(tenant=tenant, person=person) == lms_user else None
 
     def _after_census(self, on: date | None, place: Place) -> bool:
         day = self._days.get(place, self._days.get(place._replace(session=None)))
@@ -361,8 +365,8 @@ def parse(text: str) -> Policy:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise PolicyError(f"line {line}: {error.problem or 'not YAML'}") from error
-    except yaml.YAMLError as error:
-        raise PolicyError("line 1: not YAML text") from error
+    except (yaml.YAMLError, ValueError, IndexError, RecursionError) as error:
+        raise PolicyError("line 1: not YAML text, or a value that is none, such as the 31st of September") from error
     try:
         return Policy.model_validate(data)
     except ValidationError as error:
@@ -370,7 +374,15 @@ def parse(text: str) -> Policy:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without a trap: a key that is written twice is an error, not a silent replacement."""
+    """YAML without a trap: a key that is written twice is an error, not a silent replacement; and nothing stands for something
+    else, because a few lines of that can be gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuses anchors and aliases, and with them merged keys."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(problem="write it out: anchors and aliases are not read", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
 
 def _unique_keys(loader: _Loader, node: yaml.MappingNode) -> Mapping[Any, Any]:

@@ -396,3 +396,73 @@ def test_its_removals_are_held_like_any_other(ledger: Ledger) -> None:
     reviewing.review(ledger.connection, "canvas", ledger.policies, lambda _: True)
 
     assert set(ledger.work().values()) == {"held"}
+
+
+def test_a_seat_that_the_ledger_believes_is_so_is_looked_at(ledger: Ledger) -> None:
+    """Whoever says that somebody must not see a class any more has seen that they do."""
+    ledger.take(enrollment("dropped"))
+    ledger.settle()
+    make(ledger, asked("deleted"))
+
+    assert ledger.rows("select state, read_first from work") == [("pending", True)]
+
+
+def test_an_id_that_nothing_entitles_any_more_gives_the_seat_back(ledger: Ledger) -> None:
+    """The registrar typed the id as the learning platform shows it; the student system has it without the zeros."""
+    policies.store(ledger.connection, TENANT, default_text().replace('"{person}"', '"{person:0>9}"'), "registrar")
+    number = make(ledger, asked(person="000000007"))
+    ledger.take(enrollment(person="7"))
+    withdraw(ledger, number)
+    ledger.take(enrollment(person="7", version=2))
+
+    assert ledger.rows("select person, desired from seat") == [("7", "active")]
+
+
+def test_a_person_with_several_ends_counts_each(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overruling, "_AT_ONCE", 2)
+    for section in ("1001", "1002", "1003"):
+        make(ledger, asked(section=section))
+    let_it_end(ledger)
+
+    assert overruling.end_due(ledger.connection, ledger.policies).more
+
+
+def test_a_consumer_that_runs_on_decides_by_the_policy_of_the_restored_ledger(ledger: Ledger) -> None:
+    """The number is the same, the policy is another one."""
+    guests = default_text().replace("student: StudentEnrollment", "student: {base: StudentEnrollment, role: Guest}")
+    policies.store(ledger.connection, TENANT, guests, "registrar")
+    ledger.take(enrollment(person="1"))
+    ledger.connection.execute("delete from policy where version = 2")
+    ledger.connection.execute("update policy set active = true where version = 1")
+    policies.store(ledger.connection, TENANT, default_text() + "\n", "registrar")
+    ledger.take(enrollment(person="2"))
+
+    assert ledger.rows("select role from seat where person = '2'") == [("StudentEnrollment",)]
+    list(redeciding.redecide(ledger.connection, ledger.policies, TENANT))
+
+
+def test_decisions_that_move_seats_and_rosters_that_lock_them_pass_one_after_the_other(ledger: Ledger) -> None:
+    """Both lock the seats in their order, before their work."""
+    ledger.take(section_event(course="A"), *(enrollment(person=f"p{number}") for number in range(40)))
+    stop = threading.Event()
+
+    def lock_seats() -> int:
+        rounds = 0
+        with database.connect(ledger.url) as connection:
+            while not stop.is_set():
+                with connection.transaction():
+                    connection.execute("select from seat where target = 'canvas' order by target, seat for no key update")
+                    connection.execute("select from work where target = 'canvas' order by target, seat for update")
+                rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(1) as others:
+        locking = others.submit(lock_seats)
+        try:
+            for version in range(2, 42):
+                ledger.take(section_event(course="AB"[version % 2], version=version))
+                ledger.decide_queued()
+        finally:
+            stop.set()
+        assert locking.result() > 0
+    assert ledger.rows("select distinct course from seat") == [("PSUNV/B",)]

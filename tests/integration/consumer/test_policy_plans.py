@@ -393,3 +393,29 @@ def test_a_plan_does_not_migrate_a_ledger(ledger: Ledger, command: Any) -> None:
 def test_a_bad_policy_is_refused_before_anybody_is_decided(ledger: Ledger) -> None:
     with pytest.raises(PolicyError, match="line 1"):
         plan(ledger, "drop_action: gone")
+
+
+def test_a_plan_may_be_applied_give_or_take_some_seats(ledger: Ledger) -> None:
+    fill(ledger)
+    before = plan(ledger, KEEPS).digest
+    ledger.take(*(enrollment("dropped", person=f"1{number:04}", version=2) for number in range(3)))
+    ledger.settle()
+
+    def apply_within(seats: int) -> tuple[int, bool]:
+        with ledger.connection.transaction():
+            policy_plans.see_one_moment(ledger.connection)
+            return policy_plans.apply(ledger.connection, "canvas", TENANT, KEEPS, "registrar", before, seats)
+
+    with pytest.raises(WorldChanged):
+        apply_within(2)
+    assert apply_within(3) == (2, True)
+    redecide(ledger)
+
+
+def test_applying_again_after_a_lost_answer_says_that_it_is_stored(ledger: Ledger) -> None:
+    fill(ledger)
+    digest = plan(ledger, KEEPS).digest
+    stored, is_new = apply(ledger, KEEPS, digest)
+    redecide(ledger)
+
+    assert (is_new, apply(ledger, KEEPS, digest)) == (True, (stored, False))

@@ -104,7 +104,8 @@ def test_differences_are_repaired_at_once_listed_only_or_removed_after_days() ->
         ("{tenant}-{person}", "main-p-1", "p-1"),
         ("{tenant}-{person}", "other-p-1", None),
         ("emp.{person}", "empx12", None),
-        ("{person:0>7}", "0009001", "0009001"),
+        ("{person:0>7}", "0009001", "9001"),
+        ("{person:0>7}", "0000000", None),
         ("{person:0>7}", "9001", None),
         ("{person}/{person}", "1/1", None),
     ],
@@ -158,6 +159,21 @@ def test_an_error_names_line_and_reason(wrong: tuple[str, str], line: str, reaso
     first = str(caught.value).splitlines()[0]
     assert reason in first
     assert first.startswith((f"line {number}:", f"line {number - 1}:"))
+
+
+@pytest.mark.parametrize("levels", [1, 9])
+def test_nothing_stands_for_something_else(levels: int) -> None:
+    """Nine lines of this kind would be gigabytes."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, levels))]
+
+    with pytest.raises(PolicyError, match=r"^line 1: write it out"):
+        parse("\n".join(lines))
+
+
+@pytest.mark.parametrize("text", ["census: [{day: 2026-09-31}]", "a: " + "[" * 5000, "a: !!int ''"])
+def test_what_cannot_be_read_is_refused_like_anything_else(text: str) -> None:
+    with pytest.raises(PolicyError, match=r"^line \d+: "):
+        parse(text)
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "just words", "\x00"])
