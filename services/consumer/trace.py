@@ -53,6 +53,8 @@ class Known:
     seats: Sequence[_Row]
     overrides: Sequence[_Row]
     """The newest first, those that are over included."""
+    differences: Sequence[_Row]
+    """What the newest rosters showed otherwise."""
     ledger: _Row
     """The tenant's active policy, whether the ledger is in recovery, when the intake last moved on."""
 
@@ -77,6 +79,7 @@ def trace(connection: Connection, subject: Subject) -> dict[str, object]:
         "enrollments": known.enrollments,
         "seats": known.seats,
         "overrides": known.overrides,
+        "differences": known.differences,
         "timeline": [_told(row) for row in reversed(timeline[:TIMELINE])],
         "timeline_complete": len(timeline) <= TIMELINE,
         "ledger": known.ledger,
@@ -136,6 +139,14 @@ def _of_the_seats(known: Known) -> Iterator[Finding]:
         if seat["override"] is not None:
             yield _of_override(seat, seat["override"])
         yield _of_seat(seat, seat["work"])
+    deciding = {seat["override"]["override"] for seat in known.seats if seat["override"] is not None}
+    for override in known.overrides:
+        if override["in_force"] and override["override"] not in deciding:
+            said = f"Override {override['override']} decides nothing: the policy gives {override['role']} no seat."
+            yield Finding("override_idle", said, "Withdraw it, or ask the registrar whether the policy should.")
+    for one in known.differences:
+        said = f"When the roster was last read, at {_minute(one['read_at'])}, the LMS showed {one['role']} as {one['shown']}"
+        yield Finding("differs", f"{said} ({one['kind']}).", "See GET /differences.")
 
 
 def _of_override(seat: _Row, override: _Row) -> Finding:
@@ -184,22 +195,31 @@ def _read(connection: Connection, subject: Subject) -> Known:
     return Known(
         person=_one(connection, _ENTITY, [subject.tenant, "person", keys.join(subject.person)]),
         section=_one(connection, _ENTITY, [subject.tenant, "section", subject.section_key]),
-        enrollments=_enrollments(connection, subject.tenant, of_person),
+        enrollments=_enrollments(connection, subject, of_person),
         seats=_rows(connection, _SEATS, of_person),
         overrides=_rows(connection, _OVERRIDES, of_person),
+        differences=_rows(connection, _DIFFERENCES, of_person),
         ledger=ledger,
     )
 
 
-def _enrollments(connection: Connection, tenant: str, of_person: Sequence[object]) -> list[_Row]:
+def _enrollments(connection: Connection, subject: Subject, of_person: Sequence[object]) -> list[_Row]:
     rows = _rows(connection, _ENROLLMENTS, of_person)
-    found = connection.execute("select body, clock_timestamp() from policy where tenant = %s and active", [tenant]).fetchone()
-    policy = model.parse(found[0]) if found else None
+    asked = "select body, clock_timestamp() from policy where tenant = %s and active"
+    found = connection.execute(asked, [subject.tenant]).fetchone()
     for row in rows:
-        day = date.fromisoformat(row["effective_date"]) if row["effective_date"] else None
-        begins = policy.begins(day) if policy and policy.statuses[row["status"]] == "active" else None
-        row["begins_at"] = begins if found and begins and begins > found[1] else None
+        row["begins_at"] = _begins_at(row, subject, model.parse(found[0]), found[1]) if found else None
+        del row["gone"]
     return rows
+
+
+def _begins_at(row: _Row, subject: Subject, policy: model.Policy, now: datetime) -> datetime | None:
+    """When the enrollment gives access by itself; None: it does, or it never will."""
+    day = date.fromisoformat(row["effective_date"]) if row["effective_date"] else None
+    gives = policy.state(row["status"], day, model.Place(subject.institution, subject.term, row["session"]))
+    begins = policy.begins(day)
+    waits = gives == "active" and policy.roles[row["role"]] is not None and not row["gone"]
+    return begins if waits and begins is not None and begins > now else None
 
 
 def _timeline(connection: Connection, subject: Subject) -> list[_Row]:
@@ -234,11 +254,23 @@ select event->>'status' as status, version, accepted_at, received_at, topic, "pa
 """
 
 _ENROLLMENTS = """
-select event->>'role_family' as role_family, event->>'status' as status, event->>'role' as role,
-       event->>'effective_date' as effective_date, event->'codes' as codes,
-       version, accepted_at, received_at, topic, "partition", "offset"
-  from entity where tenant = %s and person = %s and section = %s and kind = 'enrollment'
- order by key
+select enrollment.event->>'role_family' as role_family, enrollment.event->>'status' as status, enrollment.event->>'role' as role,
+       enrollment.event->>'effective_date' as effective_date, enrollment.event->'codes' as codes,
+       section.event->>'session' as session, coalesce(section.event->>'status' in ('cancelled', 'removed'), false) as gone,
+       enrollment.version, enrollment.accepted_at, enrollment.received_at, enrollment.topic, enrollment."partition",
+       enrollment."offset"
+  from entity as enrollment
+  left join entity as section
+    on section.tenant = enrollment.tenant and section.kind = 'section' and section.key = enrollment.section
+ where enrollment.tenant = %s and enrollment.person = %s and enrollment.section = %s and enrollment.kind = 'enrollment'
+ order by enrollment.key
+"""
+
+# What the newest rosters showed otherwise.
+_DIFFERENCES = """
+select kind, role, desired, shown, shown_role, found_at, read_at, repair_at
+  from roster_finding where tenant = %s and person = %s and section = %s
+ order by number
 """
 
 # Seats by the section that they were decided for; one that was given up by another section's enrollment keeps its own.
@@ -270,7 +302,7 @@ select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, se
 
 _OVERRIDES = """
 select override, role, state as gives, ends_at as until, reason, actor, made_at, ended_at, withdrawn_at, withdrawn_by,
-       withdrawn_reason
+       withdrawn_reason, ended_at is null and ends_at > clock_timestamp() as in_force
   from override where tenant = %s and person = %s and section = %s
  order by override desc
 """

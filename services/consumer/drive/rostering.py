@@ -41,7 +41,7 @@ _EVERY_SECONDS = 1.0
 _SHARE = 0.2
 """Of the token's calls in flight; the others are left to the seats that can be worked on."""
 _SCHEDULE_EVERY_SECONDS = 60.0
-_TIDY_EVERY_SECONDS = 10.0
+_TIDY_EVERY_SECONDS = 3.0
 _MOST_PAGES = 200
 """Of one roster: 20,000 people."""
 _MANY_DOUBTS = 50

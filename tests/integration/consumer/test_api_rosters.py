@@ -196,6 +196,18 @@ async def test_the_lease_of_another_writes_nothing(api: Api, ledger: Ledger) -> 
     assert ledger.rows("select applied from seat") == [("unknown",)]
 
 
+async def test_a_trace_says_what_the_roster_showed(api: Api, ledger: Ledger) -> None:
+    ledger.take(enrollment(person="p1"), section_event())
+    ledger.settle()
+    ledger.connection.execute("update seat set applied_at = clock_timestamp() - interval '1 hour'")
+    await started(api)
+    read(ledger)
+    asked = {"tenant": TENANT, "person": "p1", "section": {**TERM, "section": "1001"}}
+    told = (await api.call("POST", "/trace", json=asked)).json()
+    assert "differs" in [one["code"] for one in told["findings"]]
+    assert [(one["kind"], one["shown"]) for one in told["differences"]] == [("missing", "absent")]
+
+
 async def test_a_trace_says_that_the_term_is_in_shadow(api: Api, ledger: Ledger) -> None:
     await api.call("POST", "/writing", json={"term": TERM, "live": False, "reason": "beside the old feed"})
     ledger.take(enrollment(person="p1"), section_event())

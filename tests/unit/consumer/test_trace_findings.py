@@ -32,6 +32,7 @@ def known(**changes: Any) -> Known:
             "enrollments": [ENROLLED],
             "seats": [seat(settled=True)],
             "overrides": [],
+            "differences": [],
             "ledger": LEDGER,
         }
         | changes
@@ -116,3 +117,24 @@ def test_a_seat_that_an_override_decides_says_so_and_until_when() -> None:
 
 def test_recovery_is_mentioned() -> None:
     assert "recovery" in codes(findings(known(ledger=LEDGER | {"recovery": True})))
+
+
+def test_an_override_that_decides_nothing_says_so() -> None:
+    override = {"override": 7, "role": "other", "in_force": True}
+    found = findings(known(overrides=[override, override | {"override": 6, "in_force": False}]))
+
+    assert codes(found)[-1] == "override_idle"
+    assert "Override 7 decides nothing" in found[-1].text
+
+
+def test_what_the_last_roster_showed_otherwise_is_told() -> None:
+    one = {
+        "kind": "missing",
+        "role": "StudentEnrollment",
+        "shown": "deleted",
+        "read_at": datetime(2026, 9, 2, 3, tzinfo=ZoneInfo("UTC")),
+    }
+    found = findings(known(differences=[one]))
+
+    assert codes(found) == ["sis_enrolled", "applied", "differs"]
+    assert "2026-09-02 03:00" in found[-1].text
