@@ -172,6 +172,7 @@ class Rostering:
 
     async def _record(self, lease: Lease, section: Section, roster: list[RosterRow]) -> None:
         reads: dict[str, Observation] = {}
+        accountless = set()
         doubtful = await self._keeping.run(lambda it: recording.doubtful(it, lease.target, section, roster, reads))
         if len(doubtful) > _MANY_DOUBTS and all(row.lms_user is None for row in roster):
             await self._put_off(lease, section, Refused("no_sis_ids"))
@@ -185,9 +186,10 @@ class Rostering:
                 reads[key] = seen
             elif isinstance(seen, NotThere):
                 reads[key] = Observation("absent")
+                accountless.add(key)
             # Of what cannot be read nothing is said; the others are.
         recorded = await self._keeping.run(
-            lambda it: recording.record(it, lease.target, section, roster, reads, self._policies, _holding(lease))
+            lambda it: recording.record(it, lease.target, section, roster, reads, self._policies, _holding(lease), accountless)
         )
         if recorded is not None:
             self._observer.roster_read(recorded)

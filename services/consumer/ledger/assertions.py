@@ -32,19 +32,28 @@ def _seats_that_are_not_decided(connection: Connection, policies: Policies) -> l
     assert row is not None  # noqa: S101  (always one row)
     persons = [PersonRef(*row) for row in connection.execute(_DECIDED_PERSONS).fetchall()]
     in_force = overrides.read(connection, persons).in_force
-    given = [
-        one
+    decided = {
+        person: decide(entities, active[person.tenant].policy, policies.target, in_force.get(person, ()), row[0])
         for person, entities in enrollments.read(connection, persons).items()
         if person.tenant in active
-        for one in decide(entities, active[person.tenant].policy, policies.target, in_force.get(person, ()), row[0])
-    ]
-    wanted = {ref: one.state for ref, one in fold(given).items()}
+    }
+    given = [one for theirs in decided.values() for one in theirs]
     of_persons = [
         text_array(one.tenant for one in persons),
         text_array(one.person for one in persons),
         policies.target,
     ]
-    stored = {SeatRef(*ref): desired for *ref, desired in connection.execute(_STORED_SEATS, of_persons).fetchall()}
+    seats = {
+        SeatRef(*row[:2]): (PersonRef(*row[2:4]), row[4]) for row in connection.execute(_STORED_SEATS, of_persons).fetchall()
+    }
+    stored = {ref: desired for ref, (_, desired) in seats.items()}
+    # Where two people are one user of the LMS, the seat is what its own person is entitled to.
+    wanted = {
+        ref: one.state
+        for person, theirs in decided.items()
+        for ref, one in fold(theirs).items()
+        if ref not in seats or seats[ref][0] == person
+    }
     entitled = {(source_of(*row[:3]), SeatRef(*row[3:])) for row in connection.execute(_STORED_ENTITLEMENTS, of_persons)}
     return [
         *(
@@ -66,7 +75,7 @@ select tenant, person from (
    and (tenant, person) not in (select tenant, person from wake where at <= clock_timestamp() + interval '1 second')
 """
 _STORED_SEATS = """
-select target, seat, desired
+select target, seat, tenant, person, desired
   from seat join unnest(%s::text[], %s::text[]) as decided (tenant, person) using (tenant, person) where target = %s
 """
 _STORED_ENTITLEMENTS = """

@@ -121,14 +121,14 @@ def plan(
     To write it down, lock the persons before: what is read without the locks may be old.
     """
     entities = enrollments.read(connection, persons)
-    given = {
-        (one.source, one.ref): one
+    of_persons = [
+        decide(theirs, active[person.tenant].policy, target, overrides.in_force.get(person, ()), now)
         for person, theirs in entities.items()
-        for one in decide(theirs, active[person.tenant].policy, target, overrides.in_force.get(person, ()), now)
-    }
+    ]
+    given = {(one.source, one.ref): one for theirs in of_persons for one in theirs}
     stored = _stored_entitlements(connection, persons, target)
     seats = _stored_seats(connection, persons, target)
-    wanted = fold(given.values())
+    wanted = _wanted(of_persons, seats)
     lapsed = [key for key in stored if key not in given]
     newest: dict[Source, Stamp] = {one.entity: one.newest for theirs in entities.values() for one in theirs}
     newest |= overrides.stamps
@@ -144,6 +144,17 @@ def plan(
         moved=[one.seat for ref, one in wanted.items() if ref in seats and _has_moved(one, seats[ref])],
         wakes=dict(_wakes(entities, active, now)),
     )
+
+
+def _wanted(of_persons: Iterable[Iterable[Entitlement]], seats: Mapping[SeatRef, _SeatRow]) -> dict[SeatRef, Entitlement]:
+    """What each seat should be. Two people of the student system may be one user of the LMS: the seat is decided by what its own
+    person is entitled to, whoever else is decided at the same time."""
+    wanted: dict[SeatRef, Entitlement] = {}
+    for theirs in of_persons:
+        for ref, one in fold(theirs).items():
+            if ref not in wanted or (ref in seats and seats[ref].person == one.seat.person):
+                wanted[ref] = one
+    return wanted
 
 
 def _wakes(

@@ -50,6 +50,8 @@ class KnownSeat(NamedTuple):
     """A call is or may be under way, or one has ended since the roster was read: what was read may be old."""
     queued: bool
     """Its work has not begun, and nothing has failed yet."""
+    accountless: bool
+    """It waits for its user, whom the LMS does not have, or not under this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,10 @@ def compare(
     roster: Iterable[RosterRow],
     reads: Mapping[str, Observation],
     extra_roles: Collection[str],
+    accountless: Collection[str] = (),
 ) -> Comparison:
-    """What `roster` says of `seats`; `reads` holds what was read of single seats since. Who has access without a seat of ours is
-    a difference in the base roles `extra_roles`."""
+    """What `roster` says of `seats`; `reads` holds what was read of single seats since, and `accountless` those of them whose
+    user the LMS did not have. Who has access without a seat of ours is a difference in the base roles `extra_roles`."""
     rows: defaultdict[_Key, list[RosterRow]] = defaultdict(list)
     for row in roster:
         rows[_Key(row.lms_user, row.role, row.base_role)].append(row)
@@ -124,10 +127,15 @@ def compare(
     unsure: set[tuple[str, str]] = set()
     for key, seat in mine.items():
         shown = reads.get(seat.seat) or _clearest(rows.get(key, ()))
-        if shown is None and key[1:] in (peopled if seat.desired == "active" else strangers.roles):
+        at_work = seat.moving or not _may_be_judged(seat)
+        if seat.accountless or seat.seat in accountless:
+            unsure.add(key[1:])  # perhaps they have another id by now
+        if at_work and seat.accountless:
+            found.untold.add(seat.seat)
+        elif shown is None and key[1:] in (peopled if seat.desired == "active" and not at_work else strangers.roles):
             found.doubtful.add(seat.seat)
             unsure.add(key[1:])
-        elif seat.moving or not _may_be_judged(seat):
+        elif at_work:
             found.untold.add(seat.seat)
         else:
             _judge(found, seat, shown or _ABSENT, strangers)

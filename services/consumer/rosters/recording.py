@@ -6,7 +6,7 @@ a seat that was decided, called or confirmed since its roster was read is seen t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import is_live
@@ -34,7 +34,8 @@ select seat.seat, seat.person, seat.section, seat.lms_user, seat.role, seat.base
          or exists (select from intent
                      where intent.target = seat.target and intent.person = seat.person and intent.seat = seat.seat
                        and intent.closed_at is null) as moving,
-       coalesce(work.state in ('pending', 'guarded') and work.attempts = 0, false) as queued
+       coalesce(work.state in ('pending', 'guarded') and work.attempts = 0, false) as queued,
+       coalesce(work.waits_kind = 'user', false) as accountless
   from seat left join work using (target, seat)
  where seat.target = %(target)s and seat.lms_section = %(lms_section)s and seat.associated_user = ''
 """  # noqa: S608  (constants of ours)
@@ -102,9 +103,10 @@ def record(
     reads: Mapping[str, Observation],
     policies: Policies,
     holds_lease: HoldsLease,
+    accountless: Collection[str] = (),
 ) -> Comparison | None:
-    """Write down what the roster and `reads`, both begun after `section.began_at`, say. None, and nothing written: the lease is
-    lost, or the comparison is over."""
+    """Write down what the roster and `reads`, both begun after `section.began_at`, say; of the seats read, `accountless` have no
+    user. None, and nothing written: the lease is lost, or the comparison is over."""
     with connection.transaction():
         if not holds_lease(connection) or connection.execute(_RUNS_ON, [target, section.run]).fetchone() is None:
             return None
@@ -113,7 +115,7 @@ def record(
         active = policies.active(connection).get(section.tenant)
         rules = active.policy.drift if active else DriftRules()
         known = _known(connection, target, section)
-        comparison = compare(known, roster, reads, rules.extra_roles)
+        comparison = compare(known, roster, reads, rules.extra_roles, accountless)
         place = {"target": target, "run": section.run, "lms_section": section.lms_section, "began_at": section.began_at}
         counted = {"people": len(roster), "differences": len(comparison.differences)}
         if connection.execute(_READ, place | counted).fetchone() is None:

@@ -16,6 +16,7 @@ from services.consumer.ledger.entities import take
 from services.consumer.ledger.members import AT_ONCE
 from services.consumer.policy.model import default_text
 from tests.integration.consumer.ledger_support import TENANT, Ledger, arrivals, enrollment, hashed, seat, section_event
+from tests.policies import unguarded
 
 
 @pytest.fixture
@@ -389,3 +390,18 @@ census:
 
     assert ledger.desired() == {seat(): "inactive"}, "the class turned out to be a short one, whose census day was over"
     ledger.check()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_seat_of_one_person_is_not_decided_by_another_who_is_decided_at_the_same_time(ledger: Ledger, together: bool) -> None:
+    """Two ids of the student system are one user of the learning platform. The seat is the first one's, who leaves."""
+    policies.store(ledger.connection, TENANT, unguarded().replace('"{person}"', '"{person:0>3}"'), "registrar")
+    ledger.take(enrollment(person="7"))
+    left, came = enrollment("dropped", person="7", version=2), enrollment(person="007")
+    if together:
+        ledger.take(left, came)
+    else:
+        ledger.take(left)
+        ledger.take(came)
+
+    assert ledger.rows("select person, desired from seat") == [("7", "deleted")]

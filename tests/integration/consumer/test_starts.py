@@ -20,7 +20,7 @@ from services.consumer.nouns import PersonRef, SeatRef
 from services.consumer.policy.model import default_text
 from services.kit.postgres import Connection
 from tests.integration.consumer.api_support import Api
-from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, enrollment, hashed, seat
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, enrollment, hashed, seat, section_event
 from tests.policies import unguarded
 
 ZONE = ZoneInfo("America/New_York")
@@ -195,3 +195,15 @@ async def test_a_trace_says_from_when(ledger: Ledger, tmp_path: Path) -> None:
 
     assert "begins_later" in [one["code"] for one in found["findings"]]
     assert datetime.fromisoformat(found["enrollments"][0]["begins_at"]) == midnight(3)
+
+
+@pytest.mark.parametrize("why", ["cancelled class", "role without a seat"])
+async def test_a_trace_promises_nothing_that_will_not_come(ledger: Ledger, tmp_path: Path, why: str) -> None:
+    role = {"role": "other"} if why == "role without a seat" else {}
+    ledger.take(section_event("cancelled" if why == "cancelled class" else "active"))
+    ledger.take(hashed(starting(3).model_copy(update=role)))
+
+    section = {"institution": "PSUNV", "term": "1259", "section": "1001"}
+    found = (await Api(ledger, tmp_path).call("POST", "/trace", json={"person": "9000001", "section": section})).json()
+
+    assert "begins_later" not in [one["code"] for one in found["findings"]]

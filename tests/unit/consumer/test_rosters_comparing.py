@@ -22,12 +22,26 @@ def seat(
     moving: bool = False,
     queued: bool = False,
     ours: bool = True,
+    accountless: bool = False,
 ) -> KnownSeat:
     """A settled seat of a live term, unless told otherwise."""
     key = f"S/{user}/{role}"
     section = "PSUNV/1259/1001"
     return KnownSeat(
-        key, f"id-{user}", section, user, role, role, desired, applied or desired, live, ours, settled, moving, queued
+        key,
+        f"id-{user}",
+        section,
+        user,
+        role,
+        role,
+        desired,
+        applied or desired,
+        live,
+        ours,
+        settled,
+        moving,
+        queued,
+        accountless,
     )
 
 
@@ -148,6 +162,22 @@ def test_a_seat_at_work_may_be_the_stranger_as_well(busy: KnownSeat) -> None:
     assert (found.doubtful, [one.certain for one in found.differences]) == ({busy.seat}, [False])
     is_them = compared([busy], [row("other-id")], p1=row("other-id").observation)
     assert is_them == Comparison({}, [], set(), {busy.seat})
+
+
+def test_while_somebody_has_no_account_a_stranger_may_be_them() -> None:
+    """Their id was changed in the LMS first, for example. Asking again would cost calls for each of thousands."""
+    waiting = seat(settled=False, accountless=True)
+    found = compared([waiting], [row("new-id")])
+    assert (found.doubtful, found.untold) == (set(), {waiting.seat})
+    assert [one.certain for one in found.differences] == [False]
+
+    settled = seat()
+    asked = compare([settled], [row("new-id")], {settled.seat: Observation("absent")}, [STUDENT], {settled.seat})
+    assert [(one.kind, one.certain) for one in asked.differences] == [("missing", True), ("extra_manual", False)]
+
+
+def test_a_seat_at_work_is_not_asked_for_without_a_stranger() -> None:
+    assert compared([seat(), seat("p2", settled=False)], [row()]).doubtful == set()
 
 
 def test_two_people_of_the_student_system_may_be_one_of_the_lms() -> None:
