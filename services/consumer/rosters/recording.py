@@ -80,7 +80,9 @@ select tenant, person, section, target, seat, 'observed', version,
   from learnt
 """  # noqa: S608  (constants of ours)
 _READ = """
-update roster_section set state = 'read', code = null, people = %(people)s, differences = %(differences)s, read_at = %(began_at)s
+update roster_section
+   set state = 'read', code = null, people = %(people)s, differences = %(differences)s, untold = %(untold)s,
+       read_at = %(began_at)s
  where target = %(target)s and run = %(run)s and lms_section = %(lms_section)s and state = 'open'
 returning lms_section
 """
@@ -117,7 +119,8 @@ def record(
         known = _known(connection, target, section)
         comparison = compare(known, roster, reads, rules.extra_roles, accountless)
         place = {"target": target, "run": section.run, "lms_section": section.lms_section, "began_at": section.began_at}
-        counted = {"people": len(roster), "differences": len(comparison.differences)}
+        untold = len(comparison.untold) + len(comparison.doubtful)
+        counted = {"people": len(roster), "differences": len(comparison.differences), "untold": untold}
         if connection.execute(_READ, place | counted).fetchone() is None:
             return None
         _learn(connection, target, section, comparison.learnt)

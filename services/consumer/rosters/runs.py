@@ -54,6 +54,8 @@ class Run(NamedTuple):
     """Sections that could not be read."""
     people: int
     """Rows of the rosters read so far."""
+    untold: int
+    """Seats of which they say nothing for certain: in motion, being worked on, or not to be read."""
     differences: int
     repairs: int
 
@@ -92,12 +94,13 @@ select %s, %s, * from unnest(%s::text[], %s::text[], %s::text[])
 """
 _RUNS = """
 select roster_run.run, scope, repair, roster_run.state, actor, created_at, finished_at, told.sections, told.open, told.missing,
-       told.failed, told.people, told.differences, repairs
+       told.failed, told.people, told.untold, told.differences, repairs
   from roster_run
  cross join lateral (
    select count(*)::int as sections, count(*) filter (where state = 'open')::int as open,
           count(*) filter (where state = 'missing')::int as missing, count(*) filter (where state = 'failed')::int as failed,
-          coalesce(sum(people), 0)::int as people, coalesce(sum(differences), 0)::int as differences
+          coalesce(sum(people), 0)::int as people, coalesce(sum(untold), 0)::int as untold,
+          coalesce(sum(differences), 0)::int as differences
      from roster_section where roster_section.target = roster_run.target and roster_section.run = roster_run.run) as told
  where roster_run.target = %(target)s
 """

@@ -44,6 +44,7 @@ create table roster_section (
   next_at timestamptz not null default clock_timestamp(),
   people int,                                                 -- rows of the roster
   differences int,
+  untold int,                                                 -- seats of which it says nothing: in motion, at work, unreadable
   read_at timestamptz,                                        -- when the reading began
   primary key (target, run, lms_section),
   foreign key (target, run) references roster_run on delete cascade
