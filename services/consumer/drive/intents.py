@@ -67,14 +67,15 @@ select priority, term, person, place, listed, most
 """  # noqa: S608  (constants of this module)
 
 # Everything that is ready of these people, because an add may have to go before a removal. ``offset 0`` keeps the planner, which
-# knows nothing of a table that was never analysed, to one index probe per person.
+# knows nothing of a table that was never analysed, to one index probe per person, and one per seat.
 _READY = f"""
 select work.seat, work.person, work.course, work.priority, work.term, extract(epoch from work.next_at)::float8,
        seat.desired <> 'active'
   from unnest(%(people)s::text[]) as people (person)
  cross join lateral (
    select * from work where work.target = %(target)s and work.person = people.person offset 0) as work
-  join seat on seat.target = %(target)s and seat.seat = work.seat
+ cross join lateral (
+   select * from seat where seat.target = %(target)s and seat.seat = work.seat offset 0) as seat
  where {_DUE} and work.next_at <= now() and {is_live("work.target", "work.term")}
  limit %(limit)s
 """  # noqa: S608  (constants of this module)
@@ -112,9 +113,10 @@ due as (
    cross join lateral (
      select * from work where work.target = %(target)s and work.seat = asked.seat offset 0
         for no key update skip locked) as work
-    join seat on seat.target = work.target and seat.seat = work.seat
-   where {_DUE} and work.next_at <= clock_timestamp() and exists (select from mine) and {is_live("work.target", "work.term")}
-     for no key update of seat skip locked),
+   cross join lateral (
+     select * from seat where seat.target = work.target and seat.seat = work.seat offset 0
+        for no key update skip locked) as seat
+   where {_DUE} and work.next_at <= clock_timestamp() and exists (select from mine) and {is_live("work.target", "work.term")}),
 opened as (
   insert into intent (target, intent, seat, tenant, person, owner, epoch, call, wanted, version, decision, mark, deadline)
   select %(target)s, intent, seat, tenant, person, %(owner)s, %(epoch)s, call, desired, version, decision, mark,
