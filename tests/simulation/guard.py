@@ -7,10 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
-from fastapi import Response
-
-from services.consumer.api.desk import Answer
 from services.consumer.guard import holds
 from services.consumer.ledger import policies
 from services.consumer.nouns import seat_key
@@ -102,20 +98,7 @@ class Guard:
         self._seen.clear()
 
     def _perform(self, slot: str, work: Callable[[Any], None]) -> None:
-        world = self._world
-        if not (world.running(slot) and slot in world.programs):
-            return
-        process, desk = world.processes[slot], world.programs[slot].desk
-
-        def in_transaction(connection: Any) -> Answer:
-            work(connection)
-            return Answer(Response(), {})
-
-        def call() -> None:
-            with contextlib.suppress(psycopg.Error):
-                desk._in_one_transaction("operator", "guard", in_transaction)
-
-        world.scheduler.spawn(process, f"{process.name}/operator", call)
+        self._world.perform(slot, "operator", "guard", work)
 
     # --- what must hold ---
 

@@ -8,10 +8,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
-from fastapi import Response
-
-from services.consumer.api.desk import Answer
 from services.consumer.ledger import writing
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import ALL_TERMS
@@ -92,20 +88,7 @@ class Rosters:
         return all(truth.get(seat, "deleted") == found.get(seat, "absent") for seat in there)
 
     def _perform(self, slot: str, work: Callable[[Any], None]) -> None:
-        world = self._world
-        if not (world.running(slot) and slot in world.programs):
-            return
-        process, desk = world.processes[slot], world.programs[slot].desk
-
-        def in_transaction(connection: Any) -> Answer:
-            work(connection)
-            return Answer(Response(), {})
-
-        def call() -> None:
-            with contextlib.suppress(psycopg.Error):
-                desk._in_one_transaction("operator", "rosters", in_transaction)
-
-        world.scheduler.spawn(process, f"{process.name}/operator", call)
+        self._world.perform(slot, "operator", "rosters", work)
 
     # --- what must hold ---
 

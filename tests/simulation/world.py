@@ -249,22 +249,30 @@ class World:
 
         self._register(slot, work)
 
-    def _register(self, slot: str, work: Callable[[Any], None]) -> None:
-        """What the registrar asks of a consumer."""
+    def perform(self, slot: str, actor: str, action: str, work: Callable[[Any], None]) -> None:
+        """What a person asks of a consumer, if it runs: one audited transaction, which nobody repeats when it fails."""
         if not self.running(slot) or slot not in self.programs:
             return
         process, desk = self.processes[slot], self.programs[slot].desk
 
         def in_transaction(connection: Any) -> Answer:
-            with contextlib.suppress(Refused, Over):
-                work(connection)
+            work(connection)
             return Answer(Response(), {})
 
         def call() -> None:
             with contextlib.suppress(psycopg.Error):
-                desk._in_one_transaction("registrar", "override", in_transaction)
+                desk._in_one_transaction(actor, action, in_transaction)
 
-        self.scheduler.spawn(process, f"{process.name}/registrar", call)
+        self.scheduler.spawn(process, f"{process.name}/{actor}", call)
+
+    def _register(self, slot: str, work: Callable[[Any], None]) -> None:
+        """What the registrar asks of a consumer; a refusal is an answer."""
+
+        def unless_refused(connection: Any) -> None:
+            with contextlib.suppress(Refused, Over):
+                work(connection)
+
+        self.perform(slot, "registrar", "override", unless_refused)
 
     def ask_for_digests(self, slot: str) -> None:
         """An operator asks a publisher for a round of digests."""

@@ -148,7 +148,7 @@ def _start(policies: Policies, connection: Connection, *, asked: CompareRequest,
 
 
 def _listed(target: str, connection: Connection) -> Answer:
-    found = [_run(one) for one in runs.find(connection, target, None, _NEWEST)]
+    found = [_run(one) for one in runs.find(connection, target, _NEWEST)]
     return json_answer({"target": target, "comparisons": found}, {"target": target})
 
 

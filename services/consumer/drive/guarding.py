@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from services.consumer.drive.lease import HOLDS, Lease
+from services.consumer.drive.lease import Lease, holding
 from services.consumer.drive.observer import Observer
 from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.guard import reviewing
@@ -53,11 +53,7 @@ class Guarding:
             await asyncio.sleep(max(_EVERY_SECONDS, took * (1 - _SHARE) / _SHARE))
 
     def _review(self, connection: Connection, lease: Lease) -> Review:
-        owned = {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}
-
-        def holds_lease(connection: Connection) -> bool:
-            return connection.execute(HOLDS, owned).fetchone() is not None
-
+        holds_lease = holding(lease)
         done = reviewing.review(connection, lease.target, self._policies, holds_lease)
         if time.monotonic() >= self._tidy_at:
             self._tidy_at = time.monotonic() + _TIDY_EVERY_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.kit.postgres import Connection
@@ -49,6 +50,12 @@ def acquire(connection: Connection, target: str, owner: str, ttl_seconds: float)
 def renew(connection: Connection, lease: Lease, ttl_seconds: float) -> bool:
     """Keep it. False: somebody else has it, or it was voided; whatever is under way must not be recorded."""
     return connection.execute(_RENEW, [ttl_seconds, lease.target, lease.owner, lease.epoch]).rowcount == 1
+
+
+def holding(lease: Lease) -> Callable[[Connection], bool]:
+    """For whoever writes beside the work: asks whether the lease is still ours, and locks it until the transaction ends."""
+    owned = {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}
+    return lambda connection: connection.execute(HOLDS, owned).fetchone() is not None
 
 
 def release(connection: Connection, lease: Lease) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from services.consumer.drive.backoff import FAULT
 from services.consumer.drive.caller import Caller
-from services.consumer.drive.lease import HOLDS, Lease
+from services.consumer.drive.lease import Lease, holding
 from services.consumer.drive.observer import Observer
 from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Gate
@@ -128,7 +128,7 @@ class Rostering:
         if due:
             await asyncio.gather(*(self._attempt(lease, section) for section in due))
         else:
-            ended = await self._keeping.run(lambda it: sections.end_if_done(it, lease.target, _holding(lease)))
+            ended = await self._keeping.run(lambda it: sections.end_if_done(it, lease.target, holding(lease)))
             if ended is not None:
                 if ended.failed == 0:
                     self._observer.compared()
@@ -151,7 +151,7 @@ class Rostering:
     async def _section(self, lease: Lease, section: Section) -> None:
         roster = await self._roster(section)
         if isinstance(roster, NotThere):
-            await self._keeping.run(lambda it: sections.missing(it, lease.target, section, _holding(lease)))
+            await self._keeping.run(lambda it: sections.missing(it, lease.target, section, holding(lease)))
         elif isinstance(roster, list):
             await self._record(lease, section, roster)
         else:
@@ -173,7 +173,7 @@ class Rostering:
     async def _record(self, lease: Lease, section: Section, roster: list[RosterRow]) -> None:
         reads: dict[str, Observation] = {}
         accountless = set()
-        doubtful = await self._keeping.run(lambda it: recording.doubtful(it, lease.target, section, roster, reads))
+        doubtful = await self._keeping.run(lambda it: recording.doubtful(it, lease.target, section, roster))
         if len(doubtful) > _MANY_DOUBTS and all(row.lms_user is None for row in roster):
             await self._put_off(lease, section, Refused("no_sis_ids"))
             return
@@ -189,7 +189,7 @@ class Rostering:
                 accountless.add(key)
             # Of what cannot be read nothing is said; the others are.
         recorded = await self._keeping.run(
-            lambda it: recording.record(it, lease.target, section, roster, reads, self._policies, _holding(lease), accountless)
+            lambda it: recording.record(it, lease.target, section, roster, reads, self._policies, holding(lease), accountless)
         )
         if recorded is not None:
             self._observer.roster_read(recorded)
@@ -202,10 +202,5 @@ class Rostering:
         code = getattr(failure, "code", None)
         reason = f"{failure.label}:{code}" if code else failure.label
         await self._keeping.run(
-            lambda it: sections.put_off(it, lease.target, section, reason, delay, _holding(lease), counts=counts)
+            lambda it: sections.put_off(it, lease.target, section, reason, delay, holding(lease), counts=counts)
         )
-
-
-def _holding(lease: Lease) -> Callable[[Connection], bool]:
-    owned = {"target": lease.target, "owner": lease.owner, "epoch": lease.epoch}
-    return lambda connection: connection.execute(HOLDS, owned).fetchone() is not None

@@ -88,11 +88,9 @@ returning lms_section
 """
 
 
-def doubtful(
-    connection: Connection, target: str, section: Section, roster: Sequence[RosterRow], reads: Mapping[str, Observation]
-) -> dict[str, Seat]:
+def doubtful(connection: Connection, target: str, section: Section, roster: Sequence[RosterRow]) -> dict[str, Seat]:
     """Seats to be read one by one before the roster is recorded, by their keys. Locks and writes nothing."""
-    found = compare(_known(connection, target, section), roster, reads, ()).doubtful
+    found = compare(_known(connection, target, section), roster, {}, ()).doubtful
     rows = connection.execute(_SEATS, [target, text_array(sorted(found))]).fetchall() if found else []
     return {key: Seat(*seat) for *seat, key in rows}
 

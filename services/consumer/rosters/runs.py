@@ -163,15 +163,10 @@ def read(connection: Connection, target: str, run: UUID) -> Run | None:
     return Run(*row) if row else None
 
 
-def find(connection: Connection, target: str, before: datetime | None, limit: int) -> list[Run]:
-    """Comparisons, the newest first, begun before a moment."""
-    newest = (
-        _RUNS
-        + """ and (%(before)s::timestamptz is null or created_at < %(before)s)
-                         order by created_at desc, roster_run.run limit %(limit)s"""
-    )
-    rows = connection.execute(newest, {"target": target, "before": before, "limit": limit}).fetchall()
-    return [Run(*row) for row in rows]
+def find(connection: Connection, target: str, limit: int) -> list[Run]:
+    """Comparisons, the newest first."""
+    newest = _RUNS + " order by created_at desc, roster_run.run limit %(limit)s"
+    return [Run(*row) for row in connection.execute(newest, {"target": target, "limit": limit}).fetchall()]
 
 
 def failed(connection: Connection, target: str, run: UUID, limit: int) -> list[tuple[str, str]]:

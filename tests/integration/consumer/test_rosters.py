@@ -57,7 +57,7 @@ class Lms:
         found = []
         for section in sections.due(connection, TARGET, 1000, quiet):
             roster = self.rosters.get(section.lms_section, [])
-            doubtful = recording.doubtful(connection, TARGET, section, roster, {})
+            doubtful = recording.doubtful(connection, TARGET, section, roster)
             reads = {key: self.reads.get(seat.lms_user, Observation("absent")) for key, seat in doubtful.items()}
             recorded = recording.record(connection, TARGET, section, roster, reads, self.ledger.policies, lambda _: True)
             assert recorded is not None
