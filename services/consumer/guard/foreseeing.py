@@ -8,7 +8,7 @@ from typing import NamedTuple
 from services.consumer.guard import reading
 from services.consumer.guard.judging import Cause, Group, Scope, judge
 from services.consumer.ledger.policy_plans import Place
-from services.consumer.policy.model import GuardRules
+from services.consumer.policy.guard_rules import GuardRules
 from services.kit.postgres import Connection
 
 

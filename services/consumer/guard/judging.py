@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from services.consumer.policy.model import GuardRules, Limit, Limits
+from services.consumer.policy.guard_rules import GuardRules, Limit, Limits
 
 ScopeKind = Literal["section", "course", "term", "tenant", "cancelled_section", "cancelled_term"]
 Window = Literal["quarter_hour", "day"]

@@ -13,7 +13,7 @@ from services.consumer.ledger import recovery
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import Terms
 from services.consumer.nouns import TAKES_AWAY
-from services.consumer.policy.model import GuardRules
+from services.consumer.policy.guard_rules import GuardRules
 from services.kit.postgres import Connection, text_array
 
 

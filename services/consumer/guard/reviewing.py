@@ -18,7 +18,7 @@ from services.consumer.guard.writing import Stopped, Writer
 from services.consumer.ledger import writing
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import Terms
-from services.consumer.policy.model import GuardRules
+from services.consumer.policy.guard_rules import GuardRules
 from services.kit.postgres import Connection
 
 _SIZES_SECONDS = 900.0

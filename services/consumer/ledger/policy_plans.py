@@ -14,7 +14,7 @@ from services.consumer.ledger.decision_plan import Change, Plan
 from services.consumer.ledger.policies import ActivePolicy
 from services.consumer.nouns import PersonRef, takes_away
 from services.consumer.policy import model
-from services.consumer.policy.model import GuardRules
+from services.consumer.policy.guard_rules import GuardRules
 from services.kit.postgres import Connection
 
 _BATCH = 500

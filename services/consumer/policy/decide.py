@@ -15,7 +15,8 @@ from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from schemas.keys import EntityKey
 from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
-from services.consumer.policy.model import Place, Policy, Role
+from services.consumer.policy.model import Place, Policy
+from services.consumer.policy.roles import Role
 
 _STRENGTH: dict[SeatState, int] = {"active": 3, "inactive": 2, "completed": 1, "deleted": 0}
 """Strongest access wins where several entitlements meet in one seat."""

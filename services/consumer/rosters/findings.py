@@ -144,7 +144,7 @@ def _facts(one: Difference, section: Section, active: ActivePolicy | None) -> Se
         mine = (seat.person, seat.section, seat.lms_user, seat.role, seat.base_role, seat.desired)
         return (one.subject, one.kind, *mine, one.shown, row.role if row else None, str(one.confirmed), *ids, seat.seat)
     assert row is not None  # noqa: S101  (one of the two is there)
-    person = active.policy.person_of(section.tenant, row.lms_user) if active and row.lms_user else None
+    person = active.policy.sis_ids.person_of(section.tenant, row.lms_user) if active and row.lms_user else None
     theirs = (person, section.section, row.lms_user, row.role, row.base_role, None)
     return (one.subject, one.kind, *theirs, one.shown, None, str(one.confirmed), *ids, None)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import PRIORITY_REPAIR, SATISFIED, TAKES_AWAY, TERM, Seat
-from services.consumer.policy.model import DriftRules
+from services.consumer.policy.drift_rules import DriftRules
 from services.consumer.rosters import findings, repairing
 from services.consumer.rosters.comparing import Comparison, KnownSeat, compare
 from services.consumer.rosters.sections import HoldsLease, Section

@@ -154,7 +154,7 @@ def _take_over(connection: Connection, target: str, section: Section, due: Itera
 def _extra(due: Iterable[Difference], section: Section, active: ActivePolicy) -> Iterable[_Extra]:
     for one in due:
         if one.row is not None and one.row.lms_user is not None:
-            person = one.seat.person if one.seat else active.policy.person_of(section.tenant, one.row.lms_user)
+            person = one.seat.person if one.seat else active.policy.sis_ids.person_of(section.tenant, one.row.lms_user)
             if person is not None:
                 yield _Extra(one.subject, person, one.row)
 

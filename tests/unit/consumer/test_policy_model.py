@@ -113,7 +113,7 @@ def test_differences_are_repaired_at_once_listed_only_or_removed_after_days() ->
 def test_a_persons_id_is_read_back_from_the_lms_or_not_at_all(template: str, lms_user: str, person: str | None) -> None:
     policy = parse(default_text().replace('user: "{person}"', f'user: "{template}"'))
 
-    assert policy.person_of("main", lms_user) == person
+    assert policy.sis_ids.person_of("main", lms_user) == person
 
 
 def test_section_numbers_may_be_padded() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.consumer.guard.judging import Group, Plan, Scope, Size, Verdict, judge
-from services.consumer.policy.model import GuardRules, Limit, Limits
+from services.consumer.policy.guard_rules import GuardRules, Limit, Limits
 
 RULES = {"main": GuardRules()}
 SECTION = Scope("section", "main", "PSUNV/1259/1001")
