@@ -17,7 +17,7 @@ from services.consumer.ledger.decision_plan import Plan
 from services.consumer.ledger.decision_writing import Cause
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import Effect, PersonRef, SeatRef
-from services.consumer.policy.decide import Stamp
+from services.consumer.policy.facts import Stamp
 from services.kit.postgres import Connection, text_array
 
 _CHUNK = 500

@@ -22,17 +22,8 @@ from services.consumer.nouns import (
     SeatRef,
     SeatState,
 )
-from services.consumer.policy.decide import (
-    Enrollment,
-    Entitlement,
-    OverrideKey,
-    Source,
-    Stamp,
-    decide,
-    effect_of,
-    fold,
-    next_start,
-)
+from services.consumer.policy.decide import decide, effect_of, fold, next_start
+from services.consumer.policy.facts import Enrollment, Entitlement, OverrideKey, Source, Stamp
 from services.kit.postgres import Connection, text_array
 
 _STAFF = frozenset({"TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"})

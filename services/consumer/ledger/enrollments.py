@@ -9,7 +9,7 @@ from typing import Any
 from schemas import keys
 from schemas.keys import EntityKey
 from services.consumer.nouns import PersonRef
-from services.consumer.policy.decide import Enrollment, SectionState, Stamp
+from services.consumer.policy.facts import Enrollment, SectionState, Stamp
 from services.kit.postgres import Connection, text_array
 
 

@@ -15,7 +15,7 @@ from schemas import keys
 from services.consumer.ledger import history
 from services.consumer.ledger.history import Happening
 from services.consumer.nouns import PersonRef
-from services.consumer.policy.decide import Override, Source, Stamp, stamp_of
+from services.consumer.policy.facts import Override, Source, Stamp, stamp_of
 from services.kit.postgres import Connection, text_array
 
 

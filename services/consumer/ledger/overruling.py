@@ -13,7 +13,8 @@ from services.consumer.ledger.deciding import decide_persons
 from services.consumer.ledger.overrides import happening
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PRIORITY_ADD, PersonRef, SeatRef, SeatState
-from services.consumer.policy.decide import Entitlement, Override, decide, stamp_of
+from services.consumer.policy.decide import decide
+from services.consumer.policy.facts import Entitlement, Override, stamp_of
 from services.kit.postgres import Connection, text_array
 
 LONGEST = "2 years"

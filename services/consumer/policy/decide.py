@@ -7,100 +7,18 @@ came, so deciding again changes nothing and a replay decides what the live strea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Literal, NamedTuple
+from datetime import datetime
 
 from schemas import keys
-from schemas.events import EnrollmentRole, EnrollmentStatus
+from schemas.events import EnrollmentStatus
 from schemas.keys import EntityKey
 from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
+from services.consumer.policy.facts import Enrollment, Entitlement, Override, Source, Stamp, stamp_of
 from services.consumer.policy.model import Place, Policy
 from services.consumer.policy.roles import Role
 
 _STRENGTH: dict[SeatState, int] = {"active": 3, "inactive": 2, "completed": 1, "deleted": 0}
 """Strongest access wins where several entitlements meet in one seat."""
-
-
-class Stamp(NamedTuple):
-    """Which event a decision rests on. The later acceptance is the newer one."""
-
-    accepted_at: datetime
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class SectionState:
-    """What decides about a section's members."""
-
-    status: Literal["active", "tentative", "closed", "cancelled", "removed"]
-    course: str | None
-    """Course key text."""
-    stamp: Stamp
-    session: str | None = None
-    """Part of term, as the SIS codes it."""
-
-
-class Enrollment(NamedTuple):
-    """One enrollment entity at its newest version, with its section's when the SIS has told it."""
-
-    entity: EntityKey
-    status: EnrollmentStatus
-    role: EnrollmentRole
-    effective_date: date | None
-    """The change's own business date. Rules about dates use this and never today: a replay has to decide alike."""
-    stamp: Stamp
-    section: SectionState | None = None
-
-    @property
-    def newest(self) -> Stamp:
-        """The newest of the events that this enrollment's decision rests on."""
-        return max(self.stamp, self.section.stamp) if self.section else self.stamp
-
-
-class OverrideKey(NamedTuple):
-    """Names one override, as `EntityKey` names an entity; the two sort together."""
-
-    tenant: str
-    kind: Literal["override"]
-    key: str
-    """Its number."""
-
-
-Source = EntityKey | OverrideKey
-"""What a seat is decided by."""
-
-
-class Override(NamedTuple):
-    """A registrar's exception that is in force: what one seat is, whatever the SIS says. Whoever decides says which are."""
-
-    number: int
-    tenant: str
-    person: str
-    section: str
-    """Section key text."""
-    role: EnrollmentRole
-    state: SeatState
-    made_at: datetime
-    course: str | None = None
-    """Course key text of the section, None while the SIS has not said."""
-
-    @property
-    def source(self) -> OverrideKey:
-        """What it is called where entities are meant as well."""
-        return OverrideKey(self.tenant, "override", str(self.number))
-
-
-class Entitlement(NamedTuple):
-    """What one entity, or one override, gives one seat."""
-
-    source: Source
-    ref: SeatRef
-    """The seat's identity, made once."""
-    seat: Seat
-    state: SeatState
-    because: Stamp
-    """The newest event behind it: the section's when that changed last. Of an override, when it was made."""
 
 
 def decide(
@@ -184,11 +102,6 @@ def _seat(
         role=role.label,
         base_role=role.base,
     )
-
-
-def stamp_of(at: datetime) -> Stamp:
-    """Of what is no event: it is numbered as events are, by the clock in microseconds."""
-    return Stamp(at, round(at.timestamp() * 1_000_000))
 
 
 def _status(enrollment: Enrollment) -> EnrollmentStatus:

@@ -16,7 +16,8 @@ from typing import Any, get_args
 from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
-from services.consumer.policy.decide import Enrollment, SectionState, Stamp, decide, fold
+from services.consumer.policy.decide import decide, fold
+from services.consumer.policy.facts import Enrollment, SectionState, Stamp
 from services.consumer.policy.model import Policy
 
 COLUMNS = ("example", "institution", "term", "section", "session", "class", "status", "role", "date", "gives")

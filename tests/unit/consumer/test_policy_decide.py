@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
-from services.consumer.policy.decide import Enrollment, Override, SectionState, Stamp, decide, effect_of, fold, next_start
+from services.consumer.policy.decide import decide, effect_of, fold, next_start
+from services.consumer.policy.facts import Enrollment, Override, SectionState, Stamp
 from services.consumer.policy.model import Policy, default_text, parse
 
 POLICY = parse(default_text())
