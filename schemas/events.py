@@ -30,6 +30,9 @@ BIGGEST = 2**63 - 1
 EnrollmentStatus = Literal["enrolled", "waitlisted", "dropped", "withdrawn", "cancelled", "completed"]
 """`dropped` covers rows that the SIS deleted; `cancelled` means that the class was; `withdrawn` left with a transcript mark."""
 
+STRONGEST_FIRST: tuple[EnrollmentStatus, ...] = ("enrolled", "completed", "withdrawn", "waitlisted", "cancelled", "dropped")
+"""Where several rows or sections say something about one person, the strongest counts: live beats withdrawn beats the rest."""
+
 EnrollmentRole = Literal["student", "auditor", "instructor_primary", "instructor_secondary", "assistant", "other"]
 """`other`: a local code of the SIS; the raw code is in `codes` and the registrar's policy decides what it means."""
 

@@ -20,6 +20,13 @@ from tests.simulation.lms import SeatName
 TENANT, INSTITUTION, TERM = "main", "PSUNV", "1259"
 STUDENT, AUDITOR, TEACHER, ASSISTANT = "StudentEnrollment", "Auditor", "TeacherEnrollment", "TaEnrollment"
 _RANK = ("enrolled", "withdrawn", "waitlisted", "dropped")
+_STATES = {
+    "enrolled": "active",
+    "withdrawn": "inactive",
+    "waitlisted": None,
+    "dropped": "deleted",
+    "cancelled": "deleted",
+}
 _CHANNEL = "ib:PSFT_CS"
 
 
@@ -59,6 +66,8 @@ class Sis:
     """Per seat every state that it should ever have had, in the order of the SIS."""
     tangled: set[tuple[str, str | None]] = field(default_factory=set)
     """Section and person, or None for everybody, those who come later too: what they have there hangs on several rows."""
+    withdrew: set[tuple[str, str]] = field(default_factory=set)
+    """Person and course: of their sections there what one says may depend on all."""
     newest: dict[tuple[str, str], Change] = field(default_factory=dict)
     """Of each row what was last said."""
     _position: int = 0
@@ -78,11 +87,17 @@ class Sis:
         entity = keys.enrollment_key(TENANT, INSTITUTION, TERM, section, person, "learner")
         if career != "UGRD":
             self._tangle(section, person)
-        return [self._commit(row, entity)]
+        if status == "withdrawn":
+            self.withdrew.add((person, self.sections[section]))
+        change = self._commit(row, entity)
+        sections = {row.key["CLASS_NBR"] for row in self.rows.values() if row.key.get("EMPLID") == person}
+        if any(other != section and self.sections[other] == self.sections[section] for other in sections):
+            self._tangle_course(section, person)
+        return [change]
 
     def set_class(self, section: str, status: str) -> list[Change]:
         """`status`: A or X."""
-        row = Row("CLASS_TBL", self._class_key(section), {"INSTITUTION": INSTITUTION, "CLASS_NBR": section, "CLASS_STAT": status})
+        row = Row("CLASS_TBL", self._class_key(section), self._class_columns(section, status))
         known = self.rows.get(("CLASS_TBL", keys.join(*_sorted(row.key))))
         if known is not None and known.columns["CLASS_STAT"] != status:
             self._tangle(section)
@@ -111,6 +126,10 @@ class Sis:
     def _class_key(self, section: str) -> dict[str, str]:
         course = self.sections[section]
         return {"CRSE_ID": course, "CRSE_OFFER_NBR": "1", "STRM": TERM, "SESSION_CODE": "1", "CLASS_SECTION": section}
+
+    def _class_columns(self, section: str, status: str) -> dict[str, str]:
+        component = "LAB" if int(section) % 3 == 0 else "LEC"
+        return {"INSTITUTION": INSTITUTION, "CLASS_NBR": section, "CLASS_STAT": status, "SSR_COMPONENT": component}
 
     def _commit(self, row: Row, entity: keys.EntityKey | None) -> Change:
         name = (row.record, keys.join(*_sorted(row.key)))
@@ -157,6 +176,7 @@ class Sis:
     def promise_no_order_in(self, section: str, person: str) -> None:
         """Somebody else decides about the person in the class as well: only the end is to be checked."""
         self._tangle(section, person)
+        self._tangle_course(section, person)
 
     def promises_order(self, seat: SeatName) -> bool:
         """Whether the seat hangs on one row; no order is promised between rows, so of other seats only the end is checked."""
@@ -168,6 +188,7 @@ class Sis:
         """What every seat should be now; seats that were never to exist are not in it."""
         wanted: dict[SeatName, str] = {}
         students: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        stands: dict[tuple[str, str], tuple[str, str]] = {}
         cancelled = {
             row.columns["CLASS_NBR"]
             for row in self.rows.values()
@@ -193,10 +214,43 @@ class Sis:
             if not live:
                 continue
             status, role = min(live, key=lambda row: (_RANK.index(row[0]), row[1] != STUDENT))
-            state = {"enrolled": "active", "withdrawn": "inactive", "dropped": "deleted"}.get(status)
+            stands[section, person] = ("cancelled" if section in cancelled and status != "waitlisted" else status, role)
+        classes = self._classes()
+        lectures: dict[tuple[str, str], set[str]] = {}
+        for (section, person), (status, _) in stands.items():
+            course, component = classes.get(section, ("", ""))
+            if component == "LEC":
+                lectures.setdefault((person, course), set()).add(status)
+        for (section, person), (status, role) in stands.items():
+            course, component = classes.get(section, ("", ""))
+            of_lectures = lectures.get((person, course), set())
+            # A laboratory does not say that somebody has withdrawn from the lecture.
+            follows = component == "LAB" and status == "enrolled" and "enrolled" not in of_lectures
+            state = _STATES["withdrawn" if follows and "withdrawn" in of_lectures else status]
             if state is not None:
-                wanted[SeatName(_section(section), person, role)] = "deleted" if section in cancelled else state
-        return wanted
+                wanted[SeatName(_section(section), person, role)] = state
+        return self._without_left_behind(wanted, classes)
+
+    def _without_left_behind(self, wanted: dict[SeatName, str], classes: dict[str, tuple[str, str]]) -> dict[SeatName, str]:
+        """Nobody has left one section of a course and is in another."""
+        courses = {_section(section): course for section, (course, _) in classes.items()}
+        present = {
+            (seat.user, courses.get(seat.section))
+            for seat, state in wanted.items()
+            if state == "active" and seat.role in (STUDENT, AUDITOR)
+        }
+        return {
+            seat: "deleted" if state == "inactive" and (seat.user, courses.get(seat.section, "?")) in present else state
+            for seat, state in wanted.items()
+        }
+
+    def _classes(self) -> dict[str, tuple[str, str]]:
+        """Course and component of every class that was ever told of."""
+        return {
+            row.columns["CLASS_NBR"]: (row.key["CRSE_ID"], row.columns["SSR_COMPONENT"])
+            for row in self.rows.values()
+            if row.record == "CLASS_TBL"
+        }
 
     def _note(self) -> None:
         wanted = self.truth()
@@ -205,6 +259,14 @@ class Sis:
             states = self.history.setdefault(seat, ["deleted"])
             if states[-1] != state:
                 states.append(state)
+
+    def _tangle_course(self, section: str, person: str) -> None:
+        """Once somebody has withdrawn in a course, what their sections of it are depends on one another."""
+        course = self.sections[section]
+        if (person, course) in self.withdrew:
+            for other, of in self.sections.items():
+                if of == course:
+                    self._tangle(other, person)
 
     def _tangle(self, section: str, person: str | None = None) -> None:
         self.tangled.add((_section(section), person))

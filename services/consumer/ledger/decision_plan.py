@@ -22,6 +22,7 @@ from services.consumer.nouns import (
     SeatRef,
     SeatState,
 )
+from services.consumer.policy.courses import follow_primaries
 from services.consumer.policy.decide import decide, effect_of, fold, next_start
 from services.consumer.policy.facts import Enrollment, Entitlement, OverrideKey, Source, Stamp
 from services.kit.postgres import Connection, text_array
@@ -94,7 +95,7 @@ class Plan:
     unchanged: int
     """Seats that stay as they are."""
     moved: list[Seat]
-    """Seats whose course or base role the SIS or the policy tells differently, while their state stays."""
+    """Seats whose section, course or base role the SIS or the policy tells differently, while their state stays."""
     wakes: dict[PersonRef, datetime]
     """When to decide these people again, because time alone changes what their enrollments give."""
 
@@ -121,7 +122,11 @@ def plan(
     seats = _stored_seats(connection, persons, target)
     wanted = _wanted(of_persons, seats)
     lapsed = [key for key in stored if key not in given]
-    newest: dict[Source, Stamp] = {one.entity: one.newest for theirs in entities.values() for one in theirs}
+    newest: dict[Source, Stamp] = {
+        one.entity: one.newest
+        for person, theirs in entities.items()
+        for one in follow_primaries(theirs, active[person.tenant].policy)
+    }
     newest |= overrides.stamps
     changes = [
         *_changed(wanted, seats, _let_go(lapsed, newest), active),
@@ -202,7 +207,7 @@ def _orphaned(
 
 
 def _has_moved(wanted: Entitlement, row: _SeatRow) -> bool:
-    return (wanted.seat.course, wanted.seat.base_role) != (row.course, row.base_role)
+    return (wanted.seat.section, wanted.seat.course, wanted.seat.base_role) != (row.section, row.course, row.base_role)
 
 
 def _stored_entitlements(connection: Connection, persons: Sequence[PersonRef], target: str) -> set[EntitlementKey]:

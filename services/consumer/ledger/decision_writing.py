@@ -76,6 +76,7 @@ def _move(connection: Connection, seats: Sequence[Seat]) -> None:
     columns = [
         text_array(seat.ref.target for seat in ordered),
         text_array(seat.ref.seat for seat in ordered),
+        text_array(seat.section for seat in ordered),
         text_array(seat.course for seat in ordered),
         text_array(seat.base_role for seat in ordered),
     ]
@@ -85,9 +86,9 @@ def _move(connection: Connection, seats: Sequence[Seat]) -> None:
         columns[:2],
     )
     connection.execute(
-        """with told as (select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[])
-                             as t(target, seat, course, base_role)),
-                moved as (update seat s set course = told.course, base_role = told.base_role
+        """with told as (select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+                             as t(target, seat, section, course, base_role)),
+                moved as (update seat s set section = told.section, course = told.course, base_role = told.base_role
                             from told where (s.target, s.seat) = (told.target, told.seat))
            update work w set course = told.course from told where (w.target, w.seat) = (told.target, told.seat)""",
         columns,

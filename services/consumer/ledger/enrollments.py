@@ -18,7 +18,8 @@ def read(connection: Connection, persons: Collection[PersonRef]) -> dict[PersonR
     rows = connection.execute(
         """select e.tenant, e.person, e.key, e.version, e.accepted_at,
                   e.event->>'status', e.event->>'role', e.event->>'effective_date',
-                  s.event->>'status', s.event->>'institution', s.event->>'course', s.event->>'session', s.version, s.accepted_at
+                  s.event->>'status', s.event->>'institution', s.event->>'course', s.event->>'session', s.event->>'component',
+                  s.version, s.accepted_at
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
              join entity e on e.tenant = p.tenant and e.person = p.person and e.kind = 'enrollment'
              left join entity s on s.tenant = e.tenant and s.kind = 'section' and s.key = e.section""",
@@ -40,10 +41,10 @@ def read(connection: Connection, persons: Collection[PersonRef]) -> dict[PersonR
 
 
 def _section(
-    tenant: str, status: Any, institution: Any, course: Any, session: Any, version: Any, accepted_at: Any
+    tenant: str, status: Any, institution: Any, course: Any, session: Any, component: Any, version: Any, accepted_at: Any
 ) -> SectionState | None:
     """None while the SIS has told nothing about the section; its members count as enrolled in one that takes place."""
     if status is None:
         return None
     course_key = keys.course_key(tenant, institution, course).key if course else None
-    return SectionState(status, course_key, Stamp(accepted_at, version), session)
+    return SectionState(status, course_key, Stamp(accepted_at, version), session, component)

@@ -20,7 +20,8 @@ from services.kit.postgres import Connection
 _BATCH = 500
 
 Kind = Literal["add", "drop", "update", "moved"]
-"""Of a change: what it does to the person's access, or `moved`: the seat's course or base role is told differently, no more."""
+"""Of a change: what it does to the person's access, or `moved`: the seat's section, course or base role is told differently, no
+more."""
 KINDS: tuple[Kind, ...] = ("add", "drop", "update", "moved")
 
 
@@ -180,6 +181,6 @@ def _count(found: PolicyPlan, plan: Plan, rows: int) -> None:
         if takes_away(change.after, change.applied):
             found.removals[Place(change.seat.section, change.seat.course)] += 1
     for seat in plan.moved:
-        found.note(seat.section, "moved", seat.ref.seat, seat.course or "", seat.base_role)
+        found.note(seat.section, "moved", seat.ref.seat, seat.section, seat.course or "", seat.base_role)
     left = max(0, rows - len(found.rows))
     found.rows += sorted(plan.changes, key=lambda change: (change.seat.person, change.ref))[:left]

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from schemas import keys
-from schemas.events import EnrollmentStatus
 from schemas.keys import EntityKey
 from services.consumer.nouns import Effect, Seat, SeatRef, SeatState
-from services.consumer.policy.facts import Enrollment, Entitlement, Override, Source, Stamp, stamp_of
+from services.consumer.policy.courses import LEFT, follow_primaries, left_behind
+from services.consumer.policy.facts import Enrollment, Entitlement, Override, Source, Stamp, stamp_of, status_of
 from services.consumer.policy.model import Place, Policy
 from services.consumer.policy.roles import Role
 
@@ -34,19 +34,33 @@ def decide(
     that. Without `now` every start has come; see `next_start`.
     """
     found = [
-        *(_of_enrollment(enrollment, policy, target, now) for enrollment in sorted(enrollments, key=_by_key)),
+        *(_of_enrollment(one, policy, target, now) for one in follow_primaries(sorted(enrollments, key=_by_key), policy)),
         *(_of_override(override, policy, target) for override in sorted(overrides)),
     ]
-    return [entitlement for entitlement in found if entitlement is not None]
+    given = [entitlement for entitlement in found if entitlement is not None]
+    return _without_left_behind(given, policy) if policy.left_behind == "deleted" else given
 
 
 def _by_key(enrollment: Enrollment) -> EntityKey:
     return enrollment.entity
 
 
+def _without_left_behind(given: list[Entitlement], policy: Policy) -> list[Entitlement]:
+    """The same, with the seats removed that are left behind in courses where the person has access elsewhere."""
+    states = {one.state for one in given}
+    if "active" not in states or states.isdisjoint(LEFT):
+        return given
+    left = left_behind(fold(given), policy)
+    return [
+        one._replace(state="deleted", because=max(one.because, left[one.ref])) if one.ref in left and one.state in LEFT else one
+        for one in given
+    ]
+
+
 def next_start(enrollments: Iterable[Enrollment], policy: Policy, now: datetime) -> datetime | None:
     """When time alone will change what these enrollments give; None: only an event, an override or another policy can."""
-    begins = (_begins(one, policy, _state(one, policy, *one.entity.parts[:2])) for one in enrollments if policy.roles[one.role])
+    counting = (one for one in follow_primaries(list(enrollments), policy) if policy.roles[one.role])
+    begins = (_begins(one, policy, _state(one, policy, *one.entity.parts[:2])) for one in counting)
     return min((at for at in begins if at is not None and at > now), default=None)
 
 
@@ -57,7 +71,7 @@ def _begins(enrollment: Enrollment, policy: Policy, state: SeatState | None) -> 
 
 def _state(enrollment: Enrollment, policy: Policy, institution: str, term: str) -> SeatState | None:
     place = Place(institution, term, enrollment.section.session if enrollment.section else None)
-    return policy.state(_status(enrollment), enrollment.effective_date, place)
+    return policy.state(status_of(enrollment), enrollment.effective_date, place)
 
 
 def _of_enrollment(enrollment: Enrollment, policy: Policy, target: str, now: datetime | None) -> Entitlement | None:
@@ -90,24 +104,17 @@ def _of_override(override: Override, policy: Policy, target: str) -> Entitlement
 def _seat(
     policy: Policy, role: Role, target: str, tenant: str, person: str, section: str, parts: Sequence[str], course: str | None
 ) -> Seat:
-    institution, term, number = parts
     return Seat(
         target=target,
         tenant=tenant,
         person=person,
         section=section,
         course=course,
-        lms_section=policy.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=number),
+        lms_section=policy.section_in_lms(tenant, *parts),
         lms_user=policy.sis_ids.user.format(tenant=tenant, person=person),
         role=role.label,
         base_role=role.base,
     )
-
-
-def _status(enrollment: Enrollment) -> EnrollmentStatus:
-    """A class that does not take place cancels its members; who never had a seat in it still has none."""
-    gone = enrollment.section is not None and enrollment.section.status in ("cancelled", "removed")
-    return "cancelled" if gone and enrollment.status != "waitlisted" else enrollment.status
 
 
 def fold(entitlements: Iterable[Entitlement]) -> dict[SeatRef, Entitlement]:

@@ -33,6 +33,8 @@ class SectionState:
     stamp: Stamp
     session: str | None = None
     """Part of term, as the SIS codes it."""
+    component: str | None = None
+    """Lecture, laboratory, discussion, ..., as the SIS codes it."""
 
 
 class Enrollment(NamedTuple):
@@ -50,6 +52,17 @@ class Enrollment(NamedTuple):
     def newest(self) -> Stamp:
         """The newest of the events that this enrollment's decision rests on."""
         return max(self.stamp, self.section.stamp) if self.section else self.stamp
+
+    @property
+    def is_learner(self) -> bool:
+        """Takes the class, in whatever role; otherwise teaches it."""
+        return self.entity.key.endswith("/learner")
+
+
+def status_of(enrollment: Enrollment) -> EnrollmentStatus:
+    """A class that does not take place cancels its members; who never had a seat in it still has none."""
+    gone = enrollment.section is not None and enrollment.section.status in ("cancelled", "removed")
+    return "cancelled" if gone and enrollment.status != "waitlisted" else enrollment.status
 
 
 class OverrideKey(NamedTuple):

@@ -15,6 +15,7 @@ from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
 from services.consumer.policy import yaml_text
+from services.consumer.policy.course_rules import Combined, Secondaries
 from services.consumer.policy.drift_rules import DriftRules
 from services.consumer.policy.guard_rules import NO_GUARD, GuardRules
 from services.consumer.policy.parts import Part, word_or_more
@@ -86,6 +87,10 @@ class Policy(Part):
     census: list[Census] = Field(default_factory=list)
     roles: dict[EnrollmentRole, Role | None]
     starts: StartRule = "at_once"
+    secondaries: Secondaries | None = None
+    left_behind: Literal["by_status", "deleted"] = "by_status"
+    """What becomes of a seat that somebody has left while another section of the course gives them access."""
+    combined: list[Combined] = Field(default_factory=list)
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
     drift: DriftRules = DriftRules()
@@ -122,6 +127,15 @@ class Policy(Part):
             raise ValueError(f"has two days for {', '.join(part for part in twice if part)}")
         return given
 
+    @field_validator("combined")
+    @classmethod
+    def _one_combination_each(cls, given: list[Combined]) -> list[Combined]:
+        listed = Counter(key for one in given for key in one.keys)
+        twice = next((key for key, count in listed.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"has section {', '.join(keys.split(twice))} twice")
+        return given
+
     def state(self, status: EnrollmentStatus, on: date | None, place: Place) -> SeatState | None:
         """The seat's state under a status that changed on that day; None when it gives no seat."""
         rule = self.statuses[status]
@@ -151,8 +165,24 @@ class Policy(Part):
 
     def lms_section(self, tenant: str, section_key: str) -> str:
         """How the LMS calls the section with this key text."""
-        institution, term, section = keys.split(section_key)
-        return self.sis_ids.section.format(tenant=tenant, institution=institution, term=term, section=section)
+        return self.section_in_lms(tenant, *keys.split(section_key))
+
+    def section_in_lms(self, tenant: str, institution: str, term: str, section: str) -> str:
+        """The same, of the parts of its key."""
+        ids = self.sis_ids
+        if ids.combined is not None and self.combined:
+            combined = self.combined_as(keys.join(institution, term, section))
+            if combined is not None:
+                return ids.combined.format(tenant=tenant, institution=institution, term=term, combined=combined)
+        return ids.section.format(tenant=tenant, institution=institution, term=term, section=section)
+
+    def combined_as(self, section_key: str) -> str | None:
+        """The combination, of the section's term, that a section is in; None: it is in none."""
+        return self._combinations.get(section_key)
+
+    @cached_property
+    def _combinations(self) -> dict[str, str]:
+        return {key: one.combined for one in self.combined for key in one.keys}
 
     def _after_census(self, on: date | None, place: Place) -> bool:
         day = self._days.get(place, self._days.get(place._replace(session=None)))

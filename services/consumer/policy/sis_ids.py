@@ -46,6 +46,8 @@ class SisIds(Part):
 
     user: Annotated[str, _template("tenant", "person")]
     section: Annotated[str, _template("tenant", "institution", "term", "section")]
+    combined: Annotated[str, _template("tenant", "institution", "term", "combined")] | None = None
+    """Of what is one section in the LMS and several combined ones in the SIS; None: each of these has its own."""
 
     def person_of(self, tenant: str, lms_user: str) -> str | None:
         """Whose id in the LMS this is, read backwards through the template; None when it cannot be said. What fills an id up is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -36,12 +36,20 @@ def _line(node: yaml.Node | None, path: list[int | str]) -> int:
     """The line of the deepest node on `path` that the text has."""
     line = node.start_mark.line + 1 if node else 1
     for part in path:
-        entries = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((key, value) for key, value in entries if key.value == str(part)), None)
+        found = next((entry for entry in _entries(node) if entry[0] == str(part)), None)
         if found is None:
             break
-        line, node = found[0].start_mark.line + 1, found[1]
+        _, mark, node = found
+        line = mark.line + 1
     return line
+
+
+def _entries(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Mark, yaml.Node]]:
+    """What a mapping or a list holds: its name or place, where it begins, and itself."""
+    if isinstance(node, yaml.MappingNode):
+        yield from ((str(key.value), key.start_mark, value) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        yield from ((str(place), value.start_mark, value) for place, value in enumerate(node.value))
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.events import EnrollmentRole, EnrollmentStatus
+from schemas.events import STRONGEST_FIRST, EnrollmentRole, EnrollmentStatus
 from schemas.keys import EntityKey, EntityKind
 from services.publisher.changes import MirrorRow
 from services.publisher.translate import records
@@ -48,8 +48,6 @@ class _Membership:
     """Decides between rows of equal rank; the greater wins."""
 
 
-_STATUS_RANK: tuple[EnrollmentStatus, ...] = ("enrolled", "completed", "withdrawn", "waitlisted", "cancelled", "dropped")
-"""Strongest first. A class taken in two careers is two rows and one membership: live beats withdrawn beats the rest."""
 _ROLE_RANK: tuple[EnrollmentRole, ...] = (
     "instructor_primary",
     "instructor_secondary",
@@ -81,8 +79,9 @@ def _fold_enrollment(key: EntityKey, rows: Sequence[MirrorRow]) -> State:
 
 
 def _strongest(memberships: Iterable[_Membership]) -> _Membership:
-    """By status, then by role (instructors repeat per meeting pattern, students per career), then by the later dates."""
-    return max(memberships, key=lambda one: (-_STATUS_RANK.index(one.status), -_ROLE_RANK.index(one.role), one.tie))
+    """A class taken in two careers is two rows and one membership. By status, then by role (instructors repeat per meeting
+    pattern), then by the later dates."""
+    return max(memberships, key=lambda one: (-STRONGEST_FIRST.index(one.status), -_ROLE_RANK.index(one.role), one.tie))
 
 
 def _after_deletion(rows: Sequence[MirrorRow], family: str) -> _Membership:

@@ -52,7 +52,14 @@ def enrollment(
     )
 
 
-def section_event(status: Any = "active", *, version: int = 1, section: str = "1001", course: str | None = None) -> SectionEvent:
+def section_event(
+    status: Any = "active",
+    *,
+    version: int = 1,
+    section: str = "1001",
+    course: str | None = None,
+    component: str | None = None,
+) -> SectionEvent:
     """One section's own event."""
     return hashed(
         SectionEvent(
@@ -65,6 +72,7 @@ def section_event(status: Any = "active", *, version: int = 1, section: str = "1
             section=section,
             status=status,
             course=course,
+            component=component,
         )
     )
 

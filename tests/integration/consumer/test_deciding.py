@@ -14,6 +14,7 @@ from services.consumer.ledger import database, policies, redeciding
 from services.consumer.ledger.assertions import violations
 from services.consumer.ledger.entities import take
 from services.consumer.ledger.members import AT_ONCE
+from services.consumer.nouns import seat_key
 from services.consumer.policy.model import default_text
 from tests.integration.consumer.ledger_support import TENANT, Ledger, arrivals, enrollment, hashed, seat, section_event
 from tests.policies import unguarded
@@ -405,3 +406,56 @@ def test_the_seat_of_one_person_is_not_decided_by_another_who_is_decided_at_the_
         ledger.take(came)
 
     assert ledger.rows("select person, desired from seat") == [("7", "deleted")]
+
+
+@pytest.mark.parametrize("course_told", ["first", "last"])
+@pytest.mark.parametrize("left_first", [True, False])
+def test_who_leaves_a_section_for_another_of_its_course_is_not_listed_in_both(
+    ledger: Ledger, course_told: str, left_first: bool
+) -> None:
+    sections = [section_event(section=section, course="MATH101") for section in ("1001", "1002")]
+    changes = [enrollment("withdrawn", version=2), enrollment("enrolled", section="1002", version=3)]
+    ledger.take(enrollment())
+    ledger.settle()
+    if course_told == "first":
+        ledger.take(*sections)
+    for change in changes if left_first else changes[::-1]:
+        ledger.take(change)
+    if course_told == "last":
+        ledger.take(*sections)
+
+    assert ledger.desired() == {seat(): "deleted", seat(section="1002"): "active"}
+    ledger.take(enrollment("dropped", section="1002", version=4))
+    assert ledger.desired() == {seat(): "inactive", seat(section="1002"): "deleted"}, "they have left one of them"
+
+
+def test_a_laboratory_follows_the_withdrawal_from_its_lecture_by_whatever_event_it_comes(ledger: Ledger) -> None:
+    ledger.take(enrollment(), enrollment(section="1003"))
+    ledger.settle()
+    ledger.take(enrollment("withdrawn", version=5))
+    assert ledger.desired() == {seat(): "inactive", seat(section="1003"): "active"}, "nobody has said that they belong together"
+
+    ledger.take(section_event(course="CHEM110", component="LEC"))
+    ledger.take(section_event(section="1003", course="CHEM110", component="LAB", version=7))
+
+    assert ledger.desired() == {seat(): "inactive", seat(section="1003"): "inactive"}
+    assert ledger.rows("select version from seat where section like '%%1003'") == [(7,)]
+    ledger.take(enrollment("enrolled", version=8))
+    assert set(ledger.desired().values()) == {"active"}
+
+
+def test_a_seat_of_combined_sections_belongs_to_the_one_that_gives_it(ledger: Ledger) -> None:
+    """Otherwise the guard would take it for a member of a class that its person has left."""
+    combined = 'combined:\n  - {institution: PSUNV, term: "1259", combined: "0018", sections: ["1001", "2001"]}\n'
+    ids = 'term}-{section}"\n  combined: "{institution}-{term}-C{combined}"'
+    policies.store(ledger.connection, TENANT, unguarded().replace('term}-{section}"', ids, 1) + combined, "registrar")
+    ledger.take(enrollment(), section_event(course="HIST200"), section_event(section="2001", course="HIST200"))
+    ledger.settle()
+
+    ledger.take(enrollment(section="2001", version=2))
+    ledger.take(enrollment("dropped", version=3))
+
+    assert ledger.rows("select seat, section, course, desired from seat") == [
+        (seat_key("PSUNV-1259-C0018", "9000001", "StudentEnrollment"), "PSUNV/1259/2001", "PSUNV/HIST200", "active")
+    ]
+    assert ledger.work() == {}

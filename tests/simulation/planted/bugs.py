@@ -9,7 +9,7 @@ from services.consumer.drive.driver import Driver
 from services.consumer.intake.batches import Batches
 from services.consumer.ledger import replay_batch, starting, storing
 from services.consumer.ledger.writing import is_live
-from services.consumer.policy import decide
+from services.consumer.policy import facts
 from services.consumer.rosters import comparing
 from services.consumer.targets.canvas.client import CanvasClient
 from services.consumer.targets.canvas.target import CanvasTarget
@@ -260,8 +260,8 @@ PLANTS = (
         "design 7",
         (
             Edit(
-                decide,
-                "_status",
+                facts,
+                "status_of",
                 "    gone = ",
                 "    if enrollment.status == 'dropped' and enrollment.effective_date and "
                 "datetime.now().date() > enrollment.effective_date:\n        return 'withdrawn'\n    gone = ",

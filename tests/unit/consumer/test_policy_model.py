@@ -37,6 +37,11 @@ census:
   - {institution: PSUNV, term: "1259", day: 2026-09-15}
   - {institution: PSUNV, term: "1259", session: "8W1", day: 2026-09-04}
 """
+COMBINED = """
+combined:
+  - {institution: PSUNV, term: "1259", combined: "0018", sections: ["1", "2"]}
+  - {institution: PSUNV, term: "1259", combined: "0019", sections: ["3", "1"]}
+"""
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,11 @@ def test_section_numbers_may_be_padded() -> None:
         (("withdrawn: inactive", "withdrawn: {until_census: removal}"), "withdrawn: {until_census: removal}", "Field required"),
         (("withdrawn: inactive", "withdrawn: {until_census: gone, after_census: none}"), "census: gone", "Input should be"),
         (("\nguard:", CENSUS + CENSUS.split("census:")[1] + "\nguard:"), "census:\n  - {inst", "two days for PSUNV, 1259"),
+        (("left_behind: deleted", "left_behind: gone"), "left_behind: gone", "Input should be 'by_status' or 'deleted'"),
+        (("[DIS, LAB]", "[]"), "components: []", "at least 1 item"),
+        (("follow: [withdrawn]", "follow: [enrolled]"), "follow: [enrolled]", "Input should be 'withdrawn', "),
+        (("\nguard:", COMBINED + "\nguard:"), "combined:\n  - {inst", "has section PSUNV, 1259, 1 twice"),
+        (("\nguard:", COMBINED.replace('"2"', "2") + "\nguard:"), 'sections: ["1", 2]', "should be a valid string"),
         (("extra_manual: report", "extra_manual: {days: 3}"), "extra_manual: {days", "Field required"),
         (("missing: repair", "missing: remove"), "missing: remove", "Input should be"),
         (("most_repairs: 500", "most_repairs: -1"), "most_repairs: -1", "greater than or equal to 0"),
