@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from schemas import keys
+from schemas.events import OrderToken
 from services.consumer.__main__ import main
 from services.consumer.policy import examples
 from services.consumer.policy.examples import COLUMNS, ExamplesError
 from services.consumer.policy.model import default_text
+from services.publisher.changes import MirrorRow
+from services.publisher.mirror.fold import fold
 
 HEAD = ",".join(COLUMNS) + "\n"
+WIDE = "step,career,today," + HEAD
+ROW = "A,PSUNV,1259,1001,,active,enrolled,student,,none\n"
 CENSUS = """
 census:
   - {institution: PSUNV, term: "1259", day: 2026-09-15}
@@ -39,7 +46,15 @@ def run(tmp_path: Path, policy: str, table: str, capsys: pytest.CaptureFixture[s
 
 def test_the_packaged_policy_does_what_its_examples_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["policy", "test"]) == 0
-    assert "of 16 examples come out as they say." in capsys.readouterr().out
+    assert "of 32 examples come out as they say." in capsys.readouterr().out
+
+
+def test_the_examples_of_a_whole_campus_come_out_as_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    """Census replay, secondary sections, two careers, cross-listed sections, an id merge."""
+    files = Path(__file__).parents[3] / "docs" / "examples"
+
+    assert main(["policy", "test", str(files / "registrar.yaml"), "--examples", str(files / "registrar.csv")]) == 0
+    assert "16 of 16 examples come out as they say." in capsys.readouterr().out
 
 
 def test_the_census_day_decides_by_the_change_s_own_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +81,15 @@ def test_an_example_that_comes_out_otherwise_is_told(tmp_path: Path, capsys: pyt
         (HEAD + "A,PSUNV,1259,1001,,active,enrolled,student,,StudentEnrollment\n", "line 2: gives: write a role and one of"),
         (HEAD + "A,PSUNV,,1001,,active,enrolled,student,,none\n", "line 2: term is empty"),
         (HEAD + "A,PSUNV\n", "line 2: role is empty"),
+        ("colour," + HEAD, "class,status,role,date,gives; there may be step,person"),
+        ("step,step," + HEAD, "line 1: the columns must be"),
+        (HEAD + ROW + ROW, "line 3: the same class once more: write the career of each, or a later step"),
+        (WIDE + "2,UGRD,," + ROW + "2,,," + ROW, "line 3: the same class once more"),
+        (WIDE + "2,UGRD,," + ROW + "2,UGRD,," + ROW, "line 3: the same class once more"),
+        (WIDE + "first,,," + ROW, "line 2: step: write it as 1, 2"),
+        (WIDE + "1,,2026-09-01," + ROW + "2,,," + ROW, "line 3: today: all rows of an example are looked at on one day"),
+        (WIDE + "1,,1.9.," + ROW, "line 2: today: write it as 2026-09-15"),
+        (HEAD + ROW.strip() + ",x\n", "line 2: there is more in it than there are columns"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_where_and_why(
@@ -75,3 +99,31 @@ def test_a_table_that_cannot_be_used_says_where_and_why(
         examples.parse(table)
     code, told = run(tmp_path, default_text(), table, capsys)
     assert (code, said in told) == (2, True)
+
+
+_AS_ROWS: dict[str, tuple[dict[str, str], str]] = {
+    "enrolled": ({"STDNT_ENRL_STATUS": "E"}, "ENRL_ADD_DT"),
+    "waitlisted": ({"STDNT_ENRL_STATUS": "W"}, "ENRL_ADD_DT"),
+    "withdrawn": ({"STDNT_ENRL_STATUS": "E", "ENRL_STATUS_REASON": "WDRW"}, "ENRL_DROP_DT"),
+    "cancelled": ({"STDNT_ENRL_STATUS": "D", "ENRL_STATUS_REASON": "CANC"}, "ENRL_DROP_DT"),
+    "dropped": ({"STDNT_ENRL_STATUS": "D"}, "ENRL_DROP_DT"),
+}
+"""What PeopleSoft's row says of a student, and the column of its date."""
+
+
+@pytest.mark.parametrize("statuses", list(product(_AS_ROWS, repeat=2)))
+def test_two_careers_are_one_membership_as_the_publisher_has_it(statuses: tuple[str, str]) -> None:
+    of_careers = list(zip(("UGRD", "GRAD"), statuses, ("2026-09-03", "2026-09-02"), strict=True))
+    table = [f"{career},A,PSUNV,1259,1001,,active,{status},student,{day},none\n" for career, status, day in of_careers]
+    rows = []
+    for career, status, day in of_careers:
+        columns, date_column = _AS_ROWS[status]
+        rows.append(
+            MirrorRow("STDNT_ENRL", {"ACAD_CAREER": career}, columns | {date_column: day}, False, OrderToken(channel="x"))
+        )
+
+    [example] = examples.parse("career," + HEAD + "".join(table))
+    [shown] = example.steps[0].values()
+    folded = fold("enrollment", keys.enrollment_key("main", "PSUNV", "1259", "1001", "9000001", "learner"), rows)
+
+    assert (shown.status, str(shown.effective_date)) == (folded["status"], folded["effective_date"])
