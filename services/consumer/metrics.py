@@ -133,7 +133,7 @@ class Metrics:
         self.holds_opened = Counter(
             "sis_holds_opened_total",
             "Holds by scope",
-            ["target", "scope"],  # section, course, term, tenant, cancelled_section, cancelled_term
+            ["target", "scope"],  # section, course, term, tenant, cancelled_section, cancelled_term, reused_section
             registry=self.registry,
         )
         self.holds = Gauge("sis_holds_open", "Holds that nobody has decided", ["target"], registry=self.registry)

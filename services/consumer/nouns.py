@@ -17,8 +17,9 @@ Effect = Literal["add", "drop", "update"]
 """What a decision does to a person's access: gives it, takes it away, or changes what they see."""
 
 WorkState = Literal["pending", "retrying", "waiting", "guarded", "held", "dead", "suspect"]
-"""`waiting`: an object is missing in the LMS; `guarded`: a removal that the guard has not let through yet; `held`: one that needs
-a person's approval; `dead`: a person has to look; `suspect`: right, but a late call may still land."""
+"""`waiting`: an object is missing in the LMS; `guarded`: a removal, or access by a re-used number, that the guard has not let
+through yet; `held`: one that needs a person's approval; `dead`: a person has to look; `suspect`: right, but a late call may still
+land."""
 
 Origin = Literal["ours", "adopted", "foreign"]
 """Who made the LMS's row: we did, we found it as wanted before our first write, or somebody else's that we leave alone."""
@@ -102,3 +103,12 @@ SATISFIED = "(seat.desired = seat.applied or (seat.desired = 'deleted' and seat.
 
 TAKES_AWAY = "(seat.desired <> 'active' and seat.applied in ('active', 'other'))"
 """`takes_away` as an SQL expression over a row called ``seat``."""
+
+INTO_REUSED = """(seat.desired = 'active' and seat.applied <> 'active' and exists (
+  select from section_course where section_course.tenant = seat.tenant and section_course.section = seat.section
+                               and section_course.reused_as is not null))"""
+"""An SQL expression over a row called ``seat``: whether making it as wanted lets somebody into a section whose number was given
+to another class, which nobody has agreed to."""
+
+NEEDS_LEAVE = f"({TAKES_AWAY} or {INTO_REUSED})"
+"""An SQL expression over a row called ``seat``: whether it is the guard's to allow that it is made as wanted."""

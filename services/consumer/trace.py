@@ -176,6 +176,10 @@ def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a tab
             return Finding("retrying", f"{wanted}; attempt {work['attempts']} failed{because} and is repeated.")
         case "dead":
             return Finding("dead", f"{wanted}; the LMS refuses it{because}.", "Remove the cause, then replay the record.")
+        case "guarded" | "held" if seat["desired"] == "active":
+            return Finding(
+                "held", f"{wanted}; the section's number was given to another class, which needs a person.", "See GET /holds."
+            )
         case "guarded":
             return Finding("guarded", f"{wanted}; the removal is counted with others before it is sent.", "See GET /removals.")
         case "held":

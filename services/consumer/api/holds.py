@@ -269,7 +269,8 @@ _NAMES = {
 
 def _place(scope: str, key: str) -> dict[str, str]:
     """The parts of a scope's key, by name."""
-    return dict(zip(_NAMES[scope.removeprefix("cancelled_")], keys.split(key) if key else (), strict=True))
+    names = _NAMES[scope.removeprefix("cancelled_").removeprefix("reused_")]
+    return dict(zip(names, keys.split(key) if key else (), strict=True))
 
 
 def _told(hold: Hold) -> dict[str, Any]:
@@ -289,6 +290,7 @@ def _told(hold: Hold) -> dict[str, Any]:
         "closed_at": hold.closed_at,
         "held": hold.held,
         "approved": hold.approved,
+        "courses": {"was": hold.was_course, "is": hold.is_course} if hold.was_course else None,
         "snapshot": hold.snapshot,
     }
 
@@ -298,8 +300,13 @@ _WINDOWS: Mapping[str | None, str] = {"quarter_hour": "15 minutes", "day": "24 h
 
 def _sentence(hold: Hold) -> str:
     """The cause, for a person."""
-    within = _WINDOWS[hold.window]
+    within = _WINDOWS.get(hold.window)
     match hold.scope:
+        case "reused_section":
+            return (
+                f"The section's number stood for a class of {hold.was_course} and now stands for one of {hold.is_course}: "
+                f"so far {hold.held} would get into what may still be the old class's section, where {hold.active} have access."
+            )
         case "cancelled_section":
             return f"The class was cancelled, and has {hold.removals} members: {hold.allowed} go without asking."
         case "cancelled_term":

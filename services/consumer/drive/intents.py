@@ -16,12 +16,12 @@ from services.consumer.drive.lease import BEHIND, Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.scheduler import LESS_URGENT_EVERY, Line, Ready
 from services.consumer.ledger.writing import is_live, live_since
-from services.consumer.nouns import SATISFIED, TAKES_AWAY, Seat
+from services.consumer.nouns import NEEDS_LEAVE, SATISFIED, Seat
 from services.kit.postgres import Connection, text_array
 
 _DUE = "work.state in ('pending', 'retrying', 'suspect')"
 _IS_GUARDED = (
-    f"(({TAKES_AWAY} or seat.desired <> 'active' and seat.applied = 'unknown') and work.cleared is distinct from seat.decision)"
+    f"(({NEEDS_LEAVE} or seat.desired <> 'active' and seat.applied = 'unknown') and work.cleared is distinct from seat.decision)"
 )
 _COMPANIONS = 8
 """The look at the table is bounded at so many seats per person on average."""
@@ -92,7 +92,7 @@ select extract(epoch from min(next_at) - now())::float8
 """  # noqa: S608  (constants of this module)
 
 # Rows that a deciding transaction is changing are skipped: they come back, decided, in a moment. Locking the seat as well makes
-# the desired state that is read here the current one. ``offset 0`` as above. A removal that the guard has not let through, or one
+# the desired state that is read here the current one. ``offset 0`` as above. What the guard has not let through, and the removal
 # of a seat that nobody has looked at, may only be read under this intent.
 _OPEN = f"""
 with mine as materialized (

@@ -15,7 +15,7 @@ import orjson
 from services.consumer.drive import waiting
 from services.consumer.drive.lease import HOLDS, Lease
 from services.consumer.drive.reactions import Settlement
-from services.consumer.nouns import PRIORITY_REPAIR, PRIORITY_SUSPECT, SATISFIED, TAKES_AWAY, Effect
+from services.consumer.nouns import NEEDS_LEAVE, PRIORITY_REPAIR, PRIORITY_SUSPECT, SATISFIED, Effect
 from services.kit.postgres import Connection, text_array
 
 
@@ -71,7 +71,7 @@ _WILL_SATISFY = SATISFIED.replace("seat.applied", "coalesce(closed.applied, seat
 # `verdict`: judged by what is desired now, not by what the attempt was for. A decision made meanwhile has set the work row as
 #   it wants it; then the row is left alone unless the seat is as wanted already. A seat of which nobody knows what it is goes
 #   before all others; one that a recovery or a verification doubts, with all the rest of the ledger, keeps its place.
-#   What turns out to give access that it should not, and was never let through, is for the guard to judge.
+#   What turns out to be the guard's to allow, and was never let through, is for the guard to judge.
 _RECORD = f"""
 with input as (
   select * from unnest({_INPUT}) as input ({", ".join(_COLUMNS)})),
@@ -104,7 +104,7 @@ after as (
     from closed
    where seat.target = %(target)s and seat.seat = closed.seat
   returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.effect,
-            seat.accepted_at, seat.suspect_until, seat.fence, {SATISFIED} as satisfied, {TAKES_AWAY} as takes_away,
+            seat.accepted_at, seat.suspect_until, seat.fence, {SATISFIED} as satisfied, {NEEDS_LEAVE} as needs_leave,
             closed.asked = seat.decision as same,
             closed.intent, closed.outcome, closed.next, closed.delay, closed.attempts, closed.waits_kind, closed.waits_object,
             closed.priority, closed.late, closed.detail),
@@ -115,7 +115,7 @@ verdict as (
               when next = 'retry' then 'retrying'
               when next = 'wait' then 'waiting'
               when next = 'dead' then 'dead'
-              when takes_away and not cleared then 'guarded'
+              when needs_leave and not cleared then 'guarded'
               else 'pending' end as work_state,
          case when late or (satisfied and suspect_until is not null and priority < {PRIORITY_REPAIR}) then {PRIORITY_SUSPECT}
               else priority end as turn,
@@ -141,7 +141,7 @@ kept as (
          waits_kind = excluded.waits_kind, waits_object = excluded.waits_object),
 restored as (
   insert into work as old (target, seat, tenant, person, course, state, priority, next_at)
-  select target, seat, tenant, person, course, case when takes_away and not cleared then 'guarded' else 'pending' end, turn,
+  select target, seat, tenant, person, course, case when needs_leave and not cleared then 'guarded' else 'pending' end, turn,
          clock_timestamp()
     from verdict where not same and not satisfied
       on conflict (target, seat) do update set state = 'guarded' where old.state = 'pending' and excluded.state = 'guarded'),

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from services.consumer.guard.judging import ScopeKind, Window
 from services.consumer.guard.writing import lock
+from services.consumer.ledger import section_courses
 from services.consumer.nouns import SeatState
 from services.kit.postgres import Connection
 
@@ -41,6 +42,10 @@ class Hold(NamedTuple):
     """The newest of them. What is approved by this number is what was there to be seen; 0 when nothing is."""
     gained: int
     """Seats in its scope that were given in the 15 minutes before it was opened: a renamed id gives as many as it takes."""
+    was_course: str | None
+    """Of a re-used number: the course whose class it stood for, as the SIS writes it ..."""
+    is_course: str | None
+    """... and the one whose class it stands for. Who is held would be let in."""
 
 
 class Member(NamedTuple):
@@ -88,7 +93,8 @@ class Announced(NamedTuple):
 
 _HOLDS = """
 select hold.hold, hold.tenant, hold.scope, hold.key, hold."window", hold.removals, hold.active, hold.allowed, hold.state,
-       hold.opened_at, hold.closed_at, hold.approved, member.held, member.snapshot, hold.gained
+       hold.opened_at, hold.closed_at, hold.approved, member.held, member.snapshot, hold.gained,
+       hold.was_course, hold.is_course
   from hold
  cross join lateral (
    select count(*)::int as held, coalesce(max(hold_number), 0) as snapshot
@@ -119,10 +125,11 @@ released as (
   update work set state = 'guarded', cleared = seat.decision, hold = null, hold_number = null, next_at = clock_timestamp()
     from chosen join seat on seat.target = %(target)s and seat.seat = chosen.seat
    where work.target = %(target)s and work.seat = chosen.seat
-  returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision),
+  returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision,
+            seat.desired),
 counted as (
   insert into removal (target, seat, decision, tenant, section, course, leaves_course, how)
-  select target, seat, decision, tenant, section, course, true, 'approved' from released)
+  select target, seat, decision, tenant, section, course, true, 'approved' from released where desired <> 'active')
 insert into history (tenant, person, section, target, seat, what, version, detail)
 select tenant, person, section, target, seat, 'approved', version,
        jsonb_build_object('hold', %(hold)s::bigint, 'decision', decision, 'actor', %(actor)s::text)
@@ -185,8 +192,9 @@ def members(connection: Connection, target: str, hold: int, after: int, limit: i
 def approve(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Decided | None:
     """Let go what was in the hold when its snapshot was `snapshot`, and has not been decided anew since; None: no such hold.
 
-    The hold is closed when nothing is left in it, or about to rejoin it. One that was discarded may be approved after all.
-    Raises `Over` and `UnknownSnapshot`.
+    The hold is closed when nothing is left in it, or about to rejoin it. One that was discarded may be approved after all. Of a
+    re-used number the section is approved: everybody in the hold is let in, and whoever comes later. Raises `Over` and
+    `UnknownSnapshot`.
     """
     lock(connection, target)
     found = read(connection, target, hold)
@@ -196,6 +204,9 @@ def approve(connection: Connection, target: str, hold: int, snapshot: int, actor
         raise Over(found.state if found.state != "open" else "emptied")
     if snapshot > found.snapshot:
         raise UnknownSnapshot
+    if found.scope == "reused_section":
+        section_courses.agree(connection, found.tenant, found.key)
+        snapshot = found.snapshot
     parameters = {"target": target, "hold": hold, "snapshot": snapshot, "actor": actor}
     connection.execute(_CHOOSE, parameters)
     approved = connection.execute(_APPROVE, parameters).rowcount

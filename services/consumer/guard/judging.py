@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from services.consumer.policy.guard_rules import GuardRules, Limit, Limits
 
-ScopeKind = Literal["section", "course", "term", "tenant", "cancelled_section", "cancelled_term"]
+ScopeKind = Literal["section", "course", "term", "tenant", "cancelled_section", "cancelled_term", "reused_section"]
 Window = Literal["quarter_hour", "day"]
 How = Literal["counted", "cancelled", "planned"]
 """Why a removal goes without a person's approval: below the limits, with its class, or as announced."""
@@ -38,7 +38,7 @@ class Scope(NamedTuple):
         return self._replace(kind=_PLACES.get(self.kind, self.kind))
 
 
-_PLACES: dict[ScopeKind, ScopeKind] = {"cancelled_section": "section", "cancelled_term": "term"}
+_PLACES: dict[ScopeKind, ScopeKind] = {"cancelled_section": "section", "cancelled_term": "term", "reused_section": "section"}
 
 
 class Group(NamedTuple):
@@ -116,14 +116,22 @@ class Held:
     """What opens the hold; None when it is open already."""
 
 
-class Cause(NamedTuple):
-    """The limit that was reached."""
+class Courses(NamedTuple):
+    """Of a number that was given to another class, as the SIS writes them."""
 
-    window: Window
+    was: str
+    now: str
+
+
+class Cause(NamedTuple):
+    """The limit that was reached, or the number that was re-used: then there is neither window nor limit."""
+
+    window: Window | None
     removals: int
     active: int
     """Seats that gave access before these went."""
     allowed: str
+    courses: Courses | None = None
 
 
 @dataclass

@@ -51,7 +51,7 @@ select tenant, section, course, term, leaves_course, cancelled,
   from told group by tenant, section, course, term, leaves_course, cancelled, ripe
  order by tenant, section, course, leaves_course, cancelled, ripe
 """  # noqa: S608  (a constant of ours)
-_OPEN_HOLDS = "select scope, tenant, key, hold from hold where target = %s and state = 'open'"
+_OPEN_HOLDS = "select scope, tenant, key, hold from hold where target = %s and state = 'open' and scope <> 'reused_section'"
 _PLANS = """
 select planned, scope, tenant, key, most - used from planned_change
  where target = %s and withdrawn_at is null and clock_timestamp() between from_at and until_at and used < most
@@ -118,7 +118,7 @@ def waiting(connection: Connection, target: str, rules: Mapping[str, GuardRules]
 
 
 def open_holds(connection: Connection, target: str) -> dict[Scope, int]:
-    """Holds that nobody has decided."""
+    """Holds of removals that nobody has decided."""
     return {Scope(*scope): hold for *scope, hold in connection.execute(_OPEN_HOLDS, [target]).fetchall()}
 
 

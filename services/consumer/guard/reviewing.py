@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from services.consumer.guard import reading
+from services.consumer.guard import entering, reading
 from services.consumer.guard.judging import Group, How, Scope, ScopeKind, Verdict, judge
 from services.consumer.guard.reading import IN_LIVE_TERM, Members
 from services.consumer.guard.writing import Stopped, Writer
@@ -71,6 +71,7 @@ def review(connection: Connection, target: str, policies: Policies, holds_lease:
                 connection.execute("discard plans")
             done.ready = writer.ready()
             done.held = writer.rejoin()
+            done.opened += ["reused_section"] * entering.hold(connection, target, terms, writer)
             _judge_and_write(connection, target, policies, terms, writer, age, done)
     return done
 

@@ -15,7 +15,7 @@ import structlog
 from services.consumer.guard import reading
 from services.consumer.guard.judging import Group, Held, How
 from services.consumer.guard.reading import Members
-from services.consumer.nouns import TAKES_AWAY
+from services.consumer.nouns import NEEDS_LEAVE, TAKES_AWAY
 from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
@@ -26,14 +26,14 @@ _AT_ONCE = 2000
 _LOCK = """
 insert into guard (target) values (%s) on conflict (target) do update set target = excluded.target returning paused
 """
-# What is no removal any more is read, or settles; what was let through before a pause, or approved, is ready.
+# What needs no leave any more is read, or settles; what was let through before a pause, or approved, is ready.
 _READY = f"""
 with ready as materialized (
   select work.seat
     from work
    cross join lateral (select * from seat where seat.target = work.target and seat.seat = work.seat offset 0) as seat
    where work.target = %(target)s and work.state = 'guarded'
-     and (work.cleared is not distinct from seat.decision or not {TAKES_AWAY})
+     and (work.cleared is not distinct from seat.decision or not {NEEDS_LEAVE})
    order by work.seat limit %(limit)s for update of work skip locked)
 update work set state = 'pending', hold = null, hold_number = null
   from ready where work.target = %(target)s and work.seat = ready.seat
@@ -96,8 +96,8 @@ select tenant, person, section, %(target)s, seat, 'held', version,
 """  # noqa: S608  (a constant of this module)
 _USE_PLAN = "update planned_change set used = least(most, used + %s) where target = %s and planned = %s"
 _OPEN_HOLD = """
-insert into hold (target, tenant, scope, key, "window", removals, active, allowed, gained)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning hold
+insert into hold (target, tenant, scope, key, "window", removals, active, allowed, gained, was_course, is_course)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning hold
 """
 _IS_OPEN = "select from hold where target = %s and hold = %s and state = 'open' for share"
 _EMPTIED = """
@@ -105,10 +105,22 @@ update hold set state = 'emptied', closed_at = clock_timestamp()
  where target = %s and state = 'open' and not exists (
    select from work where work.target = hold.target and work.hold = hold.hold and work.state in ('held', 'guarded'))
 """
+# The student system has taken the other class back, or a person has agreed: whatever became of the hold.
+_LET_IN = """
+with free as materialized (
+  select work.seat from work join hold using (target, hold)
+   where work.target = %(target)s and work.state = 'held' and hold.scope = 'reused_section'
+     and not exists (select from section_course as number
+                      where number.tenant = hold.tenant and number.section = hold.key and number.reused_as is not null)
+   order by work.seat limit %(limit)s for update of work skip locked)
+update work set state = 'guarded', hold = null, hold_number = null
+  from free where work.target = %(target)s and work.seat = free.seat
+"""
 _OLD = "delete from removal where target = %s and at < clock_timestamp() - interval '25 hours'"
 _TO_TIDY = """
 select exists (select from hold where target = %(target)s and state = 'open')
-    or exists (select from removal where target = %(target)s and at < clock_timestamp() - interval '25 hours')
+         or exists (select from removal where target = %(target)s and at < clock_timestamp() - interval '25 hours'),
+       exists (select from hold where target = %(target)s and scope = 'reused_section' and state in ('open', 'discarded'))
 """
 
 
@@ -161,9 +173,14 @@ class Writer:
         return total
 
     def tidy(self) -> None:
-        """Close holds that nothing is in any more, and forget removals that count in no window. Usually a read is all."""
+        """Let in whom nothing holds any more, close holds that nothing is in, and forget removals that count in no window.
+        Usually a read is all."""
         row = self._connection.execute(_TO_TIDY, {"target": self._target}).fetchone()
-        if row is None or not row[0]:
+        assert row is not None  # noqa: S101  (always one row)
+        something, somebody_waits = row
+        if somebody_waits:
+            self._in_batches(_LET_IN)
+        if not something:
             return
         with self._transaction(paused=None):
             self._connection.execute(_EMPTIED, [self._target])
@@ -204,6 +221,7 @@ class Writer:
                 cause.active,
                 cause.allowed,
                 gained,
+                *(cause.courses or (None, None)),
             ],
         ).fetchone()
         assert row is not None  # noqa: S101  (an insert returns its row)

@@ -12,7 +12,7 @@ from services.consumer.ledger import history
 from services.consumer.ledger.decision_plan import Change, Plan
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.policies import Policies
-from services.consumer.nouns import SATISFIED, TAKES_AWAY, TERM, PersonRef, Seat, SeatRef
+from services.consumer.nouns import NEEDS_LEAVE, SATISFIED, TERM, PersonRef, Seat, SeatRef
 from services.kit.postgres import Connection, text_array
 
 log = structlog.get_logger()
@@ -115,8 +115,8 @@ class _Written(NamedTuple):
     """Counts the changes."""
     satisfied: bool
     """The LMS is as wanted, as far as we know."""
-    takes_away: bool
-    """Making it so takes somebody's access away, which is the guard's to allow."""
+    needs_leave: bool
+    """Making it so is the guard's to allow."""
 
 
 def _upsert_seats(connection: Connection, changes: Sequence[Change]) -> dict[SeatRef, _Written]:
@@ -158,7 +158,7 @@ def _upsert_seats(connection: Connection, changes: Sequence[Change]) -> dict[Sea
                    and not exists (select from entitlement as theirs
                                     where (theirs.target, theirs.seat) = (seat.target, seat.seat)
                                       and (theirs.tenant, theirs.person) = (seat.tenant, seat.person)))
-           returning target, seat, decision, {SATISFIED}, {TAKES_AWAY}""".encode(),  # noqa: S608  (a constant of ours)
+           returning target, seat, decision, {SATISFIED}, {NEEDS_LEAVE}""".encode(),  # noqa: S608  (a constant of ours)
         [text_array(column) for column in zip(*rows, strict=True)],
     ).fetchall()
     return {SeatRef(target, seat): _Written(*rest) for target, seat, *rest in found}
@@ -199,7 +199,7 @@ def _give_work(
             text_array(one.seat.person for one in changes),
             text_array(one.seat.course for one in changes),
             text_array(one.seat.section for one in changes),
-            text_array("guarded" if written[one.ref].takes_away else "pending" for one in changes),
+            text_array("guarded" if written[one.ref].needs_leave else "pending" for one in changes),
             text_array(str(one.priority) for one in changes),
             text_array(map(str, delays)),
         ],
@@ -237,7 +237,7 @@ _BEGIN_ANEW = """on conflict (target, seat) do update
 _WORK = f"""
 with fact as (
   select told.*, seat.tenant, seat.person, seat.course, {TERM} as term, seat.suspect_until,
-         {SATISFIED} as satisfied, {TAKES_AWAY} as takes_away,
+         {SATISFIED} as satisfied, {NEEDS_LEAVE} as needs_leave,
          seat.fence is not null or coalesce(work.read_first, false)
            or exists (select from intent
                        where intent.target = seat.target and intent.seat = seat.seat and intent.person = seat.person
@@ -252,7 +252,7 @@ with fact as (
 )
 insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
 select target, seat, tenant, person, course, term,
-       case when satisfied and not busy then 'suspect' when takes_away then 'guarded' else 'pending' end,
+       case when satisfied and not busy then 'suspect' when needs_leave then 'guarded' else 'pending' end,
        priority,
        case when satisfied and not busy then suspect_until else clock_timestamp() + delay * interval '1 second' end
   from fact

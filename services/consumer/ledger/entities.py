@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple, Self
 
 from schemas.events import AnyEvent, EnrollmentEvent, PersonEvent, SectionEvent
 from schemas.keys import EntityKey
-from services.consumer.ledger import history, members, section_locks
+from services.consumer.ledger import history, members, section_courses, section_locks
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.members import SectionRef
+from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.section_courses import Told
 from services.consumer.nouns import PersonRef
 from services.kit.postgres import Connection, text_array
 
@@ -62,7 +64,7 @@ class _Stored(NamedTuple):
     content_hash: str
 
 
-def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
+def take(connection: Connection, arrivals: Sequence[Arrival], policies: Policies) -> Taken:
     """Keep what is newer, in the caller's open transaction, and append one row of history for each record.
 
     Locks, in the order that every transaction that decides keeps: sections, entities, the queue of sections, then (in
@@ -79,6 +81,7 @@ def take(connection: Connection, arrivals: Sequence[Arrival]) -> Taken:
     fates = _fates(connection, arrivals, newest, taken)
     history.append(connection, (_happening(arrival, fate) for arrival, fate in fates))
     changed = [newest[key] for key in taken]
+    section_courses.note(connection, _courses(changed), policies)
     return Taken(fates, _persons(changed) | members.of_changed(connection, _sections(changed)))
 
 
@@ -173,3 +176,9 @@ def _persons(changed: Iterable[Arrival]) -> set[PersonRef]:
 
 def _sections(changed: Iterable[Arrival]) -> Iterable[SectionRef]:
     return (SectionRef(one.event.tenant, one.section) for one in changed if isinstance(one.event, SectionEvent) and one.section)
+
+
+def _courses(changed: Iterable[Arrival]) -> Iterable[Told]:
+    for one in changed:
+        if isinstance(one.event, SectionEvent) and one.event.course and one.section:
+            yield Told(one.event.tenant, one.section, one.event.course)

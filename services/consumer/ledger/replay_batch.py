@@ -44,7 +44,7 @@ def replay(connection: Connection, arrivals: Sequence[Arrival], policies: Polici
     """
     newest = _newest(connection, arrivals)
     unknown = [one for one in arrivals if _relation(one, newest) in ("ahead", "hash_alarm")]
-    taken = entities.take(connection, unknown) if unknown else Taken([], set())
+    taken = entities.take(connection, unknown, policies) if unknown else Taken([], set())
     newest |= _newest(connection, unknown)
     current = {one.key for one in arrivals if _relation(one, newest) == "same"}
 

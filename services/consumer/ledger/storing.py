@@ -56,7 +56,7 @@ def store(
     effects: Counter[Effect | Literal["none"]] = Counter()
     with connection.transaction():
         recovery.check_session(connection, began_with)
-        taken = entities.take(connection, batch.arrivals)
+        taken = entities.take(connection, batch.arrivals, policies)
         parked.park(connection, batch.parked)
         history.append(connection, _set_aside(batch))
         work = decide_persons(connection, taken.persons, policies, cause=cause, effects=effects)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from schemas import keys
-from services.consumer.policy.parts import Part
+from services.consumer.policy.parts import Part, word_or_more
 
 _Code = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -19,6 +19,22 @@ class Secondaries(Part):
     """Of secondary sections, as the section's event has it. All others are primary, also those of which the SIS says nothing."""
     follow: Annotated[list[Literal["withdrawn", "cancelled", "dropped"]], Field(min_length=1)]
     """Statuses in the primary section that hold in the secondary ones too."""
+
+
+class ReusedNumbers(Part):
+    """How a class that was moved is told from a number that was given to another class."""
+
+    same_course_parts: int = Field(ge=1, le=9)
+    """The ids of the courses are alike in so many parts, with ``-`` between them, when the class was moved."""
+
+    def is_reuse(self, was: str, now: str) -> bool:
+        """Whether a section with these courses, one after the other, is another class by now."""
+        return was.split("-")[: self.same_course_parts] != now.split("-")[: self.same_course_parts]
+
+
+ReuseRule = Annotated[
+    Annotated[Literal["follow"], Tag("a word")] | Annotated[ReusedNumbers, Tag("more")], Discriminator(word_or_more)
+]
 
 
 class Combined(Part):

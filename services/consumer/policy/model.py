@@ -15,7 +15,7 @@ from schemas import keys
 from schemas.events import EnrollmentRole, EnrollmentStatus
 from services.consumer.nouns import SeatState
 from services.consumer.policy import yaml_text
-from services.consumer.policy.course_rules import Combined, Secondaries
+from services.consumer.policy.course_rules import Combined, ReusedNumbers, ReuseRule, Secondaries
 from services.consumer.policy.drift_rules import DriftRules
 from services.consumer.policy.guard_rules import NO_GUARD, GuardRules
 from services.consumer.policy.parts import Part, word_or_more
@@ -91,6 +91,7 @@ class Policy(Part):
     left_behind: Literal["by_status", "deleted"] = "by_status"
     """What becomes of a seat that somebody has left while another section of the course gives them access."""
     combined: list[Combined] = Field(default_factory=list)
+    reused_numbers: ReuseRule = "follow"
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
     drift: DriftRules = DriftRules()
@@ -175,6 +176,10 @@ class Policy(Part):
             if combined is not None:
                 return ids.combined.format(tenant=tenant, institution=institution, term=term, combined=combined)
         return ids.section.format(tenant=tenant, institution=institution, term=term, section=section)
+
+    def is_reuse(self, was: str, now: str) -> bool:
+        """Whether the number of a section of the one course, as the SIS writes it, that is of the other by now was re-used."""
+        return isinstance(self.reused_numbers, ReusedNumbers) and self.reused_numbers.is_reuse(was, now)
 
     def combined_as(self, section_key: str) -> str | None:
         """The combination, of the section's term, that a section is in; None: it is in none."""

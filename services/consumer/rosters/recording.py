@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import is_live
-from services.consumer.nouns import PRIORITY_REPAIR, SATISFIED, TAKES_AWAY, TERM, Seat
+from services.consumer.nouns import NEEDS_LEAVE, PRIORITY_REPAIR, SATISFIED, TERM, Seat
 from services.consumer.policy.drift_rules import DriftRules
 from services.consumer.rosters import findings, repairing
 from services.consumer.rosters.comparing import Comparison, KnownSeat, compare
@@ -63,12 +63,12 @@ learnt as (
           or (seat.applied, seat.lms_enrollment, seat.lms_course) is distinct from
              (told.state, coalesce(told.lms_enrollment, seat.lms_enrollment), coalesce(told.lms_course, seat.lms_course)))
   returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.applied,
-            seat.lms_enrollment, {TERM} as term, {SATISFIED} as satisfied, {TAKES_AWAY} as takes_away),
+            seat.lms_enrollment, {TERM} as term, {SATISFIED} as satisfied, {NEEDS_LEAVE} as needs_leave),
 settled as (
   delete from work using learnt where work.target = learnt.target and work.seat = learnt.seat and learnt.satisfied),
 begun as (
   insert into work as old (target, seat, tenant, person, course, term, state, priority, next_at, read_first)
-  select target, seat, tenant, person, course, term, case when takes_away then 'guarded' else 'pending' end, {PRIORITY_REPAIR},
+  select target, seat, tenant, person, course, term, case when needs_leave then 'guarded' else 'pending' end, {PRIORITY_REPAIR},
          clock_timestamp(), true
     from learnt where not satisfied order by target, seat
       on conflict (target, seat) do update

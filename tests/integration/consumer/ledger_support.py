@@ -115,7 +115,7 @@ class Ledger:
 
     def take_batch(self, connection: Connection, batch: Sequence[Arrival]) -> list[tuple[Arrival, Fate]]:
         with connection.transaction():
-            taken = take(connection, batch)
+            taken = take(connection, batch, self.policies)
             self.decide(connection, taken.persons)
         return taken.fates
 

@@ -293,7 +293,7 @@ def taking(
 
     def step(ledger: Ledger) -> None:
         with database.connect(ledger.url) as connection, connection.transaction():
-            taken = take(connection, arrivals(*events))
+            taken = take(connection, arrivals(*events), ledger.policies)
             ledger.decide(connection, taken.persons)
             if reached:
                 reached.set()

@@ -121,6 +121,22 @@ def test_a_persons_id_is_read_back_from_the_lms_or_not_at_all(template: str, lms
     assert policy.sis_ids.person_of("main", lms_user) == person
 
 
+@pytest.mark.parametrize(
+    ("rule", "now", "reused"),
+    [
+        ("{same_course_parts: 1}", "009390-2-1259-8W1", False),
+        ("{same_course_parts: 2}", "009390-2-1259-8W1", True),
+        ("{same_course_parts: 1}", "009391-1-1259-001", True),
+        ("{same_course_parts: 9}", "009390-1-1259-001", False),
+        ("follow", "009391-1-1259-001", False),
+    ],
+)
+def test_a_re_used_number_is_told_by_the_beginning_of_the_course_ids(rule: str, now: str, reused: bool) -> None:
+    policy = parse(default_text().replace("{same_course_parts: 1}", rule))
+
+    assert policy.is_reuse("009390-1-1259-001", now) == reused
+
+
 def test_section_numbers_may_be_padded() -> None:
     policy = parse(default_text().replace("{section}", "{section:0>5}", 2).replace("{term}-{section}", "{term}-{section:0>5}"))
 
@@ -145,6 +161,8 @@ def test_section_numbers_may_be_padded() -> None:
         (("withdrawn: inactive", "withdrawn: {until_census: gone, after_census: none}"), "census: gone", "Input should be"),
         (("\nguard:", CENSUS + CENSUS.split("census:")[1] + "\nguard:"), "census:\n  - {inst", "two days for PSUNV, 1259"),
         (("left_behind: deleted", "left_behind: gone"), "left_behind: gone", "Input should be 'by_status' or 'deleted'"),
+        (("same_course_parts: 1", "same_course_parts: 0"), "same_course_parts: 0", "greater than or equal to 1"),
+        (("reused_numbers: {same", "reused_numbers: hold #"), "reused_numbers: hold", "Input should be 'follow'"),
         (("[DIS, LAB]", "[]"), "components: []", "at least 1 item"),
         (("follow: [withdrawn]", "follow: [enrolled]"), "follow: [enrolled]", "Input should be 'withdrawn', "),
         (("\nguard:", COMBINED + "\nguard:"), "combined:\n  - {inst", "has section PSUNV, 1259, 1 twice"),

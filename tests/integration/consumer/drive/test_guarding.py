@@ -18,7 +18,7 @@ from tests.integration.consumer.drive.drive_support import (
     eventually,
     seat_of,
 )
-from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment
+from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment, section_event
 
 
 @pytest.fixture
@@ -65,6 +65,25 @@ async def test_a_wiped_class_is_held_while_adds_go_on_and_goes_when_it_is_approv
         await eventually(lambda: not decided.work())
 
     assert len(lms.writes) == 20
+    decided.check()
+
+
+async def test_nobody_gets_into_the_old_class_by_a_number_that_was_given_to_another(decided: Ledger) -> None:
+    """Whoever was about to be let in when the number changed its meaning is only looked up."""
+    lms = full_class()
+    decided.take(section_event(course="MATH-1"), enrollment(person="just before"))
+    decided.take(section_event(course="ART-1", version=2), enrollment(person="newcomer"))
+    drop(decided, range(1))
+
+    async with driving(decided.url, lms):
+        await eventually(lambda: set(decided.work().values()) == {"held"} and len(decided.work()) == 2)
+        assert lms.writes == [("p0", "PSUNV-1259-1001", "deleted")]
+        [hold] = holds.find(decided.connection, "canvas", undecided=True, after=None, limit=10)
+        with decided.connection.transaction():
+            holds.approve(decided.connection, "canvas", hold.hold, hold.snapshot, "ops")
+        await eventually(lambda: not decided.work())
+
+    assert sorted(lms.writes[1:]) == [(who, "PSUNV-1259-1001", "active") for who in ("just before", "newcomer")]
     decided.check()
 
 
