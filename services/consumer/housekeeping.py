@@ -18,6 +18,7 @@ from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
+from services.kit.intervals import Intervals
 from services.kit.postgres import Connection
 
 log = structlog.get_logger()
@@ -49,8 +50,7 @@ class Housekeeping:
         self._timers = timers
         self._gauges = SeatGauges(metrics, policies.target, timers)
         self._stopping = threading.Event()
-        self._due: dict[str, float] = {}
-        """Monotonic time of the next turn of each part that has its own interval."""
+        self._intervals = Intervals()
 
     def stop(self) -> None:
         """End `run` soon. From any thread."""
@@ -81,18 +81,11 @@ class Housekeeping:
         self._metrics.recovery.set(recovery.is_active(connection))
         self._gauges.observe(connection)
         self._gauges.parked(*parked.backlog(connection))
-        if self._is_due("release", _RELEASE_EVERY_SECONDS):
+        if self._intervals.is_due("release", _RELEASE_EVERY_SECONDS):
             self._release(connection)
-        if self._is_due("months", _RARELY_SECONDS):
+        if self._intervals.is_due("months", _RARELY_SECONDS):
             history.create_partitions(connection, datetime.now(UTC).date())
         return more
-
-    def _is_due(self, part: str, every_seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._due.get(part, now):
-            return False
-        self._due[part] = now + every_seconds
-        return True
 
     def _decide_members(self, connection: Connection) -> bool:
         """People of large sections that changed; true when there are more."""

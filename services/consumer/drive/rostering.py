@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 import uuid
 from collections.abc import Callable
 
@@ -33,6 +32,7 @@ from services.consumer.targets.port import (
     Throttled,
     WrongShape,
 )
+from services.kit.intervals import Intervals
 from services.kit.postgres import AWAY, Connection
 
 log = structlog.get_logger()
@@ -78,7 +78,7 @@ class Rostering:
         """So often everything is compared without being asked; 0: never."""
         self._quiet_seconds = suspect_seconds(settings)
         self._wake = wake
-        self._due: dict[str, float] = {}
+        self._intervals = Intervals()
 
     async def run(self, lease: Lease) -> None:
         """Until cancelled."""
@@ -94,17 +94,10 @@ class Rostering:
             await asyncio.sleep(0 if read else _EVERY_SECONDS)
 
     async def _now_and_then(self, lease: Lease) -> None:
-        if self._is_due("tidy", _TIDY_EVERY_SECONDS):
+        if self._intervals.is_due("tidy", _TIDY_EVERY_SECONDS):
             await self._keeping.run(lambda it: sections.forget_cured(it, lease.target))
-        if self._every_seconds and self._is_due("schedule", _SCHEDULE_EVERY_SECONDS):
+        if self._every_seconds and self._intervals.is_due("schedule", _SCHEDULE_EVERY_SECONDS):
             await self._keeping.run(lambda it: self._start_when_due(it, lease))
-
-    def _is_due(self, part: str, every_seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._due.get(part, now):
-            return False
-        self._due[part] = now + every_seconds
-        return True
 
     def _start_when_due(self, connection: Connection, lease: Lease) -> None:
         since = runs.since_last(connection, lease.target)
