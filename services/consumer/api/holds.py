@@ -269,6 +269,8 @@ _NAMES = {
 
 def _place(scope: str, key: str) -> dict[str, str]:
     """The parts of a scope's key, by name."""
+    if scope == "source":
+        return {"source": key}
     names = _NAMES[scope.removeprefix("cancelled_").removeprefix("reused_")]
     return dict(zip(names, keys.split(key) if key else (), strict=True))
 
@@ -313,6 +315,11 @@ def _sentence(hold: Hold) -> str:
             return (
                 f"Classes of the term with {hold.removals} members were cancelled within {within}: "
                 f"{hold.allowed} go without asking."
+            )
+        case "source":
+            return (
+                f"{hold.removals} removals within {within} that one source sent, of {hold.active} active seats in all; "
+                f"the limit is {hold.allowed}."
             )
     gained = f" Meanwhile {hold.gained} were given: has an id been renamed?" if hold.gained * 2 > hold.removals else ""
     return (

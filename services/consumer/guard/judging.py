@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from services.consumer.policy.guard_rules import GuardRules, Limit, Limits
 
-ScopeKind = Literal["section", "course", "term", "tenant", "cancelled_section", "cancelled_term", "reused_section"]
+ScopeKind = Literal["section", "course", "term", "source", "tenant", "cancelled_section", "cancelled_term", "reused_section"]
 Window = Literal["quarter_hour", "day"]
 How = Literal["counted", "cancelled", "planned"]
 """Why a removal goes without a person's approval: below the limits, with its class, or as announced."""
@@ -30,11 +30,13 @@ class Scope(NamedTuple):
     kind: ScopeKind
     tenant: str
     key: str
-    """Section, course or term key text."""
+    """Section, course or term key text; of a source, its channel."""
 
     @property
     def place(self) -> Scope:
-        """The same for any kind of removal."""
+        """Where its seats are, for any kind of removal: a source may speak of all of its tenant's."""
+        if self.kind == "source":
+            return Scope("tenant", self.tenant, "")
         return self._replace(kind=_PLACES.get(self.kind, self.kind))
 
 
@@ -55,6 +57,8 @@ class Group(NamedTuple):
     ripe: bool
     """They have waited as long as a burst is counted."""
     size: int
+    source: str | None = None
+    """The channel that they came by; None where nobody limits one, or knows it."""
 
     @property
     def scopes(self) -> list[Scope]:
@@ -63,7 +67,10 @@ class Group(NamedTuple):
         if self.leaves_course:
             if self.course is not None:
                 found.append(Scope("course", self.tenant, self.course))
-            found += [Scope("term", self.tenant, self.term), Scope("tenant", self.tenant, "")]
+            found.append(Scope("term", self.tenant, self.term))
+            if self.source is not None:
+                found.append(Scope("source", self.tenant, self.source))
+            found.append(Scope("tenant", self.tenant, ""))
         return found
 
     @property
@@ -248,7 +255,7 @@ def _lies_in_a_narrower(members: Sequence[Group], tripped: set[Scope], *, narrow
     return max(inside.values(), default=0) >= _count(members) * _NEARLY_ALL
 
 
-_WIDTH: tuple[ScopeKind, ...] = ("tenant", "term", "course", "section")
+_WIDTH: tuple[ScopeKind, ...] = ("tenant", "source", "term", "course", "section")
 
 
 def _wide_first(scope: Scope) -> tuple[int, str, str]:

@@ -13,7 +13,7 @@ from services.consumer.ledger import recovery
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import Terms
 from services.consumer.nouns import TAKES_AWAY
-from services.consumer.policy.guard_rules import GuardRules
+from services.consumer.policy.guard_rules import GuardRules, Limits
 from services.kit.postgres import Connection, text_array
 
 
@@ -37,19 +37,27 @@ with told as (
             where other.tenant = seat.tenant and other.person = seat.person and other.target = seat.target
               and other.course = seat.course and other.seat <> seat.seat
               and other.desired = 'active' and other.applied = 'active') as leaves_course,
-         coalesce(section.status in ('cancelled', 'removed'), false) as cancelled,
+         coalesce(section.status in ('cancelled', 'removed'), false) as cancelled, came.channel as source,
          extract(epoch from clock_timestamp() - work.state_since)::float8 as waited
     from work
    cross join lateral (select * from seat where seat.target = work.target and seat.seat = work.seat offset 0) as seat
     left join lateral (
       select event ->> 'status' as status from entity
        where entity.tenant = seat.tenant and entity.kind = 'section' and entity.key = seat.section offset 0) as section on true
+    left join lateral (
+      select newest.source_row -> 'order' ->> 'channel' as channel
+        from entitlement join entity using (tenant, kind, key)
+       cross join lateral (
+         select source_row from jsonb_array_elements(entity.event -> 'source_rows') as source_row
+          order by source_row -> 'order' ->> 'as_of_to' desc nulls last limit 1) as newest
+       where %(by_source)s and entitlement.target = work.target and entitlement.seat = work.seat
+       order by entity.version desc limit 1) as came on true
    where work.target = %(target)s and work.state = 'guarded' and work.hold is null and {IN_LIVE_TERM}
      and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant)
 select tenant, section, course, term, leaves_course, cancelled,
-       waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, array_agg(seat), array_agg(decision)
-  from told group by tenant, section, course, term, leaves_course, cancelled, ripe
- order by tenant, section, course, leaves_course, cancelled, ripe
+       waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, source, array_agg(seat), array_agg(decision)
+  from told group by tenant, section, course, term, leaves_course, cancelled, ripe, source
+ order by tenant, section, course, leaves_course, cancelled, ripe, source
 """  # noqa: S608  (a constant of ours)
 _OPEN_HOLDS = "select scope, tenant, key, hold from hold where target = %s and state = 'open' and scope <> 'reused_section'"
 _PLANS = """
@@ -76,16 +84,16 @@ select section, course, count(*)::int from seat where target = %s and tenant = %
 # A seat that went before and waits again counts once, as what waits.
 _GONE = """
 with gone as (
-  select distinct on (seat) seat, tenant, section, course, leaves_course, how, at
+  select distinct on (seat) seat, tenant, section, course, leaves_course, how, source, at
     from removal
    where target = %(target)s and at > clock_timestamp() - interval '24 hours' and how in ('counted', 'cancelled')
    order by seat, at desc)
-select tenant, section, course, leaves_course, how = 'cancelled',
+select tenant, section, course, leaves_course, how = 'cancelled', source,
        count(*) filter (where at > clock_timestamp() - interval '15 minutes')::int, count(*)::int
   from gone
  where not exists (
    select from work where work.target = %(target)s and work.seat = gone.seat and work.state = 'guarded' and work.hold is null)
- group by tenant, section, course, leaves_course, how = 'cancelled'
+ group by tenant, section, course, leaves_course, how = 'cancelled', source
 """
 _GONE_SINCE_COUNTED = """
 select removal.tenant, section, course, count(distinct seat)::int
@@ -113,7 +121,9 @@ def waiting(connection: Connection, target: str, rules: Mapping[str, GuardRules]
     if not rules:
         return {}
     waits = orjson.dumps({tenant: of_tenant.wait_seconds for tenant, of_tenant in rules.items()}).decode()
-    rows = connection.execute(_GROUPS.encode(), {"target": target, "waits": waits, **terms.parameters}).fetchall()
+    by_source = any(of_tenant.source != Limits() for of_tenant in rules.values())
+    parameters = {"target": target, "waits": waits, "by_source": by_source, **terms.parameters}
+    rows = connection.execute(_GROUPS.encode(), parameters).fetchall()
     return {Group(*row[:-2]): Members(*row[-2:]) for row in rows}
 
 
@@ -148,8 +158,8 @@ def sizes_counted_now(connection: Connection, target: str, tenant: str, groups: 
 def _sizes(connection: Connection, target: str, groups: Collection[Group], active: Mapping[Scope, int]) -> dict[Scope, Size]:
     recent: Counter[Scope] = Counter()
     day: Counter[Scope] = Counter()
-    for tenant, section, course, leaves, cancelled, *counts in connection.execute(_GONE, {"target": target}).fetchall():
-        gone = _group(tenant, section, course, counts[1], leaves_course=leaves)
+    for tenant, section, course, leaves, cancelled, source, *counts in connection.execute(_GONE, {"target": target}).fetchall():
+        gone = _group(tenant, section, course, counts[1], leaves_course=leaves, source=source)
         for scope in gone.cancellations if cancelled else gone.scopes:
             recent[scope] += counts[0]
             day[scope] += counts[1]
@@ -157,8 +167,11 @@ def _sizes(connection: Connection, target: str, groups: Collection[Group], activ
     return {scope: Size(max(0, active.get(scope.place, 0)), recent[scope], day[scope]) for scope in scopes}
 
 
-def _group(tenant: str, section: str, course: str | None, size: int, *, leaves_course: bool = True) -> Group:
-    return Group(tenant, section, course, section.rsplit("/", 1)[0], leaves_course, cancelled=False, ripe=True, size=size)
+def _group(
+    tenant: str, section: str, course: str | None, size: int, *, leaves_course: bool = True, source: str | None = None
+) -> Group:
+    term = section.rsplit("/", 1)[0]
+    return Group(tenant, section, course, term, leaves_course, cancelled=False, ripe=True, size=size, source=source)
 
 
 def _active(connection: Connection, target: str, groups: Iterable[Group]) -> Counter[Scope]:
@@ -192,10 +205,11 @@ def count_sizes(connection: Connection, target: str) -> None:
 
 def gained(connection: Connection, target: str, scope: Scope) -> int:
     """Seats in a scope that were given in the 15 minutes before they were counted."""
-    column = {"section": "section", "course": "course", "term": "term"}.get(scope.place.kind, "''")
+    place = scope.place
+    column = {"section": "section", "course": "course", "term": "term"}.get(place.kind, "''")
     row = connection.execute(
         f"select coalesce(sum(gained), 0)::int from guard_size where (target, tenant) = (%s, %s) and {column} = %s".encode(),  # noqa: S608  (a column of ours)
-        [target, scope.tenant, scope.key],
+        [target, place.tenant, place.key],
     ).fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
     return int(row[0])

@@ -70,8 +70,10 @@ select from held
 """
 _JUDGED = """
 with judged as materialized (
-  select work.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision, asked.leaves_course
-    from unnest(%(seats)s::text[], %(decisions)s::bigint[], %(leaves)s::boolean[]) as asked (seat, decision, leaves_course)
+  select work.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision, asked.leaves_course,
+         asked.source
+    from unnest(%(seats)s::text[], %(decisions)s::bigint[], %(leaves)s::boolean[], %(sources)s::text[])
+      as asked (seat, decision, leaves_course, source)
    cross join lateral (
      select * from work where work.target = %(target)s and work.seat = asked.seat and work.state = 'guarded' offset 0
         for no key update skip locked) as work
@@ -82,8 +84,8 @@ _LET_THROUGH = f"""{_JUDGED},
 passed as (
   update work set state = 'pending', cleared = judged.decision
     from judged where work.target = %(target)s and work.seat = judged.seat)
-insert into removal (target, seat, decision, tenant, section, course, leaves_course, how)
-select %(target)s, seat, decision, tenant, section, course, leaves_course, %(how)s from judged
+insert into removal (target, seat, decision, tenant, section, course, leaves_course, how, source)
+select %(target)s, seat, decision, tenant, section, course, leaves_course, %(how)s, source from judged
 """  # noqa: S608  (a constant of this module)
 _HOLD = f"""{_JUDGED},
 held as (
@@ -238,10 +240,10 @@ def lock(connection: Connection, target: str) -> bool:
 def _batches(groups: Iterable[Group], members: Mapping[Group, Members]) -> Iterator[dict[str, object]]:
     """The parameters of `_JUDGED`, but the target, for so many seats at once: a term has thousands of small groups."""
     rows = (
-        (seat, str(decision), str(group.leaves_course))
+        (seat, str(decision), str(group.leaves_course), group.source)
         for group in groups
         for seat, decision in zip(*members[group], strict=True)
     )
     while batch := list(islice(rows, _AT_ONCE)):
-        seats, decisions, leaves = (text_array(column) for column in zip(*batch, strict=True))
-        yield {"seats": seats, "decisions": decisions, "leaves": leaves}
+        seats, decisions, leaves, sources = (text_array(column) for column in zip(*batch, strict=True))
+        yield {"seats": seats, "decisions": decisions, "leaves": leaves, "sources": sources}

@@ -54,6 +54,8 @@ class GuardRules(Part):
     course: Limits = Limits(quarter_hour=Limit(percent=50, at_least=20), day=Limit(percent=80, at_least=30))
     term: Limits = Limits(quarter_hour=Limit(percent=2, at_least=50, most=200), day=Limit(percent=5, at_least=100, most=1000))
     tenant: Limits = Limits(quarter_hour=Limit(most=500), day=Limit(percent=10, at_least=500))
+    source: Limits = Limits()
+    """Of each channel by which changes come; percentages are of all seats of the tenant."""
     cancelled_section: Annotated[int, Field(ge=0)] | None = 100
     """Members of a cancelled class that go without asking; None: any number."""
     cancelled_term: Annotated[int, Field(ge=0)] | None = 1000

@@ -8,7 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from schemas import codec
-from schemas.events import AnyEvent, EnrollmentEvent, EnrollmentRole, EnrollmentStatus, PersonEvent, SectionEvent
+from schemas.events import (
+    AnyEvent,
+    EnrollmentEvent,
+    EnrollmentRole,
+    EnrollmentStatus,
+    OrderToken,
+    PersonEvent,
+    SectionEvent,
+    SourceRow,
+)
 from services.consumer.ledger import database, members, policies
 from services.consumer.ledger.assertions import violations
 from services.consumer.ledger.dead_letters import Timer, Timers
@@ -33,8 +42,10 @@ def enrollment(
     section: str = "1001",
     role: EnrollmentRole = "student",
     tenant: str = TENANT,
+    channel: str | None = None,
 ) -> EnrollmentEvent:
-    """One person in one section."""
+    """One person in one section; `channel` is the way its source row came by."""
+    token = OrderToken(channel=channel) if channel else None
     return hashed(
         EnrollmentEvent(
             tenant=tenant,
@@ -48,6 +59,7 @@ def enrollment(
             role_family="learner" if role in ("student", "auditor") else "staff",
             status=status,
             role=role,
+            source_rows=[SourceRow(record="STDNT_ENRL", key={"EMPLID": person}, values={}, order=token)] if token else [],
         )
     )
 

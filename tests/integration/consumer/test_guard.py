@@ -95,6 +95,28 @@ def test_adds_are_never_guarded(ledger: Ledger) -> None:
     assert review(ledger).passed == {}
 
 
+def test_a_source_with_a_limit_of_its_own_is_held_and_the_others_go_on(ledger: Ledger) -> None:
+    policies.store(
+        ledger.connection, TENANT, AT_ONCE.replace("  tenant:\n", "  source: {quarter_hour: {most: 3}}\n  tenant:\n"), "it"
+    )
+    for section in ("1001", "1002"):
+        fill(ledger, section, count=40)
+    told = [
+        *(enrollment("dropped", person=f"1001-{number}", version=2, channel="snapshot:census") for number in range(2)),
+        *(enrollment("dropped", person=f"1002-{number}", section="1002", version=2, channel="ib:PSUNV") for number in range(3)),
+    ]
+    ledger.take(*told)
+    assert review(ledger).passed == {"counted": 5}, "three of one source, two of the other"
+
+    ledger.take(*(enrollment("dropped", person=f"1001-{number}", version=2, channel="snapshot:census") for number in (2, 3)))
+    ledger.take(enrollment("dropped", person="1002-9", section="1002", version=2))
+    done = review(ledger)
+
+    [hold] = open_holds(ledger)
+    assert (hold.scope, hold.key, hold.held, hold.removals, hold.active) == ("source", "snapshot:census", 2, 4, 77)
+    assert (done.held, done.passed) == (2, {"counted": 1}), "what came on no channel that is known counts elsewhere"
+
+
 def test_a_removal_that_nobody_let_through_may_only_be_read(ledger: Ledger) -> None:
     """The last line: whatever state the work is in."""
     fill(ledger)

@@ -28,9 +28,10 @@ def group(
     leaves_course: bool = True,
     cancelled: bool = False,
     ripe: bool = True,
+    source: str | None = None,
 ) -> Group:
     key = f"PSUNV/1259/{section}"
-    return Group("main", key, course and f"PSUNV/{course}", "PSUNV/1259", leaves_course, cancelled, ripe, size)
+    return Group("main", key, course and f"PSUNV/{course}", "PSUNV/1259", leaves_course, cancelled, ripe, size, source)
 
 
 def big(*scopes: Scope) -> dict[Scope, Size]:
@@ -50,6 +51,17 @@ def test_a_few_drops_go_at_once() -> None:
     verdict = judge([group(4, ripe=False)], big(SECTION, COURSE), [], [], RULES)
 
     assert (passed(verdict), held(verdict)) == (4, {})
+
+
+def test_a_source_is_held_by_a_limit_of_its_own() -> None:
+    rules = {"main": GuardRules(source=Limits(quarter_hour=Limit(most=3)))}
+    extract, live = Scope("source", "main", "snapshot:census"), Scope("source", "main", "ib:PSUNV")
+    sizes = big(SECTION, COURSE) | {extract: Size(500_000, quarter_hour=2), live: Size(500_000)}
+    groups = [group(2, source="snapshot:census"), group(2, "1002", source="ib:PSUNV"), group(1, "1003")]
+
+    verdict = judge(groups, sizes, [], [], rules)
+
+    assert (passed(verdict), held(verdict)) == (3, {extract: 2})
 
 
 def test_half_a_limit_makes_a_burst_wait_to_be_counted() -> None:
