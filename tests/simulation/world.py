@@ -114,6 +114,8 @@ class World:
         self._accepted: list[Callable[[Message], None]] = []
         self.hurt_ledger_at = -1e9
         """When the ledger last lost history."""
+        self.overridden = False
+        """A registrar has decided a seat: a ledger that loses history may forget it."""
         self.hurt_mirror = False
         self.only_in_ledger = False
         """Mirror and log have both lost something."""
@@ -228,6 +230,7 @@ class World:
 
     def override(self, slot: str, person: str, section: str, role: EnrollmentRole, gives: SeatState, seconds: float) -> None:
         """The registrar decides a seat for so long. Of its person in the class only the end is to be checked."""
+        self.overridden = True
         self.sis.promise_no_order_in(section, person)
 
         def work(connection: Any) -> None:

@@ -100,8 +100,7 @@ class Rostering:
             await self._keeping.run(lambda it: self._start_when_due(it, lease))
 
     def _start_when_due(self, connection: Connection, lease: Lease) -> None:
-        since = runs.since_last(connection, lease.target)
-        if since is None or since < self._every_seconds or sections.is_running(connection, lease.target):
+        if sections.is_running(connection, lease.target) or not runs.is_due(connection, lease.target, self._every_seconds):
             return
         with connection.transaction():
             run = uuid.uuid4()

@@ -177,7 +177,7 @@ def end_if_done(connection: Connection) -> bool:
     """
     with connection.transaction():
         ended = connection.execute(
-            f"""update recovery set active = false, log_lost = false
+            f"""update recovery set active = false, log_lost = false, ended_at = clock_timestamp()
                  where active and not behind
                    and (not log_lost or %s)
                    and not exists (select from work

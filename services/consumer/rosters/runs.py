@@ -107,10 +107,14 @@ select roster_run.run, scope, repair, roster_run.state, actor, created_at, finis
 _CANCEL = """
 update roster_run set state = 'cancelled', finished_at = clock_timestamp() where target = %s and run = %s and state = 'running'
 """
-_LAST = """
-select extract(epoch from clock_timestamp() - coalesce(
-         (select max(created_at) from roster_run where target = %s and scope = '{}' and repair and state <> 'cancelled'),
-         (select min(created_at) from policy)))::float8
+_IS_DUE = """
+select last.began < recovery.ended_at or clock_timestamp() - last.began >= %(every_seconds)s * interval '1 second'
+  from (select coalesce(
+          (select max(created_at) from roster_run
+            where target = %(target)s and scope = '{}' and repair and state <> 'cancelled'),
+          (select min(created_at) from policy)) as began) as last
+  left join recovery on true
+ where recovery.active is not true
 """
 _OLD = """
 delete from roster_run where target = %s and state <> 'running' and created_at < clock_timestamp() - interval '90 days'
@@ -178,10 +182,14 @@ def failed(connection: Connection, target: str, run: UUID, limit: int) -> list[t
     ).fetchall()
 
 
-def since_last(connection: Connection, target: str) -> float | None:
-    """Seconds since the last one of everything, with repairs, began, or since the ledger was made; None before its first."""
-    row = connection.execute(_LAST, [target]).fetchone()
-    return row[0] if row else None
+def is_due(connection: Connection, target: str, every_seconds: float) -> bool:
+    """Whether everything is to be compared, and repaired, without being asked.
+
+    So long after the last time, or after the ledger was made; and after a recovery, because what the ledger lost without a trace
+    (an override, say) only a roster shows.
+    """
+    row = connection.execute(_IS_DUE, {"target": target, "every_seconds": every_seconds}).fetchone()
+    return bool(row and row[0])
 
 
 def forget_old(connection: Connection, target: str) -> None:

@@ -379,9 +379,29 @@ def test_only_a_whole_comparison_puts_the_next_one_off(ledger: Ledger, lms: Lms)
     cancelled = uuid.uuid4()
     runs.start(ledger.connection, TARGET, cancelled, Scope(), ledger.policies, "ops", repair=True)
     runs.cancel(ledger.connection, TARGET, cancelled)
-    since = runs.since_last(ledger.connection, TARGET)
-    assert since is not None
-    assert since > timedelta(days=2).total_seconds()
+    assert is_due(ledger, days=2)
+    assert not is_due(ledger, days=4)
+
+
+def test_what_a_restored_ledger_forgot_is_looked_for_when_the_recovery_is_over(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1")
+    lms.compare()
+    ledger.connection.execute("update policy set created_at = created_at - interval '1 hour'")
+    recovery.begin_session(ledger.connection, 0)
+    recovery.enter(ledger.connection, "database", 0, behind=False)
+    assert not is_due(ledger, days=0), "what is in motion tells nothing"
+    ledger.settle()
+    ledger.connection.execute("update seat set suspect_until = null")
+
+    assert recovery.end_if_done(ledger.connection)
+    assert is_due(ledger, days=1)
+
+    lms.compare()
+    assert not is_due(ledger, days=1)
+
+
+def is_due(ledger: Ledger, days: int) -> bool:
+    return runs.is_due(ledger.connection, TARGET, timedelta(days=days).total_seconds())
 
 
 @pytest.mark.parametrize(
