@@ -222,6 +222,6 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         driver=driver,
         intake=Intake(settings, kafka, rules, metrics, wake),
         replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, pace),
-        housekeeping=Housekeeping(url, rules, metrics, wake, settings.release_timers),
+        housekeeping=Housekeeping(url, rules, metrics, wake, settings.release_timers, settings.history_months),
         digests=DigestReader(settings, kafka, metrics),
     )

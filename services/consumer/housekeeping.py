@@ -1,5 +1,5 @@
 """What has to be looked at now and then: gauges, sections and policies whose people are still to be decided, overrides that end,
-enrollments that begin, dead letters whose time has come, the end of recovery mode, history's months."""
+enrollments that begin, dead letters whose time has come, the end of recovery mode, history's months, what is old."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ import psycopg
 import structlog
 
 from services.consumer.gauges import SeatGauges
-from services.consumer.ledger import database, dead_letters, history, members, overruling, parked, recovery, redeciding, waking
+from services.consumer.ledger import (
+    database,
+    dead_letters,
+    history,
+    members,
+    overruling,
+    parked,
+    recovery,
+    redeciding,
+    retention,
+    waking,
+)
 from services.consumer.ledger.announcing import announce
 from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
@@ -42,12 +53,15 @@ class Housekeeping:
         metrics: Metrics,
         on_work: Callable[[Collection[SeatRef]], None],
         timers: Timers,
+        history_months: int = 0,
     ) -> None:
+        """`history_months` is how much history is kept; 0: all of it."""
         self._url = database_url
         self._policies = policies
         self._metrics = metrics
         self._on_work = on_work
         self._timers = timers
+        self._history_months = history_months
         self._gauges = SeatGauges(metrics, policies.target, timers)
         self._stopping = threading.Event()
         self._intervals = Intervals()
@@ -84,7 +98,9 @@ class Housekeeping:
         if self._intervals.is_due("release", _RELEASE_EVERY_SECONDS):
             self._release(connection)
         if self._intervals.is_due("months", _RARELY_SECONDS):
-            history.create_partitions(connection, datetime.now(UTC).date())
+            now = datetime.now(UTC)
+            history.create_partitions(connection, now.date())
+            retention.forget(connection, now, self._history_months)
         return more
 
     def _decide_members(self, connection: Connection) -> bool:

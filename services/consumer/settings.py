@@ -70,6 +70,11 @@ class Settings(LedgerSettings):
     compare_every_hours: float = Field(
         default=24, ge=0, description="how often the rosters of all sections are compared with the ledger; 0: only when asked"
     )
+    history_months: int = Field(
+        default=24,
+        ge=0,
+        description="whole months of history that are kept before the current one; traces and undos know nothing older; 0: all",
+    )
     max_replay_records: int = Field(default=250_000, ge=1, description="most offsets or seats of one replay")
     replay_seats_per_second: int = Field(
         default=50, ge=1, le=10_000, description="most seats a second that all replays together open again"

@@ -31,6 +31,7 @@ from services.consumer.drive import driver, probing
 from services.consumer.intake import reader
 from services.consumer.ledger import history as ledger_history
 from services.consumer.ledger import overruling, policies, replays
+from services.consumer.ledger import retention as ledger_retention
 from services.consumer.ledger.overruling import Asked, Filter, Over, Refused
 from services.consumer.metrics import Metrics as ConsumerMetrics
 from services.consumer.nouns import PersonRef, SeatState
@@ -347,6 +348,7 @@ def simulated(databases: Databases, folder: Path, seed: int, trace: Trace | None
         (consumer_bootstrap, "CanvasClient", canvas_client),
         (consumer_bootstrap, "Metrics", lambda: consumer_metrics),
         (ledger_history, "create_partitions", lambda *_: None),
+        (ledger_retention, "forget", lambda *_: None),
     ]
     adapters += [(module, name, value) for module, name, value in _SLOWER if hasattr(module, name)]
     with ExitStack() as stack:

@@ -74,19 +74,30 @@ def create_partitions(connection: Connection, today: date, months: int = 3) -> N
         for start, end in _months(today, months):
             try:
                 with connection.transaction():
-                    connection.execute(_partition(start, end))
+                    connection.execute(_create(start, end))
             except psycopg.errors.CheckViolation:
-                log.warning("history_month_stays_in_default_partition", table=_name(start))
+                log.warning("history_month_stays_in_default_partition", table=partition(start))
 
 
-def _partition(start: date, end: date) -> sql.Composed:
+def months(connection: Connection) -> list[date]:
+    """The months that have partitions, by their first days, the oldest first."""
+    rows = connection.execute(
+        """select to_date(substr(child.relname, 9), 'YYYY_MM')
+             from pg_inherits join pg_class as child on child.oid = inhrelid
+            where inhparent = 'history'::regclass and child.relname ~ '^history_[0-9]{4}_[0-9]{2}$' order by 1"""
+    ).fetchall()
+    return [month for (month,) in rows]
+
+
+def partition(month: date) -> str:
+    """The name of a month's table."""
+    return f"history_{month:%Y_%m}"
+
+
+def _create(start: date, end: date) -> sql.Composed:
     return sql.SQL("create table if not exists {} partition of history for values from ({}) to ({})").format(
-        sql.Identifier(_name(start)), _midnight(start), _midnight(end)
+        sql.Identifier(partition(start)), _midnight(start), _midnight(end)
     )
-
-
-def _name(start: date) -> str:
-    return f"history_{start:%Y_%m}"
 
 
 def _midnight(day: date) -> str:
