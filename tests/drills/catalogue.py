@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.drills.injectors import clock, disk, firewall, points, proxy, signals
+from tests.drills.injectors import clock, disk, firewall, names, points, proxy, signals, tls
 from tests.drills.world import World
 
 Run = Callable[[World], None]
+TABLES = "PKCLMVTO"
+"""As the matrix has them: publisher, Kafka, consumer, ledger, mirror, Canvas, time, operators."""
 
 
 class Injector(NamedTuple):
@@ -30,6 +32,8 @@ INJECTORS = {
     "firewall": Injector(firewall.prove, firewall.missing),
     "disk": Injector(disk.prove, disk.missing),
     "clock": Injector(clock.prove, clock.missing),
+    "names": Injector(names.prove, names.missing),
+    "tls": Injector(tls.prove),
 }
 
 
@@ -85,7 +89,7 @@ def selected(words: Iterable[str], *, smoke: bool) -> list[Drill]:
 
 
 def order(identity: str) -> tuple[int, int, str]:
-    """As the matrix has them: publisher, Kafka, consumer, ledger, mirror, Canvas, time."""
+    """Table by table."""
     found = re.fullmatch(r"([A-Z]+)(\d+)(.*)", identity)
     assert found is not None, identity
-    return "PKCLMVT".index(found[1]), int(found[2]), found[3]
+    return TABLES.index(found[1]), int(found[2]), found[3]

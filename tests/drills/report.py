@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from tests.drills.catalogue import Drill, order
+from tests.drills.catalogue import TABLES, Drill, order
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- drills: begin -->", "<!-- drills: end -->"
@@ -67,7 +67,7 @@ def record(results: Sequence[Result]) -> None:
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
     table, after = rest.split(END)
-    rows = {found[1]: line for line in table.splitlines() if (found := re.match(r"\| ([PKCLMVT]\d+\w*) \|", line))}
+    rows = {found[1]: line for line in table.splitlines() if (found := re.match(rf"\| ([{TABLES}]\d+\w*) \|", line))}
     rows |= {result.drill.id: result.row() for result in results}
     lines = [rows[identity] for identity in sorted(rows, key=order)]
     draft = PAGE.with_name(f".{PAGE.name}.{os.getpid()}")

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -53,12 +54,13 @@ class Bites:
 class Link:
     """One listening port in front of one server, or of several that take turns. Made by `Network.link`."""
 
-    def __init__(self, network: Network, targets: tuple[Address, ...]) -> None:
+    def __init__(self, network: Network, targets: tuple[Address, ...], tls: ssl.SSLContext | None) -> None:
         self.toxins = Toxins()
         self.bites = Bites()
         self.port = 0
         self._network = network
         self._targets = targets
+        self._tls = tls
         self._turn = itertools.count()
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -100,7 +102,7 @@ class Link:
     # -- in the loop -------------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -166,7 +168,10 @@ class Link:
             sink.write(data)
             await sink.drain()
         with contextlib.suppress(OSError):
-            sink.write_eof()
+            if sink.can_write_eof():
+                sink.write_eof()
+            else:
+                sink.close()  # TLS has no half of a connection
 
     async def _pass(self, direction: Direction) -> None:
         """Wait until the link lets something through."""
@@ -197,9 +202,9 @@ class Network:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
 
-    def link(self, name: str, *targets: Address) -> Link:
-        """A new link, listening on a port of the loopback."""
-        link = self.links[name] = Link(self, targets)
+    def link(self, name: str, *targets: Address, tls: ssl.SSLContext | None = None) -> Link:
+        """A new link, listening on a port of the loopback; with `tls` clients have to speak it, servers hear what is inside."""
+        link = self.links[name] = Link(self, targets, tls)
         self.call(link._listen())
         return link
 
