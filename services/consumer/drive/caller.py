@@ -153,6 +153,7 @@ class Caller:
         label = "done" if isinstance(result, Observation | Presence | RosterPage) else result.label
         self._observer.called(endpoint, label, seconds, result.usage)
         self._gate.observe(result.usage)
+        was_paused = self._gate.pause_left > 0
         match result:
             case Throttled():
                 self._gate.throttled()
@@ -162,3 +163,5 @@ class Caller:
                 self._gate.failed(subject)
             case _:
                 self._gate.succeeded()
+        if self._gate.pause_left > 0 and not was_paused and not isinstance(result, Throttled):
+            log.warning("calls_paused", call=endpoint, outcome=label, code=getattr(result, "code", None))

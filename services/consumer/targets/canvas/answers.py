@@ -54,7 +54,8 @@ class NoAnswer:
     """No complete answer came."""
 
     code: str
-    """``timeout``, ``connection``, ``unreachable`` or ``late``."""
+    """``timeout``, ``connection`` or ``late``; ``no_address`` (its name means nothing), ``certificate`` (it cannot prove who it
+    is) or otherwise ``unreachable``."""
     sent: bool
     """False only if the request certainly never left: no connection could be made, or its time was over."""
 

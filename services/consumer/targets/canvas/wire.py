@@ -42,6 +42,10 @@ class AiohttpWire:
                 method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
             ) as response:
                 content = await _bounded_body(response)
+        except aiohttp.ClientConnectorDNSError:
+            return NoAnswer("no_address", sent=False)
+        except aiohttp.ClientConnectorCertificateError:
+            return NoAnswer("certificate", sent=False)
         except aiohttp.ClientConnectorError:
             return NoAnswer("unreachable", sent=False)
         except (aiohttp.ClientError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from services.kit.credentials import SecretFile
 from services.sandbox.canvas.server import CanvasServer
 from tests.contract.consumer.targets.canvas_lab import CanvasLab, canvas_lab
 from tests.contract.consumer.targets.target_contract import TargetContract, brought_to, whole_roster
+from tests.drills.injectors.tls import Authority, front
 
 
 @pytest.fixture
@@ -285,6 +287,39 @@ async def test_nobody_there_is_a_fault_not_an_unknown(tmp_path: Path) -> None:
     outcome = await target.write(CanvasLab._seat("p1", "S-1"), "active", Observation("absent"))
     await target.close()
     assert outcome == ServerFault("unreachable")
+
+
+@pytest.mark.parametrize(
+    ("host", "age", "trusted", "code"),
+    [
+        ("localhost", timedelta(), True, "connection"),  # it is believed; behind it nobody answers
+        ("localhost", timedelta(days=2), True, "certificate"),
+        ("elsewhere.test", timedelta(), True, "certificate"),
+        ("localhost", timedelta(), False, "certificate"),
+    ],
+    ids=["good", "expired", "another host's", "a stranger's"],
+)
+async def test_nothing_is_sent_to_whom_no_certificate_vouches_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, age: timedelta, trusted: bool, code: str
+) -> None:
+    known, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    monkeypatch.setenv("SSL_CERT_FILE", str((known if trusted else stranger).file))
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=front(known.issue(host, age=age)))
+    (tmp_path / "token").write_text("t")
+    client = CanvasClient(f"https://localhost:{server.sockets[0].getsockname()[1]}", SecretFile(tmp_path / "token"))
+    target = CanvasTarget(client, "self", 5)
+    outcome = await target.write(CanvasLab._seat("p1", "S-1"), "active", Observation("absent"))
+    await target.close()
+    server.close()
+    sent = code != "certificate"
+    assert outcome == (Unknown(code) if sent else ServerFault(code))
+    assert bool(heard) == sent
 
 
 async def test_a_broken_kept_alive_connection_does_not_repeat_a_delete(lab: CanvasLab) -> None:
