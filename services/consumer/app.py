@@ -27,7 +27,7 @@ def create_app(consumer: Consumer) -> FastAPI:
     app.include_router(replay_router(consumer.desk, consumer.log, reach, consumer.replays.wake))
     app.include_router(trace_router(consumer.desk, settings.tenant))
     app.include_router(seat_router(consumer.desk, settings.target, settings.release_timers))
-    app.include_router(hold_router(consumer.desk, settings.tenant, settings.target))
+    app.include_router(hold_router(consumer.desk, settings.tenant, consumer.policies))
     app.include_router(writing_router(consumer.desk, settings.target))
     app.include_router(roster_router(consumer.desk, consumer.policies))
     app.include_router(override_router(consumer.desk, settings.tenant, consumer.policies))

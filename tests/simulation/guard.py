@@ -9,6 +9,7 @@ from typing import Any
 
 from services.consumer.guard import holds
 from services.consumer.ledger import policies
+from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import seat_key
 from services.consumer.policy.model import default_text
 from tests.simulation.lms import Sent
@@ -91,8 +92,8 @@ class Guard:
     def _approve(self, connection: Any) -> None:
         for hold, (snapshot, members) in self._seen.items():
             with contextlib.suppress(holds.Over, holds.UnknownSnapshot):
-                done = holds.approve(connection, "canvas", hold, snapshot, "operator")
-                if done is not None and done.approved:
+                done = holds.approve(connection, Policies("canvas"), hold, snapshot, "operator")
+                if isinstance(done, holds.Decided) and done.approved:
                     self._allowed |= members
                     self._world.bites("hold approved")
         self._seen.clear()

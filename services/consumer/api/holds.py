@@ -29,7 +29,8 @@ from services.consumer.api.desk import (
     uuid_of,
 )
 from services.consumer.guard import holds
-from services.consumer.guard.holds import Announced, Hold, Member, Over, UnknownSnapshot
+from services.consumer.guard.holds import Announced, Awaited, Hold, Member, Over, SamePerson, UnknownSnapshot
+from services.consumer.ledger.policies import Policies
 from services.kit.http import problem
 from services.kit.postgres import Connection
 
@@ -86,10 +87,11 @@ class AnnounceRequest(Body):
         return self
 
 
-def hold_router(desk: Desk, tenant: str, target: str) -> APIRouter:
+def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
     """The routes, for the consumer's own target; `tenant` is meant where a call names none."""
     router = APIRouter(route_class=OperationsRoute, tags=["guard"])
     caller = Depends(desk.caller)
+    target = policies.target
 
     @router.get("/holds")
     async def listed(request: Request, actor: str = caller) -> Response:
@@ -119,7 +121,7 @@ def hold_router(desk: Desk, tenant: str, target: str) -> APIRouter:
             asked = await body(request, ApproveRequest)
         except Refusal as refusal:
             return await desk.refuse(actor, "holds.approve", refusal)
-        return await desk.perform(actor, "holds.approve", partial(_approve, target, hold, asked=asked, actor=actor))
+        return await desk.perform(actor, "holds.approve", partial(_approve, policies, hold, asked=asked, actor=actor))
 
     @router.post("/holds/{hold}/discard", openapi_extra=described(ReasonRequest))
     async def discard(request: Request, hold: str, actor: str = caller) -> Response:
@@ -188,20 +190,23 @@ def _read(target: str, name: str, connection: Connection, *, after: int, limit: 
     return json_answer(content, {"hold": hold.hold, "members": len(page)})
 
 
-def _approve(target: str, name: str, connection: Connection, *, asked: ApproveRequest, actor: str) -> Answer:
+def _approve(policies: Policies, name: str, connection: Connection, *, asked: ApproveRequest, actor: str) -> Answer:
     number = _number(name)
     try:
-        done = holds.approve(connection, target, number, asked.snapshot, actor)
+        done = holds.approve(connection, policies, number, asked.snapshot, actor)
     except Over as over:
         return _over(number, over)
     except UnknownSnapshot:
-        title = "Nothing with this number is in the hold: read it again"
-        detail = {"hold": number, "reason": "unknown_snapshot"}
-        return Answer(problem(HTTPStatus.CONFLICT, title, reason="unknown_snapshot"), detail, "refused")
+        return _conflict(number, "Nothing with this number is in the hold: read it again", "unknown_snapshot")
+    except SamePerson:
+        return _conflict(number, "You have approved it already: so many removals need a second person", "same_person")
     if done is None:
         return not_found("hold", {"hold": name[:40]})
-    detail = {"hold": number, "snapshot": asked.snapshot, "reason": asked.reason, **done._asdict()}
-    return json_answer({"hold": number, **done._asdict()}, detail)
+    detail = {"hold": number, "snapshot": asked.snapshot, "reason": asked.reason}
+    if isinstance(done, Awaited):
+        content = {"hold": number, "awaits": "a second person", "until": done.until.isoformat()}
+        return Answer(JSONResponse(content, HTTPStatus.ACCEPTED), detail | {"awaits": "a second person"})
+    return json_answer({"hold": number, **done._asdict()}, detail | done._asdict())
 
 
 def _discard(target: str, name: str, connection: Connection, *, reason: str) -> Answer:
@@ -216,8 +221,11 @@ def _discard(target: str, name: str, connection: Connection, *, reason: str) -> 
 
 
 def _over(hold: int, over: Over) -> Answer:
-    title = f"The hold is not open any more: it was {over.state}"
-    return Answer(problem(HTTPStatus.CONFLICT, title, reason=over.state), {"hold": hold, "reason": over.state}, "refused")
+    return _conflict(hold, f"The hold is not open any more: it was {over.state}", over.state)
+
+
+def _conflict(hold: int, title: str, reason: str) -> Answer:
+    return Answer(problem(HTTPStatus.CONFLICT, title, reason=reason), {"hold": hold, "reason": reason}, "refused")
 
 
 def _state(target: str, connection: Connection) -> Answer:
@@ -294,7 +302,15 @@ def _told(hold: Hold) -> dict[str, Any]:
         "approved": hold.approved,
         "courses": {"was": hold.was_course, "is": hold.is_course} if hold.was_course else None,
         "snapshot": hold.snapshot,
+        "first_approval": _first(hold),
     }
+
+
+def _first(hold: Hold) -> dict[str, Any] | None:
+    """Of two that it takes; null when nobody waits for a second person."""
+    if hold.first_actor is None:
+        return None
+    return {"actor": hold.first_actor, "snapshot": hold.first_snapshot, "until": hold.first_lapses_at}
 
 
 _WINDOWS: Mapping[str | None, str] = {"quarter_hour": "15 minutes", "day": "24 hours"}

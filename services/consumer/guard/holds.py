@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from services.consumer.guard import reading
 from services.consumer.guard.judging import ScopeKind, Window
 from services.consumer.guard.writing import lock
 from services.consumer.ledger import section_courses
+from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import SeatState
 from services.kit.postgres import Connection
+
+SECOND_WITHIN = timedelta(hours=4)
+"""The first of two approvals counts for so long: then nobody remembers what was looked at."""
 
 HoldState = Literal["open", "approved", "discarded", "emptied"]
 """`discarded`: a person said no, the removals stay held; `emptied`: all of them were taken back by the student system."""
@@ -46,6 +51,12 @@ class Hold(NamedTuple):
     """Of a re-used number: the course whose class it stood for, as the SIS writes it ..."""
     is_course: str | None
     """... and the one whose class it stands for. Who is held would be let in."""
+    first_actor: str | None
+    """Who has approved it and needs somebody else to do so as well; None: nobody, or too long ago."""
+    first_snapshot: int | None
+    """What they had seen."""
+    first_lapses_at: datetime | None
+    """Until when that counts."""
 
 
 class Member(NamedTuple):
@@ -66,6 +77,13 @@ class Decided(NamedTuple):
     approved: int
     left: int
     """Removals that came after the snapshot; they stay held."""
+
+
+class Awaited(NamedTuple):
+    """So many removals need a second person; nothing was let go yet."""
+
+    until: datetime
+    """By then, or the first has to approve once more."""
 
 
 class Standing(NamedTuple):
@@ -94,8 +112,12 @@ class Announced(NamedTuple):
 _HOLDS = """
 select hold.hold, hold.tenant, hold.scope, hold.key, hold."window", hold.removals, hold.active, hold.allowed, hold.state,
        hold.opened_at, hold.closed_at, hold.approved, member.held, member.snapshot, hold.gained,
-       hold.was_course, hold.is_course
+       hold.was_course, hold.is_course,
+       first.first_actor, first.first_snapshot, first.first_lapses_at
   from hold
+  left join lateral (
+    select hold.first_actor, hold.first_snapshot, hold.first_lapses_at
+     where hold.first_lapses_at > clock_timestamp()) as first on true
  cross join lateral (
    select count(*)::int as held, coalesce(max(hold_number), 0) as snapshot
      from work where work.target = hold.target and work.hold = hold.hold and work.state = 'held') as member
@@ -138,6 +160,14 @@ select tenant, person, section, target, seat, 'approved', version,
 _SOMETHING_COMES_BACK = "select from work where target = %s and hold = %s and state = 'guarded' limit 1"
 """What was decided anew, and has not rejoined the hold yet."""
 _COUNT_APPROVED = "update hold set approved = approved + %s where target = %s and hold = %s"
+_SEEN = "select count(*) from work where target = %s and hold = %s and state = 'held' and hold_number <= %s"
+_FIRST = """
+update hold set first_actor = %s, first_snapshot = %s, first_lapses_at = clock_timestamp() + %s
+ where target = %s and hold = %s returning first_lapses_at
+"""
+_FORGET_FIRST = """
+update hold set first_actor = null, first_snapshot = null, first_lapses_at = null where target = %s and hold = %s
+"""
 _CLOSE = """
 update hold set state = %s, closed_at = clock_timestamp() where target = %s and hold = %s and state in ('open', 'discarded')
 """
@@ -153,6 +183,10 @@ class Over(Exception):
 
 class UnknownSnapshot(Exception):
     """Nobody can have seen it: nothing with so high a number is in the hold."""
+
+
+class SamePerson(Exception):
+    """Whoever approved it first approves it again: that makes one person, not two."""
 
 
 def find(connection: Connection, target: str, *, undecided: bool, after: int | None, limit: int) -> list[Hold]:
@@ -189,13 +223,14 @@ def members(connection: Connection, target: str, hold: int, after: int, limit: i
     return [Member(*row) for row in connection.execute(_MEMBERS, [target, hold, after, limit]).fetchall()]
 
 
-def approve(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Decided | None:
+def approve(connection: Connection, policies: Policies, hold: int, snapshot: int, actor: str) -> Decided | Awaited | None:
     """Let go what was in the hold when its snapshot was `snapshot`, and has not been decided anew since; None: no such hold.
 
-    The hold is closed when nothing is left in it, or about to rejoin it. One that was discarded may be approved after all. Of a
-    re-used number the section is approved: everybody in the hold is let in, and whoever comes later. Raises `Over` and
-    `UnknownSnapshot`.
+    Above the policy's `two_people_above` it takes two people, and what both have seen goes. The hold is closed when nothing is
+    left in it, or about to rejoin it. One that was discarded may be approved after all. Of a re-used number the section is
+    approved: everybody in the hold is let in, and whoever comes later. Raises `Over`, `UnknownSnapshot` and `SamePerson`.
     """
+    target = policies.target
     lock(connection, target)
     found = read(connection, target, hold)
     if found is None:
@@ -204,6 +239,12 @@ def approve(connection: Connection, target: str, hold: int, snapshot: int, actor
         raise Over(found.state if found.state != "open" else "emptied")
     if snapshot > found.snapshot:
         raise UnknownSnapshot
+    if _needs_two(connection, policies, found, snapshot):
+        if found.first_actor is None or found.first_snapshot is None:
+            return _approve_first(connection, target, hold, snapshot, actor)
+        if found.first_actor == actor:
+            raise SamePerson
+        snapshot = min(snapshot, found.first_snapshot)
     if found.scope == "reused_section":
         section_courses.agree(connection, found.tenant, found.key)
         snapshot = found.snapshot
@@ -211,10 +252,27 @@ def approve(connection: Connection, target: str, hold: int, snapshot: int, actor
     connection.execute(_CHOOSE, parameters)
     approved = connection.execute(_APPROVE, parameters).rowcount
     connection.execute(_COUNT_APPROVED, [approved, target, hold])
+    connection.execute(_FORGET_FIRST, [target, hold])
     left = found.held - approved
     if left == 0 and connection.execute(_SOMETHING_COMES_BACK, [target, hold]).fetchone() is None:
         connection.execute(_CLOSE, ["approved", target, hold])
     return Decided(approved, left)
+
+
+def _needs_two(connection: Connection, policies: Policies, hold: Hold, snapshot: int) -> bool:
+    """Whether these removals are more than one person may let go; those that went before count, so that slices do not help."""
+    most = reading.rules(connection, policies, hold.tenant).two_people_above
+    if most is None:
+        return False
+    row = connection.execute(_SEEN, [policies.target, hold.hold, snapshot]).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    return hold.approved + int(row[0]) > most
+
+
+def _approve_first(connection: Connection, target: str, hold: int, snapshot: int, actor: str) -> Awaited:
+    row = connection.execute(_FIRST, [actor, snapshot, SECOND_WITHIN, target, hold]).fetchone()
+    assert row is not None  # noqa: S101  (read and locked before)
+    return Awaited(row[0])
 
 
 def discard(connection: Connection, target: str, hold: int) -> Hold | None:
@@ -227,6 +285,7 @@ def discard(connection: Connection, target: str, hold: int) -> Hold | None:
     if found.state != "open":
         raise Over(found.state)
     connection.execute(_CLOSE, ["discarded", target, hold])
+    connection.execute(_FORGET_FIRST, [target, hold])
     return found
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from services.consumer.guard.judging import Group, Plan, Scope, Size
 from services.consumer.ledger import recovery
-from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import Terms
 from services.consumer.nouns import TAKES_AWAY
 from services.consumer.policy.guard_rules import GuardRules, Limits
@@ -113,7 +113,16 @@ def rules_of(connection: Connection, target: str, policies: Policies) -> dict[st
     """The rules of every tenant that has removals waiting; those of a tenant without a policy are the packaged ones."""
     active = policies.active(connection)
     tenants = [tenant for (tenant,) in connection.execute(_TENANTS, [target]).fetchall()]
-    return {tenant: active[tenant].policy.guard if tenant in active else GuardRules() for tenant in tenants}
+    return {tenant: _rules(active, tenant) for tenant in tenants}
+
+
+def rules(connection: Connection, policies: Policies, tenant: str) -> GuardRules:
+    """The rules of one tenant."""
+    return _rules(policies.active(connection), tenant)
+
+
+def _rules(active: Mapping[str, ActivePolicy], tenant: str) -> GuardRules:
+    return active[tenant].policy.guard if tenant in active else GuardRules()
 
 
 def waiting(connection: Connection, target: str, rules: Mapping[str, GuardRules], terms: Terms) -> dict[Group, Members]:

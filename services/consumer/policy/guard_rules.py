@@ -60,6 +60,8 @@ class GuardRules(Part):
     """Members of a cancelled class that go without asking; None: any number."""
     cancelled_term: Annotated[int, Field(ge=0)] | None = 1000
     """Members of all cancelled classes of a term that go within a day without asking; None: any number."""
+    two_people_above: Annotated[int, Field(ge=0)] | None = 1000
+    """Removals of one hold that one person may let go; for more it takes two. None: any number."""
 
 
 NO_GUARD = GuardRules(
@@ -70,5 +72,6 @@ NO_GUARD = GuardRules(
     tenant=Limits(),
     cancelled_section=None,
     cancelled_term=None,
+    two_people_above=None,
 )
 """``guard: none``: nothing is too much."""

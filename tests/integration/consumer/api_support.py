@@ -69,7 +69,7 @@ class Api:
         app.include_router(replay_router(desk, log or self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
-        app.include_router(hold_router(desk, TENANT, "canvas"))
+        app.include_router(hold_router(desk, TENANT, ledger.policies))
         app.include_router(writing_router(desk, "canvas"))
         app.include_router(roster_router(desk, Policies("canvas")))
         app.include_router(override_router(desk, TENANT, ledger.policies))

@@ -50,8 +50,8 @@ def tidy(ledger: Ledger) -> None:
     reviewing.tidy(ledger.connection, "canvas", lambda _: True)
 
 
-def approve(ledger: Ledger, hold: Hold) -> holds.Decided | None:
-    return holds.approve(ledger.connection, "canvas", hold.hold, hold.snapshot, "ops")
+def approve(ledger: Ledger, hold: Hold, actor: str = "ops", snapshot: int | None = None) -> holds.Decided | holds.Awaited | None:
+    return holds.approve(ledger.connection, ledger.policies, hold.hold, snapshot or hold.snapshot, actor)
 
 
 def open_holds(ledger: Ledger) -> list[Hold]:
@@ -202,6 +202,65 @@ def test_what_was_approved_is_not_counted_again(ledger: Ledger) -> None:
     drop(ledger, range(50, 51))
 
     assert review(ledger).passed == {"counted": 1}
+
+
+def test_a_large_hold_needs_two_people(ledger: Ledger) -> None:
+    hold = held(ledger, two_people_above=18)
+
+    assert isinstance(approve(ledger, hold, "ops"), holds.Awaited)
+    with pytest.raises(holds.SamePerson):
+        approve(ledger, hold, "ops")
+    assert states(ledger) == {"held": 19}
+
+    assert approve(ledger, hold, "desk") == holds.Decided(approved=19, left=0)
+    assert ledger.rows("select state, first_actor from hold") == [("approved", None)]
+
+
+def test_one_person_is_enough_up_to_the_limit(ledger: Ledger) -> None:
+    assert approve(ledger, held(ledger, two_people_above=19)) == holds.Decided(approved=19, left=0)
+
+
+def test_a_large_hold_is_not_approved_in_slices(ledger: Ledger) -> None:
+    hold = held(ledger, two_people_above=10)
+    numbers = [member.number for member in holds.members(ledger.connection, "canvas", hold.hold, 0, 100)]
+
+    assert approve(ledger, hold, "ops", numbers[9]) == holds.Decided(approved=10, left=9)
+
+    assert isinstance(approve(ledger, hold, "ops", numbers[10]), holds.Awaited)
+
+
+def test_what_both_have_seen_goes(ledger: Ledger) -> None:
+    hold = held(ledger, two_people_above=5)
+    numbers = [member.number for member in holds.members(ledger.connection, "canvas", hold.hold, 0, 100)]
+    approve(ledger, hold, "ops", numbers[11])
+
+    assert approve(ledger, hold, "desk") == holds.Decided(approved=12, left=7)
+
+    with_the_rest = open_holds(ledger)[0]
+    assert with_the_rest.first_actor is None, "the rest needs two people again"
+
+
+@pytest.mark.parametrize("ending", ["lapsed", "discarded"])
+def test_a_first_approval_does_not_count_for_ever(ledger: Ledger, ending: str) -> None:
+    hold = held(ledger, two_people_above=5)
+    approve(ledger, hold, "ops")
+    if ending == "lapsed":
+        ledger.connection.execute("update hold set first_lapses_at = clock_timestamp()")
+    else:
+        holds.discard(ledger.connection, "canvas", hold.hold)
+
+    assert isinstance(approve(ledger, hold, "desk"), holds.Awaited)
+    assert states(ledger) == {"held": 19}
+
+
+def held(ledger: Ledger, two_people_above: int) -> Hold:
+    """A hold of 19 removals."""
+    rules = AT_ONCE.replace("two_people_above: 1000", f"two_people_above: {two_people_above}")
+    policies.store(ledger.connection, TENANT, rules, "registrar")
+    fill(ledger)
+    drop(ledger, range(19))
+    review(ledger)
+    return open_holds(ledger)[0]
 
 
 def test_discarded_removals_stay_held_and_may_be_approved_after_all(ledger: Ledger) -> None:
@@ -487,6 +546,27 @@ async def test_a_person_sees_a_hold_and_approves_it(ledger: Ledger, tmp_path: Pa
     assert [row[:3] for row in api.audit() if row[1] == "holds.approve"] == [
         ("ops", "holds.approve", "done"),
         ("ops", "holds.approve", "refused"),
+    ]
+
+
+async def test_two_people_approve_a_large_hold(ledger: Ledger, tmp_path: Path) -> None:
+    api = Api(ledger, tmp_path)
+    hold = held(ledger, two_people_above=18)
+    path, asked = f"/holds/{hold.hold}/approve", {"snapshot": hold.snapshot, "reason": "class moved away"}
+
+    first = await api.call("POST", path, json=asked)
+
+    assert (first.status_code, first.json()["awaits"]) == (202, "a second person")
+    told = (await api.call("GET", f"/holds/{hold.hold}")).json()["first_approval"]
+    assert told == {"actor": "ops", "snapshot": hold.snapshot, "until": first.json()["until"]}
+    same = await api.call("POST", path, json=asked)
+    assert (same.status_code, same.json()["reason"]) == (409, "same_person")
+    second = await api.call("POST", path, secret="desk-secret", json=asked)
+    assert second.json() == {"hold": hold.hold, "approved": 19, "left": 0}
+    assert [row[:3] for row in api.audit() if row[1] == "holds.approve"] == [
+        ("ops", "holds.approve", "done"),
+        ("ops", "holds.approve", "refused"),
+        ("desk", "holds.approve", "done"),
     ]
 
 

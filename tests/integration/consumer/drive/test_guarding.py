@@ -61,7 +61,7 @@ async def test_a_wiped_class_is_held_while_adds_go_on_and_goes_when_it_is_approv
         assert lms.writes == [("newcomer", "PSUNV-1259-1001", "active")]
         [hold] = holds.find(decided.connection, "canvas", undecided=True, after=None, limit=10)
         with decided.connection.transaction():
-            holds.approve(decided.connection, "canvas", hold.hold, hold.snapshot, "ops")
+            holds.approve(decided.connection, decided.policies, hold.hold, hold.snapshot, "ops")
         await eventually(lambda: not decided.work())
 
     assert len(lms.writes) == 20
