@@ -65,7 +65,8 @@ class OperationsRoute(APIRoute):
 
 
 class Desk:
-    """Where operators call. Each call is one transaction with exactly one audit row; without the row nothing happens."""
+    """Where operators call. Each call is one transaction with exactly one audit row; without the row nothing happens, and
+    nobody's record is shown."""
 
     def __init__(self, callers: Callers | None, database_url: str, metrics: Metrics) -> None:
         """Without `callers` everybody is refused."""
@@ -91,8 +92,22 @@ class Desk:
 
     async def perform(self, actor: str, action: str, work: Callable[[Connection], Answer]) -> Response:
         """Run `work` and the audit row in one transaction, in a thread. 503, and no effect, when the ledger refuses either."""
+        return await self._respond(self._in_one_transaction, actor, action, work)
+
+    async def look(self, actor: str, action: str, work: Callable[[Connection], Answer]) -> Response:
+        """The same for a `work` that only reads and shows nobody: answered even when just the audit row cannot be written, as
+        on a full disk, because then operators have to see how things stand. The log says that it was."""
+        return await self._respond(self._before_its_row, actor, action, work)
+
+    async def _respond(
+        self,
+        carry_out: Callable[[str, str, Callable[[Connection], Answer]], Answer],
+        actor: str,
+        action: str,
+        work: Callable[[Connection], Answer],
+    ) -> Response:
         try:
-            answer = await run_in_threadpool(self._in_one_transaction, actor, action, work)
+            answer = await run_in_threadpool(carry_out, actor, action, work)
         except psycopg.Error as error:
             log.error("operation_not_audited", action=action, exc_info=error)
             self._count(action, "unavailable")
@@ -109,6 +124,17 @@ class Desk:
             with connection.transaction():
                 answer = work(connection)
                 audit.record(connection, actor, action, answer.outcome, answer.detail)
+            return answer
+
+    def _before_its_row(self, actor: str, action: str, work: Callable[[Connection], Answer]) -> Answer:
+        with database.connect(self._database_url, statement_timeout_seconds=_STATEMENT_SECONDS) as connection:
+            with connection.transaction():
+                connection.execute("set transaction read only")
+                answer = work(connection)
+            try:
+                audit.record(connection, actor, action, answer.outcome, answer.detail)
+            except psycopg.Error as error:
+                log.error("read_not_audited", action=action, exc_info=error)
             return answer
 
     def _count(self, action: str, result: str) -> None:

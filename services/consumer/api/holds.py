@@ -102,7 +102,7 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
             limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
         except Refusal as refusal:
             return await desk.refuse(actor, "holds.list", refusal)
-        return await desk.perform(actor, "holds.list", partial(_listed, target, undecided=undecided, after=after, limit=limit))
+        return await desk.look(actor, "holds.list", partial(_listed, target, undecided=undecided, after=after, limit=limit))
 
     @router.get("/holds/{hold}")
     async def one(request: Request, hold: str, actor: str = caller) -> Response:
@@ -135,7 +135,7 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
     @router.get("/removals")
     async def state(actor: str = caller) -> Response:
         """Whether removals go, how many holds are open, and what was announced."""
-        return await desk.perform(actor, "removals.read", partial(_state, target))
+        return await desk.look(actor, "removals.read", partial(_state, target))
 
     @router.post("/removals/{what}", openapi_extra=described(ReasonRequest))
     async def switch(request: Request, what: str, actor: str = caller) -> Response:

@@ -52,7 +52,7 @@ def intake_router(desk: Desk, log: Log) -> APIRouter:
     @router.get("/intake/stops")
     async def every(actor: str = caller) -> Response:
         """Every partition at which the line stopped."""
-        return await desk.perform(actor, "intake.stops", _every)
+        return await desk.look(actor, "intake.stops", _every)
 
     @router.post("/intake/resume", openapi_extra=described(ResumeRequest))
     async def resume(request: Request, actor: str = caller) -> Response:

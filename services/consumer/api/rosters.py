@@ -79,12 +79,12 @@ def roster_router(desk: Desk, policies: Policies) -> APIRouter:
     @router.get("/comparisons")
     async def listed(actor: str = caller) -> Response:
         """The newest fifty."""
-        return await desk.perform(actor, "comparisons.list", partial(_listed, target))
+        return await desk.look(actor, "comparisons.list", partial(_listed, target))
 
     @router.get("/comparisons/{run}")
     async def one(run: str, actor: str = caller) -> Response:
         """How far it is, and what it found."""
-        return await desk.perform(actor, "comparisons.read", partial(_one, target, run))
+        return await desk.look(actor, "comparisons.read", partial(_one, target, run))
 
     @router.post("/comparisons/{run}/cancel")
     async def cancel(run: str, actor: str = caller) -> Response:
@@ -110,7 +110,7 @@ def roster_router(desk: Desk, policies: Policies) -> APIRouter:
             scope = _scope(request)
         except Refusal as refusal:
             return await desk.refuse(actor, "agreement.read", refusal)
-        return await desk.perform(actor, "agreement.read", partial(_agreement, target, scope=scope))
+        return await desk.look(actor, "agreement.read", partial(_agreement, target, scope=scope))
 
     return router
 

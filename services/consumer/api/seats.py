@@ -52,7 +52,7 @@ def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
             asked = _scope(request, target)
         except Refusal as refusal:
             return await desk.refuse(actor, "seats.summary", refusal)
-        return await desk.perform(actor, "seats.summary", partial(_summary, asked=asked))
+        return await desk.look(actor, "seats.summary", partial(_summary, asked=asked))
 
     @router.get("/dead-letters")
     async def classes(request: Request, actor: str = caller) -> Response:
@@ -61,7 +61,7 @@ def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
             asked = _text(request, "target") or target
         except Refusal as refusal:
             return await desk.refuse(actor, "dead_letters.list", refusal)
-        return await desk.perform(actor, "dead_letters.list", partial(_classes, target=asked, timers=timers))
+        return await desk.look(actor, "dead_letters.list", partial(_classes, target=asked, timers=timers))
 
     @router.post("/dead-letters/search", openapi_extra=described(DeadLettersRequest))
     async def search(request: Request, actor: str = caller) -> Response:

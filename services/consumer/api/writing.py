@@ -36,7 +36,7 @@ def writing_router(desk: Desk, target: str) -> APIRouter:
     @router.get("/writing")
     async def listed(actor: str = caller) -> Response:
         """What was said of each term, and of all others."""
-        return await desk.perform(actor, "writing.read", partial(_listed, target))
+        return await desk.look(actor, "writing.read", partial(_listed, target))
 
     @router.post("/writing", openapi_extra=described(SwitchRequest))
     async def switch(request: Request, actor: str = caller) -> Response:

@@ -65,6 +65,7 @@ class Api:
         self.metrics = Metrics()
         self.wakes = 0
         desk = Desk(Callers(self.credentials), ledger.url, self.metrics)
+        self.desk = desk
         app = FastAPI()
         app.include_router(replay_router(desk, log or self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))

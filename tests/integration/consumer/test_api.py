@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from schemas.keys import enrollment_key
+from services.consumer.api.desk import Answer, json_answer
 from services.consumer.ledger import replays
 from services.consumer.ledger.replay_scopes import Scope
 from services.consumer.ledger.replays import Judged, Order, Range
+from services.kit.postgres import Connection
 from tests.integration.consumer.api_support import MAX_RECORDS, Api
 from tests.integration.consumer.ledger_support import Ledger, enrollment
 
@@ -198,7 +200,19 @@ async def test_every_call_leaves_exactly_one_audit_row_with_its_actor(api: Api, 
     assert [row[0] for row in api.audit()] == ["desk"]
 
 
-@pytest.mark.parametrize(("method", "path", "request_"), CALLS)
+SHOWS_NOBODY = [
+    "/holds",
+    "/removals",
+    "/intake/stops",
+    "/comparisons",
+    "/agreement",
+    "/seats/summary",
+    "/dead-letters",
+    "/writing",
+]
+
+
+@pytest.mark.parametrize(("method", "path", "request_"), [call for call in CALLS if call[1] not in SHOWS_NOBODY])
 async def test_a_call_that_cannot_be_audited_is_refused_and_does_nothing(api: Api, method: str, path: str, request_: Any) -> None:
     api.ledger.connection.execute("alter table audit add constraint broken check (actor is null) not valid")
 
@@ -208,6 +222,28 @@ async def test_a_call_that_cannot_be_audited_is_refused_and_does_nothing(api: Ap
     assert answer.headers["content-type"] == "application/problem+json"
     assert api.ledger.rows("select from replay") == []
     assert "9000001" not in answer.text
+
+
+@pytest.mark.parametrize("path", SHOWS_NOBODY)
+async def test_how_things_stand_is_told_without_an_audit(api: Api, path: str) -> None:
+    told = await api.call("GET", path)
+    api.ledger.connection.execute("alter table audit add constraint broken check (actor is null) not valid")
+
+    answer = await api.call("GET", path)
+
+    assert (answer.status_code, answer.json()) == (200, told.json())
+    assert len(api.audit()) == 1
+
+
+async def test_a_read_writes_nothing(api: Api) -> None:
+    def work(connection: Connection) -> Answer:
+        connection.execute("insert into guard (target) values ('canvas')")
+        return json_answer({}, {})
+
+    answer = await api.desk.look("ops", "removals.read", work)
+
+    assert answer.status_code == 503
+    assert api.ledger.rows("select from guard") == []
 
 
 @pytest.mark.parametrize(("method", "path", "request_"), CALLS)
