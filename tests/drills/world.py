@@ -252,6 +252,13 @@ class World:
         """The same as the arena's."""
         return self.arena.ledger(query, *parameters)
 
+    @contextmanager
+    def ledger_session(self) -> Iterator[psycopg.Connection]:
+        """For what only somebody with the ledger's password can do; each statement by itself."""
+        with psycopg.connect(self.ledger.url("ledger"), autocommit=True) as connection:
+            connection.execute("set search_path = ledger")
+            yield connection
+
     def broken(self) -> list[str]:
         """What holds of a settled world whatever was done to it."""
         found = [f"I12: {each}" for each in self.arena.violations()]

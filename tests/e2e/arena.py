@@ -92,11 +92,14 @@ class Arena:
         with httpx.Client(verify=NO_TLS, trust_env=False, timeout=timeout_seconds) as client:
             return client.post(url, content=body, headers={**headers, **credentials})
 
-    def operate(self, method: str, path: str, content: object = None) -> httpx.Response:
-        """Call the consumer's operations API."""
-        headers = {"authorization": f"Bearer {self.system.operator_token}"}
+    def operate(
+        self, method: str, path: str, content: object = None, *, at: str | None = None, token: str | None = None
+    ) -> httpx.Response:
+        """Call the operations API: that of `consumer`, as the operator, unless told otherwise. Text is sent as it is."""
+        headers = {"authorization": f"Bearer {token or self.system.operator_token}"}
+        body: dict[str, Any] = {"content": content} if isinstance(content, str) else {"json": content}
         with httpx.Client(verify=NO_TLS, trust_env=False, timeout=15, headers=headers) as client:
-            return client.request(method, self.consumer.url + path, json=content)
+            return client.request(method, (at or self.consumer.url) + path, **body)
 
     def replay(self, scope: dict[str, Any], **options: bool) -> dict[str, Any]:
         """Plan a replay, apply it and wait for its end; returns the report."""

@@ -17,7 +17,7 @@ from services.sandbox.canvas.client import CanvasControl
 from services.sandbox.demo.processes import Process, Processes, free_port
 
 START_SECONDS = 30.0
-INTAKE_USER, OPERATOR = "peoplesoft", "operator"
+INTAKE_USER, OPERATOR, COLLEAGUE = "peoplesoft", "operator", "colleague"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,9 @@ class System:
         self.secrets = wiring.folder / "secrets"
         self.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.intake_password = secrets.token_urlsafe(18)
-        self.operator_token = secrets.token_urlsafe(18)
+        self.operator_token, self.colleague_token = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
         self._write_secret("intake", f"{INTAKE_USER}:{self.intake_password}")
-        self._write_secret("operations", f"{OPERATOR}:{self.operator_token}")
+        self._write_secret("operations", f"{OPERATOR}:{self.operator_token}\n{COLLEAGUE}:{self.colleague_token}")
         self._write_secret("canvas-token", secrets.token_urlsafe(32))
         self._write_secret("quarantine-key", Fernet.generate_key().decode())
         self._policy = {} if wiring.policy is None else {"POLICY_FILE": str(wiring.folder / "policy.yaml")}

@@ -1,13 +1,15 @@
-"""The drills, one module for each table of the fault matrix, one function for each row."""
+"""The drills, a module or two for each table of the fault matrix, one function for each row."""
 
 from __future__ import annotations
 
 import importlib
 
-_TABLES = ("publisher", "kafka", "consumer", "ledger", "mirror", "canvas", "clock")
+_MODULES = (
+    "publisher", "kafka", "consumer", "ledger", "mirror", "canvas", "addressing", "rosters", "clock", "replays", "operators",
+)  # fmt: skip
 
 
 def load() -> None:
-    """Import every table, which puts its rows into the catalogue."""
-    for table in _TABLES:
-        importlib.import_module(f"{__name__}.{table}")
+    """Import every module, which puts its rows into the catalogue."""
+    for module in _MODULES:
+        importlib.import_module(f"{__name__}.{module}")
