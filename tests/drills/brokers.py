@@ -267,7 +267,7 @@ class Brokers:
 
     def _format(self, number: int, cluster: str) -> None:
         tool = ["java", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={DEPLOY / 'log4j2.properties'}"]
-        arguments = ["format", "-t", cluster, "-c", str(self.folder / f"broker-{number}.properties")]
+        arguments = ["format", f"--cluster-id={cluster}", "-c", str(self.folder / f"broker-{number}.properties")]
         command = [*tool, "-cp", f"{self._jars}/*", "kafka.tools.StorageTool", *arguments]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
