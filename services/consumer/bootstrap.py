@@ -22,7 +22,6 @@ from services.consumer.ledger import database, history, policies, writing
 from services.consumer.ledger.policies import Policies
 from services.consumer.log.ranges import RangeLog
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import SeatRef
 from services.consumer.policy import model
 from services.consumer.replay.runner import Pace, ReplayRunner
 from services.consumer.settings import Settings
@@ -210,7 +209,6 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
     source = RangeLog(kafka, f"{settings.group_id}-replay")
     pace = Pace(suspect=suspect_seconds(settings), seats_per_second=settings.replay_seats_per_second)
     operators = settings.operations_credentials_file
-    wake: Callable[[Collection[SeatRef]], None] = driver.wake
     return Consumer(
         settings=settings,
         policy_text=policy_text,
@@ -220,8 +218,8 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         log=source,
         target=target,
         driver=driver,
-        intake=Intake(settings, kafka, rules, metrics, wake),
-        replays=ReplayRunner(url, source, settings.topics, rules, metrics, wake, pace),
-        housekeeping=Housekeeping(url, rules, metrics, wake, settings.release_timers, settings.history_months),
+        intake=Intake(settings, kafka, rules, metrics, driver.wake),
+        replays=ReplayRunner(url, source, settings.topics, rules, metrics, driver.wake, pace),
+        housekeeping=Housekeeping(url, rules, metrics, driver.wake, settings.release_timers, settings.history_months),
         digests=DigestReader(settings, kafka, metrics),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import psycopg
@@ -24,7 +24,7 @@ from services.consumer.ledger import (
     retention,
     waking,
 )
-from services.consumer.ledger.announcing import announce
+from services.consumer.ledger.announcing import Handover, tell
 from services.consumer.ledger.dead_letters import Timers
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
@@ -51,7 +51,7 @@ class Housekeeping:
         database_url: str,
         policies: Policies,
         metrics: Metrics,
-        on_work: Callable[[Collection[SeatRef]], None],
+        handover: Handover,
         timers: Timers,
         history_months: int = 0,
     ) -> None:
@@ -59,7 +59,7 @@ class Housekeeping:
         self._url = database_url
         self._policies = policies
         self._metrics = metrics
-        self._on_work = on_work
+        self._handover = handover
         self._timers = timers
         self._history_months = history_months
         self._gauges = SeatGauges(metrics, policies.target, timers)
@@ -149,6 +149,4 @@ class Housekeeping:
 
     def _tell(self, connection: Connection, seats: Collection[SeatRef]) -> None:
         """There is work for the driver, here or in another process."""
-        if seats:
-            self._on_work(seats)
-            announce(connection, seats)
+        tell(connection, seats, self._handover)

@@ -123,10 +123,15 @@ class Driver:
         """Whether this process drives the target."""
         return self._lease is not None
 
-    def wake(self, seats: Collection[SeatRef]) -> None:
-        """There is new work for these seats, committed. Thread-safe, returns at once."""
-        if any(seat.target == self._name for seat in seats):
+    def wake(self, seats: Collection[SeatRef]) -> bool:
+        """There is new work for these seats, committed. Thread-safe, returns at once: whether nobody else need hear of it.
+
+        We may be wrong when the lease has just gone to somebody else, who then finds the work within a second.
+        """
+        mine = [seat.target == self._name for seat in seats]
+        if any(mine):
             self._wake_from_thread()
+        return all(mine) and self.holds_lease
 
     def stop(self) -> None:
         """End `run`: no new calls; those under way are finished and recorded, then the lease is released. Thread-safe."""

@@ -19,8 +19,9 @@ from services.consumer.intake.pulse import Pulse
 from services.consumer.intake.reading import Reading
 from services.consumer.intake.retry import Retry
 from services.consumer.intake.status import Status
-from services.consumer.intake.telling import Handover, Telling
+from services.consumer.intake.telling import Telling
 from services.consumer.intake.unparking import Unparking
+from services.consumer.ledger.announcing import Handover
 from services.consumer.ledger.offsets import OffsetConflict
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.recovery import HistoryChanged

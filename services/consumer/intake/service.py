@@ -8,7 +8,7 @@ from services.consumer.intake.ledger import Ledger
 from services.consumer.intake.pulse import Pulse
 from services.consumer.intake.reader import Reader
 from services.consumer.intake.status import Status
-from services.consumer.intake.telling import Handover
+from services.consumer.ledger.announcing import Handover
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.recovery import Witness
 from services.consumer.metrics import Metrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
 
 import structlog
 
@@ -11,19 +10,15 @@ from schemas.topics import Topics
 from services.consumer.intake.ledger import Ledger, Session
 from services.consumer.intake.reading import Reading
 from services.consumer.ledger import offsets
-from services.consumer.ledger.announcing import announce
+from services.consumer.ledger.announcing import Handover, tell
 from services.consumer.ledger.starting import CommitMetadata
 from services.consumer.ledger.storing import Batch, Stored
 from services.consumer.log.events import EventLog
 from services.consumer.log.records import Place
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import SeatRef
 from services.kit.failpoints import failpoint
 
 log = structlog.get_logger()
-
-Handover = Callable[[Collection[SeatRef]], None]
-"""Tells this process's driver about committed work; called from the intake's thread."""
 
 
 class Telling:
@@ -68,10 +63,7 @@ class Telling:
 
     def work(self, session: Session, stored: Stored) -> None:
         """The drivers hear of the seats that have work now."""
-        if not stored.work:
-            return
-        self._handover(stored.work)
-        announce(session.connection, stored.work)
+        tell(session.connection, stored.work, self._handover)
 
     def activity(self, session: Session) -> None:
         """The driver counts as well, and nobody commits for it. What it had counted at the last look is on disk by now."""

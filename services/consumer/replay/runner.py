@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,13 +20,12 @@ import structlog
 from schemas.keys import EntityKind
 from schemas.topics import Topics
 from services.consumer.ledger import database, offsets, recovery, replay_pace, replay_plans, replay_selection, replays
-from services.consumer.ledger.announcing import announce
+from services.consumer.ledger.announcing import Handover, tell
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.recovery import HistoryChanged
 from services.consumer.ledger.replay_batch import Outcome
 from services.consumer.ledger.replays import Range, Replay, ReplayLost
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import SeatRef
 from services.consumer.replay.log import Log, LogRecord, LogRefused, LogUnavailable, Missing
 from services.consumer.replay.steps import Records, Seats, Step, set_aside, sort_out
 from services.kit.postgres import Connection, DatabaseIdentity
@@ -62,7 +61,7 @@ class Pace:
 class ReplayRunner:
     """Runs the replays of a ledger, one at a time, in a thread of its own: `run` blocks until `stop`.
 
-    `on_work` hears, after each commit, which seats now have work; it is called in the runner's thread.
+    `handover` hears, after each commit, which seats now have work; it is called in the runner's thread.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class ReplayRunner:
         topics: Topics,
         policies: Policies,
         metrics: Metrics,
-        on_work: Callable[[Collection[SeatRef]], None],
+        handover: Handover,
         pace: Pace = Pace(),
         pause: Callable[[float], object] | None = None,
     ) -> None:
@@ -82,7 +81,7 @@ class ReplayRunner:
         self._topics = topics
         self._policies = policies
         self._metrics = metrics
-        self._on_work = on_work
+        self._handover = handover
         self._pace = pace
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stopping = threading.Event()
@@ -269,9 +268,8 @@ class ReplayRunner:
 
     def _tell(self, session: _Session, replay: Replay, outcome: Outcome) -> None:
         self._count(outcome, dry_run=replay.dry_run)
-        if outcome.work and not replay.dry_run:
-            self._on_work(outcome.work)
-            announce(session.connection, outcome.work)
+        if not replay.dry_run:
+            tell(session.connection, outcome.work, self._handover)
 
     def _count(self, outcome: Outcome, *, dry_run: bool) -> None:
         for one in outcome.judged:

@@ -55,8 +55,9 @@ class Running:
         self.intake = Intake(settings, kafka, Policies(settings.target, 3), self.metrics, self._note)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def _note(self, seats: Collection[SeatRef]) -> None:
+    def _note(self, seats: Collection[SeatRef]) -> bool:
         self.handed_over += seats
+        return False
 
     def _run(self) -> None:
         try:

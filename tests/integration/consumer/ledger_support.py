@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -32,6 +32,14 @@ from tests.policies import unguarded
 TENANT = "main"
 START = datetime(2026, 9, 1, 8, tzinfo=UTC)
 TIMERS = Timers({"concluded": Timer(86_400, None), "refused": Timer(21_600, 2)}, otherwise=Timer(21_600, 1))
+
+
+class Heard(list[SeatRef]):
+    """Keeps the seats that a driver would hear of; another process drives."""
+
+    def wake(self, seats: Collection[SeatRef]) -> bool:
+        self.extend(seats)
+        return False
 
 
 def enrollment(

@@ -115,8 +115,9 @@ class Site:
         """A runner as another process would have it."""
         return ReplayRunner(self.ledger.url, self.log, self.topics, self.ledger.policies, self.metrics, self._wake, pace, pause)
 
-    def _wake(self, seats: Collection[SeatRef]) -> None:
+    def _wake(self, seats: Collection[SeatRef]) -> bool:
         self.woken |= set(seats)
+        return False
 
     def publish(self, *values: AnyEvent | bytes | None) -> range:
         """Put records into partition 0 of one topic (raw ones: enrollment's); returns their offsets."""

@@ -9,9 +9,8 @@ import pytest
 from services.consumer.housekeeping import Housekeeping
 from services.consumer.ledger import policies, recovery
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import SeatRef
 from services.consumer.policy.model import default_text
-from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, enrollment, seat
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Heard, Ledger, enrollment, seat
 
 
 @pytest.fixture
@@ -28,9 +27,9 @@ def test_an_unfinished_change_of_policy_is_finished(ledger: Ledger) -> None:
     policies.store(
         ledger.connection, TENANT, default_text().replace("drop_action: deleted", "drop_action: inactive"), "registrar"
     )
-    woken: list[SeatRef] = []
+    woken = Heard()
 
-    Housekeeping(ledger.url, ledger.policies, Metrics(), woken.extend, TIMERS).once(ledger.connection)
+    Housekeeping(ledger.url, ledger.policies, Metrics(), woken.wake, TIMERS).once(ledger.connection)
 
     assert ledger.desired() == {seat(): "inactive"}
     assert woken == [seat()]
@@ -38,7 +37,7 @@ def test_an_unfinished_change_of_policy_is_finished(ledger: Ledger) -> None:
 
 def test_gauges_follow_the_ledger(ledger: Ledger) -> None:
     metrics = Metrics()
-    housekeeping = Housekeeping(ledger.url, ledger.policies, metrics, lambda _: None, TIMERS)
+    housekeeping = Housekeeping(ledger.url, ledger.policies, metrics, Heard().wake, TIMERS)
     ledger.take(enrollment(person="1"), enrollment(person="2"))
 
     def gauge(name: str, **labels: str) -> float | None:

@@ -19,7 +19,7 @@ from services.consumer.metrics import Metrics
 from services.consumer.nouns import PersonRef, SeatRef, SeatState
 from services.consumer.policy.model import default_text
 from services.kit.postgres import Connection
-from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, arrivals, enrollment, seat, section_event
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Heard, Ledger, arrivals, enrollment, seat, section_event
 
 REASON = "appeal of Mr Miller was granted"
 PERSON = PersonRef(TENANT, "9000001")
@@ -106,9 +106,9 @@ def test_when_it_ends_the_sis_decides_again_by_itself(ledger: Ledger) -> None:
     ledger.take(enrollment("dropped"))
     number = make(ledger, asked())
     ledger.settle()
-    woken: list[SeatRef] = []
+    woken = Heard()
     metrics = Metrics()
-    housekeeping = Housekeeping(ledger.url, ledger.policies, metrics, woken.extend, TIMERS)
+    housekeeping = Housekeeping(ledger.url, ledger.policies, metrics, woken.wake, TIMERS)
 
     assert not housekeeping.once(ledger.connection)
     assert metrics.registry.get_sample_value("sis_overrides_in_force") == 1
@@ -366,7 +366,7 @@ def test_many_ends_are_taken_in_turns(ledger: Ledger, monkeypatch: pytest.Monkey
     for person in ("1", "2", "3"):
         make(ledger, asked(person=person))
     let_it_end(ledger)
-    housekeeping = Housekeeping(ledger.url, ledger.policies, Metrics(), lambda _: None, TIMERS)
+    housekeeping = Housekeeping(ledger.url, ledger.policies, Metrics(), Heard().wake, TIMERS)
 
     assert housekeeping.once(ledger.connection), "there may be more"
     assert not housekeeping.once(ledger.connection)

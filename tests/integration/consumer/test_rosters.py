@@ -21,7 +21,7 @@ from services.consumer.rosters import agreement, findings, recording, runs, sect
 from services.consumer.rosters.comparing import Comparison
 from services.consumer.rosters.runs import Scope
 from services.consumer.targets.port import Observation, ObservedState, RosterRow
-from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, enrollment, section_event
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Heard, Ledger, enrollment, section_event
 from tests.policies import unguarded
 
 STUDENT = "StudentEnrollment"
@@ -328,7 +328,7 @@ def test_gauges_and_agreement_know_each_term_by_its_own_word(ledger: Ledger, lms
     lms.compare()
     writing.go_live(ledger.connection, TARGET, TERM, "ready", "ops", compared=EVERYTHING)
     metrics = Metrics()
-    keeper = Housekeeping(ledger.url, ledger.policies, metrics, lambda _: None, TIMERS)
+    keeper = Housekeeping(ledger.url, ledger.policies, metrics, Heard().wake, TIMERS)
     keeper.once(ledger.connection)
 
     def gauge(kind: str, mode: str) -> float | None:

@@ -16,11 +16,11 @@ from services.consumer.housekeeping import Housekeeping
 from services.consumer.ledger import database, deciding, policies, redeciding, waking
 from services.consumer.ledger.waking import Woken
 from services.consumer.metrics import Metrics
-from services.consumer.nouns import PersonRef, SeatRef
+from services.consumer.nouns import PersonRef
 from services.consumer.policy.model import default_text
 from services.kit.postgres import Connection
 from tests.integration.consumer.api_support import Api
-from tests.integration.consumer.ledger_support import TENANT, TIMERS, Ledger, enrollment, hashed, seat, section_event
+from tests.integration.consumer.ledger_support import TENANT, TIMERS, Heard, Ledger, enrollment, hashed, seat, section_event
 from tests.policies import unguarded
 
 ZONE = ZoneInfo("America/New_York")
@@ -82,8 +82,8 @@ def test_whose_day_has_come_is_given_a_seat_at_once(ledger: Ledger, days: int) -
 def test_the_seat_comes_by_itself(ledger: Ledger) -> None:
     ledger.take(starting(3))
     let_the_day_come(ledger)
-    woken: list[SeatRef] = []
-    housekeeping = Housekeeping(ledger.url, ledger.policies, Metrics(), woken.extend, TIMERS)
+    woken = Heard()
+    housekeeping = Housekeeping(ledger.url, ledger.policies, Metrics(), woken.wake, TIMERS)
 
     assert not housekeeping.once(ledger.connection)
 

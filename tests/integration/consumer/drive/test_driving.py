@@ -284,6 +284,17 @@ async def test_a_wake_from_another_process_is_heard(ledger: SeatLedger, lms: Scr
         await eventually(lambda: ledger.work(other) is None)
 
 
+async def test_only_who_drives_answers_for_the_work(ledger: SeatLedger, lms: ScriptedLms) -> None:
+    seat = SeatRef(TARGET, "s")
+    async with driving(ledger.url, lms) as driver:
+        await eventually(lambda: driver.holds_lease)
+        async with driving(ledger.url, lms) as standby:
+            assert driver.wake([seat])
+            assert not driver.wake([seat, SeatRef("another", "s")])
+            assert not standby.wake([seat])
+    assert not driver.wake([seat])
+
+
 async def test_one_call_per_person_at_a_time_and_the_add_of_a_swap_first(ledger: SeatLedger, lms: ScriptedLms) -> None:
     lms.seconds = 0.02
     lms.rows["p1", "S-1"] = "active"
