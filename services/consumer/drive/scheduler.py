@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,17 +84,21 @@ class Scheduler:
     def offer(self, rows: Iterable[Ready], cut: Collection[Line] = ()) -> None:
         """Replace what is ready by a fresh look at the table, which has more to show of the lines in `cut`."""
         self.clear()
-        by_person: defaultdict[str, list[Ready]] = defaultdict(list)
-        for row in rows:
-            if row.seat not in self._seats and row.person not in self._blocked:
-                by_person[row.person].append(row)
-        for person, mine in by_person.items():
-            self._plans[person] = plan(mine)[::-1]
-            if person not in self._busy:
-                self._enqueue(person)
+        self._plan(self._by_person(rows))
         self._cut = {line for line in cut if line.term in self._queues.get(line.priority, {})}
         present = {Line(priority, term) for priority, terms in self._queues.items() for term in terms}
         self._last_turns = {line: turn for line, turn in self._last_turns.items() if line in present}
+
+    def add(self, rows: Iterable[Ready]) -> bool:
+        """What is ready of some people who had nothing to do, beside what the last look showed. False: only another look can tell
+        whose turn it is, because the table has more than is here, or one of them had something to do already."""
+        if self._cut:
+            return False
+        by_person = self._by_person(rows)
+        if any(self._plans.get(person) for person in by_person):
+            return False
+        self._plan(by_person)
+        return True
 
     def take(self, count: int) -> list[Ready]:
         """Up to `count` seats of different people, those whose turn it is first; each has to be given back with `finish`."""
@@ -126,6 +130,20 @@ class Scheduler:
     def wants_a_look(self) -> bool:
         """A line has used up what the last look showed of it, and the table has more."""
         return self._ran_out
+
+    def _by_person(self, rows: Iterable[Ready]) -> Mapping[str, list[Ready]]:
+        """Those that may be handed out."""
+        by_person: defaultdict[str, list[Ready]] = defaultdict(list)
+        for row in rows:
+            if row.seat not in self._seats and row.person not in self._blocked:
+                by_person[row.person].append(row)
+        return by_person
+
+    def _plan(self, by_person: Mapping[str, Sequence[Ready]]) -> None:
+        for person, mine in by_person.items():
+            self._plans[person] = plan(mine)[::-1]
+            if person not in self._busy:
+                self._enqueue(person)
 
     def _next_line(self) -> Line:
         """The priority whose turn it is, and of its terms the one that has waited longest for one."""

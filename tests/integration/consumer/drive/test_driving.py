@@ -284,6 +284,26 @@ async def test_a_wake_from_another_process_is_heard(ledger: SeatLedger, lms: Scr
         await eventually(lambda: ledger.work(other) is None)
 
 
+async def test_whoever_is_told_of_a_removal_finds_the_add_that_goes_first(ledger: SeatLedger, lms: ScriptedLms) -> None:
+    lms.rows["p1", "S-1"] = "active"
+    async with driving(ledger.url, lms) as driver:
+        await eventually(lambda: driver.holds_lease)
+        with ledger.connection.transaction():
+            old = ledger.want(seat_of("p1", "S-1"), "deleted", applied="active", enrollment="e")
+            new = ledger.want(seat_of("p1", "S-2"), applied="absent")
+        driver.wake([SeatRef(TARGET, old)])
+        await eventually(lambda: ledger.work(old) is None and ledger.work(new) is None)
+    assert [(section, wanted) for _, section, wanted in lms.writes] == [("S-2", "active"), ("S-1", "deleted")]
+
+
+async def test_whoever_is_told_of_what_is_not_due_yet_comes_back_in_time(ledger: SeatLedger, lms: ScriptedLms) -> None:
+    async with driving(ledger.url, lms) as driver:
+        await eventually(lambda: driver.holds_lease)
+        key = ledger.want(seat_of("p1"), applied="absent", due_in=0.3)
+        driver.wake([SeatRef(TARGET, key)])
+        await eventually(lambda: ledger.work(key) is None, within=0.9)
+
+
 async def test_only_who_drives_answers_for_the_work(ledger: SeatLedger, lms: ScriptedLms) -> None:
     seat = SeatRef(TARGET, "s")
     async with driving(ledger.url, lms) as driver:

@@ -28,6 +28,26 @@ def test_intents_of_a_wave_are_written_without_reading_all_of_it(ledger: SeatLed
             assert _rows_read(connection) - before < 100
 
 
+def test_a_look_at_a_wave_reads_no_more_of_it_than_it_shows(ledger: SeatLedger) -> None:
+    ledger.connection.execute("alter table work set (autovacuum_enabled = off)")
+    with database.connect(ledger.url) as connection:
+        prefer_indexes(connection)
+        for number in range(12):
+            ledger.want(seat_of(f"p{number}"), applied="absent")
+            assert len(intents.look(connection, "canvas", (), 20).rows) == number + 1
+            assert intents.look_at(connection, "canvas", [f"seat-{number}"], 20).rows == []
+        ledger.backlog(3000)
+        with connection.transaction():
+            before = _rows_read(connection)
+            assert len(intents.look(connection, "canvas", (), 20).rows) == 20
+            assert _rows_read(connection) - before < 200
+        connection.execute("discard plans")
+        with connection.transaction():
+            before = _rows_read(connection)
+            assert len(intents.look_at(connection, "canvas", ["seat-1000", "seat-2000"], 20).rows) == 2
+            assert _rows_read(connection) - before < 10
+
+
 def _rows_read(connection: Connection) -> int:
     row = connection.execute(
         "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'work'"

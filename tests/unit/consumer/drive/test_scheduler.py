@@ -218,6 +218,34 @@ def test_a_line_of_which_everything_is_under_way_wants_no_look() -> None:
     assert not scheduler.wants_a_look
 
 
+@given(backlogs(), st.sets(st.sampled_from(PEOPLE)))
+def test_whoever_is_added_is_called_as_if_a_look_had_shown_everybody(rows: list[Ready], later: set[str]) -> None:
+    scheduler = offered(*(row for row in rows if row.person not in later))
+    assert scheduler.add(row for row in rows if row.person in later)
+    assert drained(scheduler) == drained(offered(*rows))
+
+
+def test_whoever_has_something_to_do_already_is_not_added() -> None:
+    scheduler = offered(ready("old"))
+    assert not scheduler.add([ready("new"), ready("other", "bob")])
+    assert seats(drained(scheduler)) == ["old"]
+
+
+def test_nobody_is_added_before_those_that_only_the_table_knows() -> None:
+    scheduler = Scheduler()
+    scheduler.offer([ready("s1")], [Line(2, "spring")])
+    assert not scheduler.add([ready("s2", "bob", term="fall")])
+
+
+def test_whoever_has_a_call_under_way_is_added_for_later() -> None:
+    scheduler = offered(ready("s1"))
+    [first] = scheduler.take(1)
+    assert scheduler.add([ready("s2")])
+    assert scheduler.take(1) == []
+    scheduler.finish(first, still_ready=False)
+    assert seats(scheduler.take(1)) == ["s2"]
+
+
 @given(st.lists(backlogs(), max_size=5))
 def test_what_is_kept_is_what_the_last_look_showed(looks: list[list[Ready]]) -> None:
     scheduler = Scheduler()
