@@ -66,6 +66,7 @@ _INPUT = ", ".join(f"%({name})s::{kind}[]" for name, kind in _COLUMNS.items())
 _WILL_SATISFY = SATISFIED.replace("seat.applied", "coalesce(closed.applied, seat.applied)")
 
 # `closed`: only a settlement whose intent is still open counts, so that recording twice cannot undo what came between.
+#   It names the intents twice, so that no plan, made while there were few, reads all that a day has left.
 # `after`: a suspect seat is cleared only by a read that began after its time, saw the same number of unknown calls, and was
 #   followed by no change; every change starts the time anew.
 # `verdict`: judged by what is desired now, not by what the attempt was for. A decision made meanwhile has set the work row as
@@ -78,8 +79,8 @@ with input as (
 closed as (
   update intent set closed_at = clock_timestamp(), outcome = input.outcome
     from input
-   where intent.target = %(target)s and intent.intent = input.intent and intent.closed_at is null
-     and intent.owner = %(owner)s and intent.epoch = %(epoch)s
+   where intent.target = %(target)s and intent.intent = input.intent and intent.intent = any(%(intent)s::uuid[])
+     and intent.closed_at is null and intent.owner = %(owner)s and intent.epoch = %(epoch)s
   returning intent.seat, intent.decision as asked, intent.mark as seen_mark, intent.opened_at, input.*),
 before as (
   select seat.seat, seat.applied_version, coalesce(work.read_first, false) and not closed.looked as must_verify,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from services.consumer.drive import intents, lease
+from services.consumer.drive import intents, lease, outcomes
+from services.consumer.drive.lease import Lease
+from services.consumer.drive.orders import Order
+from services.consumer.drive.reactions import Attempt, Settlement, react
 from services.consumer.ledger import database
+from services.consumer.targets.port import Done, Observation
 from services.kit.postgres import Connection, prefer_indexes
 from tests.integration.consumer.drive.drive_support import SeatLedger, seat_of
 
@@ -48,9 +52,43 @@ def test_a_look_at_a_wave_reads_no_more_of_it_than_it_shows(ledger: SeatLedger) 
             assert _rows_read(connection) - before < 10
 
 
-def _rows_read(connection: Connection) -> int:
+def test_an_outcome_is_recorded_without_reading_the_intents_of_the_day(ledger: SeatLedger) -> None:
+    """They are kept for a day after they were closed; the plan was made when there were none."""
+    ledger.connection.execute("alter table intent set (autovacuum_enabled = off)")
+    ledger.connection.execute("analyze intent")
+    with database.connect(ledger.url) as connection:
+        prefer_indexes(connection)
+        mine = lease.acquire(connection, "canvas", "me", 60)
+        assert mine is not None
+        for number in range(12):
+            order = _opened(connection, mine, ledger.want(seat_of(f"p{number}"), applied="absent"))
+            outcomes.record(connection, mine, [_done(order)], suspect_seconds=60)
+        ledger.connection.execute(
+            """insert into intent (target, intent, seat, tenant, person, owner, epoch, call, wanted, version, decision, mark,
+                                   deadline, closed_at)
+               select 'canvas', gen_random_uuid(), 's', 'main', 'p', 'me', 1, 'write', 'active', 1, 1, 0, clock_timestamp(),
+                      clock_timestamp()
+                 from generate_series(1, 3000)"""
+        )
+        order = _opened(connection, mine, ledger.want(seat_of("p99"), applied="absent"))
+        with connection.transaction():
+            before = _rows_read(connection, "intent")
+            assert outcomes.record(connection, mine, [_done(order)], suspect_seconds=60)[order.intent].settled
+            assert _rows_read(connection, "intent") - before < 10
+
+
+def _opened(connection: Connection, mine: Lease, seat: str) -> Order:
+    [order] = intents.open_intents(connection, mine, [seat], intents.new_ids(1), deadline_seconds=5, send_by=0)
+    return order
+
+
+def _done(order: Order) -> Settlement:
+    return react(order, Attempt(Done(Observation("active", "e-1", "c-1")), None, wrote=True), 0.5)
+
+
+def _rows_read(connection: Connection, table: str = "work") -> int:
     row = connection.execute(
-        "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'work'"
+        "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = %s", [table]
     ).fetchone()
     assert row is not None
     return int(row[0])
