@@ -23,11 +23,11 @@ class Parked(NamedTuple):
 
 def park(connection: Connection, records: Iterable[Parked]) -> None:
     """Keep them, in the transaction that moves the offset past them."""
-    with connection.cursor() as cursor:  # rare, so one by one is fine
-        cursor.executemany(
+    for one in records:  # rare, so one by one is fine; an `executemany` of none would be a round trip
+        connection.execute(
             """insert into parked (topic_id, topic, "partition", "offset", key, value, reason)
                values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
-            [(*one.place, *one[1:]) for one in records],
+            [*one.place, *one[1:]],
         )
 
 
