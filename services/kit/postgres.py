@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources.abc import Traversable
 from typing import NamedTuple, cast
 
@@ -76,16 +76,21 @@ class Plans:
 
     _EVERY_SECONDS = 1.0
     _MUCH = 50
-    """Rows or records. Planning takes some milliseconds: much for a single change, nothing beside a stream of them."""
+    """Rows or records. Planning takes some milliseconds: much for a single change, nothing beside so many."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._renew_at = float("-inf")
+        self._since = 0
+        """Rows that have met these plans."""
 
     def keep_fresh(self, connection: Connection, size: int) -> None:
         """Call it before a batch of this size, outside of a transaction."""
-        now = time.monotonic()
-        if size >= self._MUCH and now >= self._renew_at:
+        self._since += size
+        now = self._clock()
+        if self._since >= self._MUCH and now >= self._renew_at:
             self._renew_at = now + self._EVERY_SECONDS
+            self._since = 0
             connection.execute("discard plans")
 
 
