@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import Message as MimeMessage
+from functools import lru_cache
 
 from services.publisher.changes import Reject
 from services.publisher.translate.rowset import Limits, Node, Unreadable, parse
@@ -117,6 +118,7 @@ def _parse_outer(body: bytes, content_type: str, limits: Limits) -> Node:
     return parse(wrapped[1].strip() if wrapped else document, limits, encoding)
 
 
+@lru_cache(maxsize=32)
 def _charset(content_type: str) -> str | None:
     header = MimeMessage()
     header["content-type"] = content_type.replace("\r", " ").replace("\n", " ")

@@ -39,13 +39,13 @@ class Fields:
         """True for the empty row that stands for an empty scroll. Child rows do not count."""
         return not any(value.strip(" \t\r\n0.") for value in self._values.values())
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, longest: int = _VALUE_LENGTH) -> str | None:
         """Right-trimmed text (leading blanks and zeros can matter), normalised when the column is a number."""
         raw = self._values.get(name)
         if raw is None:
             return None
         value = _number(raw, name) if name in NUMBERS else raw.rstrip()
-        if len(value) > _VALUE_LENGTH:
+        if len(value) > longest:
             raise RowRefused("bad_value", name)
         return value
 
@@ -68,7 +68,9 @@ class Fields:
 
     def identifier(self, name: str) -> str:
         """A key column of this row or of the nearest parent that has it; never blank, and no class has the number zero."""
-        value = self.inherited(name)
+        value = self.text(name, _KEY_LENGTH)
+        if value is None:
+            value = self.inherited(name)
         if not value or (name == "CLASS_NBR" and value == "0"):
             raise RowRefused("missing_key", name)
         return value
@@ -80,15 +82,13 @@ class Fields:
 
     def bounded(self, name: str) -> str | None:
         """Like `text`, for what becomes part of a key."""
-        value = self.text(name)
-        if value is not None and len(value) > _KEY_LENGTH:
-            raise RowRefused("bad_value", name)
-        return value
+        return self.text(name, _KEY_LENGTH)
 
     def columns(self, record: Record) -> dict[str, str]:
         """The allow-listed columns that the row itself has."""
-        found = {name: self.text(name) for name in record.columns} | {name: self.date(name) for name in record.dates}
-        return {name: value for name, value in found.items() if value is not None}
+        found = [(name, self.text(name)) for name in record.columns]
+        found += [(name, self.date(name)) for name in record.dates]
+        return {name: value for name, value in found if value is not None}
 
     def redacted(self, names: Iterable[str]) -> dict[str, str]:
         """Columns as they arrived, cut to their bound, for quarantine."""

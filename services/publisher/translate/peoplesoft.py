@@ -37,6 +37,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATE = frozenset({None, "", "A", "C", "N"})
 _INHERITED = frozenset({"D", "O", "K"})
 _FULL_EXTRACT = re.compile(r"_FULLSYNC(\.|$)", re.IGNORECASE)
+_MOST_PER_CHARACTER = 12
+"""Letters of a key's text for one of an id: four bytes of UTF-8, percent-encoded."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_$#]{1,30}")
 
 
@@ -108,18 +110,20 @@ class _Rowset:
         self._context = context
         self._today = (order.as_of_to or context.received_at).astimezone(context.site_timezone).date()
         self._fields: dict[int, Fields] = {}
+        self._records = [context.dialect.record(row.record) for row in found]
+        self._readings: dict[str | None, Reading] = {}
         self._classes: dict[int, list[Fields]] = {}
-        for row in found:
-            fields = self._fields_of(row)
-            if self._record(row) == CLASS_TBL.name:
+        for row, record in zip(found, self._records, strict=True):
+            fields = self._fields_of(row, record)
+            if record == CLASS_TBL.name:
                 self._classes.setdefault(row.transaction, []).append(fields)
 
     def read_into(self, message: Message) -> None:
         """Append what the rows say, in document order: a later element is newer."""
         unknown: Counter[str] = Counter()
         drafts: list[tuple[str | None, Draft]] = []
-        for row in self._rows:
-            fields, record = self._fields[id(row)], self._record(row)
+        for row, record in zip(self._rows, self._records, strict=True):
+            fields = self._fields[id(row)]
             if record not in PEOPLESOFT:
                 unknown[_printable(record)] += record not in self._context.dialect.ignored_records
                 continue
@@ -136,18 +140,25 @@ class _Rowset:
             raise RowRefused("unknown_action", "AUDIT_ACTN")
         if action == "O" or fields.blank:
             return []
-        reading = Reading(
-            tenant=self._context.tenant,
-            today=self._today,
-            dialect=self._context.dialect,
-            deletion=action in {"D", "K"},
-            unchanged=action == "",
-            owner=self._owner,
-        )
-        drafts = list(reader_of(record)(fields, reading))
-        if any(_too_long(draft) for draft in drafts):
-            raise RowRefused("bad_value", "key")
-        return [(action, draft) for draft in drafts]
+        drafts = [(action, draft) for draft in reader_of(record)(fields, self._reading(action))]
+        for _, draft in drafts:
+            if _too_long(draft):
+                raise RowRefused("bad_value", "key")
+        return drafts
+
+    def _reading(self, action: str | None) -> Reading:
+        """The same for all rows with this action."""
+        reading = self._readings.get(action)
+        if reading is None:
+            reading = self._readings[action] = Reading(
+                tenant=self._context.tenant,
+                today=self._today,
+                dialect=self._context.dialect,
+                deletion=action in {"D", "K"},
+                unchanged=action == "",
+                owner=self._owner,
+            )
+        return reading
 
     def _changes(self, drafts: list[tuple[str | None, Draft]]) -> list[Change]:
         """All but the ``K`` of keys that an ``N`` of this message has: two rows swapped numbers, or an update in disguise."""
@@ -167,13 +178,10 @@ class _Rowset:
         meant = {(candidate.text("INSTITUTION"), candidate.text("CLASS_NBR")) for candidate in matching}
         return matching[0] if len(meant) == 1 else None
 
-    def _record(self, row: Row) -> str:
-        return self._context.dialect.record(row.record)
-
-    def _fields_of(self, row: Row) -> Fields:
+    def _fields_of(self, row: Row, record: str) -> Fields:
         """Parents come before their children, so the parent's are known."""
         parent = self._fields[id(row.parent)] if row.parent is not None else None
-        fields = Fields(row, self._context.dialect.field_names(self._record(row)), parent)
+        fields = Fields(row, self._context.dialect.field_names(record), parent)
         self._fields[id(row)] = fields
         return fields
 
@@ -199,9 +207,11 @@ def _agree(one: Fields, other: Fields) -> bool:
 
 
 def _too_long(draft: Draft) -> bool:
-    """Ids that no database index can hold; encoded, a character may take twelve bytes."""
-    texts = [join(*draft.key.values()), draft.entity.key if draft.entity else ""]
-    return max(map(len, texts)) > MAX_KEY_LENGTH
+    """Ids that no database index can hold."""
+    if draft.entity is not None and len(draft.entity.key) > MAX_KEY_LENGTH:
+        return True
+    longest = _MOST_PER_CHARACTER * sum(map(len, draft.key.values())) + len(draft.key)
+    return longest > MAX_KEY_LENGTH and len(join(*draft.key.values())) > MAX_KEY_LENGTH
 
 
 def _identity(draft: Draft) -> tuple[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from schemas import keys
 from schemas.keys import EntityKey
@@ -20,13 +21,12 @@ CLASS_STATUSES = frozenset("ASTX")
 _DISPLAY_NAME_LENGTH = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A source row without its order."""
 
     record: Record
     key: dict[str, str]
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str]
     entity: EntityKey | None = None
     deleted: bool = False
 
@@ -60,7 +60,7 @@ def _enrollment(row: Fields, reading: Reading) -> Iterator[Draft]:
     key = row.key(record)
     entity = keys.enrollment_key(reading.tenant, key["INSTITUTION"], key["STRM"], key["CLASS_NBR"], key["EMPLID"], "learner")
     if reading.deletion:
-        yield Draft(record, key, entity=entity, deleted=True)
+        yield Draft(record, key, {}, entity, deleted=True)
     elif _says_something(row, "STDNT_ENRL_STATUS", ENROLLMENT_STATUSES, reading):
         yield Draft(record, key, row.columns(record) | _enrollment_flags(row, reading.dialect), entity)
 
@@ -82,8 +82,8 @@ def _class(row: Fields, reading: Reading) -> Iterator[Draft]:
     course = keys.course_key(reading.tenant, institution, course_of(key)) if institution else None
     if reading.deletion:
         section = _section_key(reading.tenant, institution, key["STRM"], number)
-        yield Draft(records.CLASS_TBL, key, entity=section, deleted=True)
-        yield Draft(records.CLASS_COURSE, key, entity=course, deleted=True)
+        yield Draft(records.CLASS_TBL, key, {}, section, deleted=True)
+        yield Draft(records.CLASS_COURSE, key, {}, course, deleted=True)
         return
     if not _says_something(row, "CLASS_STAT", CLASS_STATUSES, reading):
         return
@@ -113,7 +113,7 @@ def _instructor(row: Fields, reading: Reading) -> Iterator[Draft]:
     if person and institution and number not in {None, "0"}:
         entity = keys.enrollment_key(reading.tenant, institution, key["STRM"], str(number), person, "staff")
     if reading.deletion or person == "":
-        yield Draft(record, key, entity=entity, deleted=True)
+        yield Draft(record, key, {}, entity, deleted=True)
     elif person is None:
         if not reading.unchanged:
             raise RowRefused("missing_field", "EMPLID")
@@ -160,7 +160,7 @@ def _name(row: Fields, reading: Reading) -> Iterator[Draft]:
         raise RowRefused("missing_key", "EFFDT")
     entity = keys.person_key(reading.tenant, key["EMPLID"])
     if reading.deletion:
-        yield Draft(record, key, entity=entity, deleted=True)
+        yield Draft(record, key, {}, entity, deleted=True)
         return
     columns = row.columns(record) | {"AS_OF": reading.today.isoformat()}
     display_name = _display_name(row)

@@ -18,6 +18,10 @@ from dataclasses import dataclass, field
 from lxml import etree
 
 PSCAMA = "PSCAMA"
+_ACTION, _PLACE = "AUDIT_ACTN", "MSG_SEQ_FLG"
+_ACTION_FIELDS = frozenset({_ACTION, _PLACE})
+"""All that is read of a PSCAMA."""
+_FIELD_TYPES = "FieldTypes"
 _SECRETS = frozenset({"Password", "password", "PASSWORD"})
 _WRAPPERS = frozenset({"Data"})
 _TOO_MUCH = frozenset({etree.ErrorTypes.ERR_INTERNAL_ERROR, etree.ErrorTypes.ERR_RESOURCE_LIMIT})
@@ -118,37 +122,59 @@ class _Reader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._elements = 0
-        self._local_names: dict[str, str] = {}
 
     def read(self, root: etree._Element) -> Node:
         """The root and everything below it; raises `Unreadable` at a limit."""
-        node = Node(self._local_name(root.tag), text=root.text or "" if len(root) == 0 else "")
+        node = Node(_local_name(root.tag), text=root.text or "" if len(root) == 0 else "")
         self._fill(node, root, 1)
         return node
 
     def _fill(self, node: Node, element: etree._Element, depth: int) -> None:
         """Children come before the text of a parent in no rowset; whatever text surrounds them is blank."""
-        limits, names, transaction = self._limits, self._local_names, node.name == "Transaction"
+        fields, holds_rows, longest = node.fields, node.name == "Transaction", self._limits.text
+        self._count(element, depth)
+        for child in element:
+            name = child.tag
+            if name[0] == "{":
+                name = _local_name(name)
+            if name == PSCAMA:
+                node.children.append(self._action(child))
+                continue
+            text = child.text or ""
+            # Asking for an attribute is dear; a record without fields has no text either.
+            if len(child) or holds_rows or ((not text or text.isspace()) and child.get("class") == "R"):
+                if name != _FIELD_TYPES:
+                    below = Node(name)
+                    self._fill(below, child, depth + 1)
+                    node.children.append(below)
+            elif name not in _SECRETS:
+                if len(text) > longest and name not in _WRAPPERS:
+                    raise Unreadable("too_complex", f"a field longer than {longest}")
+                fields[name] = text
+
+    def _action(self, element: etree._Element) -> Node:
+        """Every row has a PSCAMA, and most of its fields say nothing that we ask for."""
+        node = Node(PSCAMA)
+        self._elements += len(element) + 1
+        for child in element:
+            name = child.tag
+            if name[0] == "{":
+                name = _local_name(name)
+            if name in _ACTION_FIELDS:
+                node.fields[name] = child.text or ""
+        return node
+
+    def _count(self, element: etree._Element, depth: int) -> None:
+        limits = self._limits
         self._elements += len(element) + 1
         if self._elements > limits.elements:
             raise Unreadable("too_complex", f"more than {limits.elements} elements")
         if depth >= limits.depth and len(element):
             raise Unreadable("too_complex", f"nested deeper than {limits.depth}")
-        for child in element:
-            name = names.get(child.tag) or self._local_name(child.tag)
-            if len(child) or transaction or name == PSCAMA or child.get("class") == "R":
-                below = Node(name)
-                self._fill(below, child, depth + 1)
-                node.children.append(below)
-            elif name not in _SECRETS:
-                text = child.text or ""
-                if len(text) > limits.text and name not in _WRAPPERS:
-                    raise Unreadable("too_complex", f"a field longer than {limits.text}")
-                node.fields[name] = text
 
-    def _local_name(self, tag: str) -> str:
-        name = self._local_names[tag] = tag.rpartition("}")[2]
-        return name
+
+def _local_name(tag: str) -> str:
+    return tag.rpartition("}")[2]
 
 
 def rows(root: Node) -> Iterator[Row]:
@@ -192,5 +218,5 @@ def _level(container: Node, parent: Row | None, path: str, transaction: int) -> 
 
 
 def _pair(pscama: Node, row: Row) -> None:
-    row.action = pscama.fields.get("AUDIT_ACTN", "").strip().upper()
-    row.boundary = pscama.fields.get("MSG_SEQ_FLG", "").strip().upper() in {"H", "T"}
+    row.action = pscama.fields.get(_ACTION, "").strip().upper()
+    row.boundary = pscama.fields.get(_PLACE, "").strip().upper() in {"H", "T"}
