@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import orjson
+
 from services.kit.postgres import Connection, text_array
 from services.publisher.changes import Change
 from services.publisher.mirror import settled
-from services.publisher.mirror.database import json_array, plain_array
+from services.publisher.mirror.database import int_array, text_columns
 from services.publisher.mirror.nouns import OutboxKey, OutboxRow
 from services.publisher.mirror.owner import Owner
 from services.publisher.mirror.settled import Shown
@@ -164,7 +166,7 @@ def _publish(connection: Connection, keys: Sequence[OutboxKey]) -> None:
 
 
 def _keys(keys: Sequence[OutboxKey]) -> list[str]:
-    return [*(text_array(str(key[column]) for key in keys) for column in range(3)), plain_array(key.version for key in keys)]
+    return [*text_columns(key[:3] for key in keys), int_array(key.version for key in keys)]
 
 
 def backlog(connection: Connection, older_than_seconds: float, limit: int) -> Backlog:
@@ -189,4 +191,4 @@ def backlog(connection: Connection, older_than_seconds: float, limit: int) -> Ba
 
 def keep_positions(connection: Connection, positions: dict[str, int]) -> None:
     """Remember how far the log is known to come from this mirror; a recovery starts to read there."""
-    connection.execute("update mirror set log_positions = log_positions || (%s::jsonb[])[1]", [json_array([positions])])
+    connection.execute("update mirror set log_positions = log_positions || %s::jsonb", [orjson.dumps(positions).decode()])

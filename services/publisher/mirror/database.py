@@ -1,12 +1,11 @@
-"""Connections to the mirror, and array literals of what its statements take."""
+"""Connections to the mirror, and array literals of the keys that its statements take."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
 import psycopg
 
 from services.kit import postgres
@@ -40,6 +39,8 @@ def connect(url: str) -> Connection:
     """A connection for one owner thread. A lock or a statement that takes this long has gone wrong: fail, and be sent again."""
     connection = postgres.connect(url)
     postgres.prefer_indexes(connection)
+    # Nor is a table joined as a whole with the rows of a request: how many these are the planner can only guess.
+    connection.execute("set enable_hashjoin = off; set enable_mergejoin = off")
     connection.execute(f'set search_path = "{SCHEMA}"')
     connection.execute("set lock_timeout = '5s'; set statement_timeout = '20s'")
     # A process that was stopped in a transaction holds its entities locked: less long than a request waits for them.
@@ -75,16 +76,11 @@ def incarnation(connection: Connection) -> str:
     return str(row[0])
 
 
-def json_array(values: Iterable[Any]) -> str:
-    """A literal for ``::jsonb[]``."""
-    return text_array(orjson.dumps(value).decode() for value in values)
+def text_columns(rows: Iterable[tuple[str | None, ...]]) -> list[str]:
+    """An array literal for each column of some rows, of which there must be one."""
+    return [text_array(column) for column in zip(*rows, strict=True)]
 
 
-def bytes_array(values: Iterable[bytes]) -> str:
-    """A literal for ``::bytea[]``."""
-    return text_array(rf"\x{value.hex()}" for value in values)
-
-
-def plain_array(values: Iterable[object | None]) -> str:
-    """A literal for numbers, booleans and times, whose texts need no quoting beyond `text_array`'s."""
-    return text_array(None if value is None else str(value) for value in values)
+def int_array(values: Iterable[int]) -> str:
+    """A literal for ``::bigint[]``."""
+    return "{" + ",".join(map(str, values)) + "}"

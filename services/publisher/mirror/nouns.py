@@ -70,6 +70,11 @@ class StoredRow:
         """The version of its entity that this copy belongs to: an event below it cannot be news."""
         return self.applied_version if self.seen_version is None else self.seen_version
 
+    @property
+    def changed(self) -> bool:
+        """Since it was read."""
+        return self.content_changed or self.token_changed
+
     def as_mirror_row(self) -> MirrorRow:
         """The copy that the fold reads."""
         return MirrorRow(self.key.record, self.key_columns, self.columns, self.deleted, self.order)
@@ -85,10 +90,7 @@ class EntityRow:
     next_version: int
     """What the next state gets: above the last version, above the floor, not behind the database's clock."""
     issued: bool = False
-    """This transaction gave it a new version; the fields below describe it."""
-    state: dict[str, Any] = field(default_factory=dict)
-    occurred_at: datetime | None = None
-    accepted_at: datetime | None = None
+    """This transaction gave it a new version."""
     was_unfoldable: bool = False
     unfoldable: str | None = None
     """Why the newest rows could not be made into an event: the type of the error."""
@@ -97,6 +99,14 @@ class EntityRow:
         """Whether the history of this entity that the claim comes from is not ours."""
         same = self.version == claim.version and self.content_hash == claim.content_hash
         return self.version <= claim.version and not same
+
+
+class Moved(Exception):
+    """A row belongs to an entity that is not locked: roll back, and lock these as well."""
+
+    def __init__(self, entities: Collection[EntityKey]) -> None:
+        super().__init__("a source row moved")
+        self.entities = entities
 
 
 class Locked(NamedTuple):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from schemas import codec
 from schemas.headers import event_headers
@@ -129,7 +130,7 @@ class Settling:
         outbox = []
         for key in sorted(touched):
             if not self._emit:
-                self._leave_for_later(self._entities[key], rows_of[key], causes[key])
+                self._leave_for_later(self._entities[key], rows_of[key])
             elif (event := self._next_event(self._entities[key], rows_of[key], causes[key], key in forced)) is not None:
                 outbox.append(event)
         return outbox
@@ -151,32 +152,23 @@ class Settling:
     def _next_event(self, entity: EntityRow, rows: Sequence[StoredRow], cause: Request, forced: bool) -> OutboxRow | None:
         """The entity's new version, None when there is nothing to say or it cannot be said."""
         try:
-            issued = self._fold_entity(entity, rows, cause, forced or entity.was_unfoldable)
-            if issued is None:
+            state = {
+                "tenant": entity.key.tenant,
+                **self._fold(entity.key.kind, entity.key, [row.as_mirror_row() for row in rows]),
+            }
+            content_hash = codec.content_hash(state)
+            if not (forced or entity.was_unfoldable or self._is_news(entity, rows, content_hash)):
                 return None
-            event = self._event(issued, rows, cause)
+            event = self._event(entity, state, content_hash, rows, cause)
         except Exception as error:  # a defect of ours or a state that the contract refuses: it must stop nobody else
             entity.unfoldable = type(error).__name__
             return None
-        self._entities[entity.key] = issued
+        entity.version, entity.content_hash, entity.issued = entity.next_version, content_hash, True
         return event
 
-    def _fold_entity(self, entity: EntityRow, rows: Sequence[StoredRow], cause: Request, forced: bool) -> EntityRow | None:
-        """The entity under a new version, None when it and its rows say what they said before."""
-        folded = self._fold(entity.key.kind, entity.key, [row.as_mirror_row() for row in rows])
-        state = {name: value for name, value in folded.items() if value is not None}
-        content_hash = codec.content_hash({"tenant": entity.key.tenant, **state})
-        if content_hash == entity.content_hash and not forced and not any(self._says_something_new(entity, row) for row in rows):
-            return None
-        return replace(
-            entity,
-            version=entity.next_version,
-            content_hash=content_hash,
-            issued=True,
-            state=state,
-            accepted_at=cause.accepted_at,
-            occurred_at=_occurred_at(rows),
-        )
+    def _is_news(self, entity: EntityRow, rows: Sequence[StoredRow], content_hash: str) -> bool:
+        """Whether the entity, or one of its rows, says anything that it did not say before."""
+        return content_hash != entity.content_hash or any(self._says_something_new(entity, row) for row in rows)
 
     def _says_something_new(self, entity: EntityRow, row: StoredRow) -> bool:
         """Whether a mirror that knew this row only from the log would come to other conclusions some day."""
@@ -188,10 +180,9 @@ class Settling:
         return self._meaning(kind, key, row.before) != self._meaning(kind, key, row.as_mirror_row())
 
     @staticmethod
-    def _leave_for_later(entity: EntityRow, rows: Sequence[StoredRow], cause: Request) -> None:
+    def _leave_for_later(entity: EntityRow, rows: Sequence[StoredRow]) -> None:
         """No hash says that the state is still to be emitted; and until it is, R2 must not hold for its rows."""
         entity.version, entity.content_hash, entity.issued = entity.next_version, None, True
-        entity.accepted_at = cause.accepted_at
         for row in rows:
             row.seen_version, row.content_changed = row.known_version, True
 
@@ -206,23 +197,23 @@ class Settling:
                 causes.setdefault(entity, request)
         return causes
 
-    def _event(self, entity: EntityRow, rows: Sequence[StoredRow], cause: Request) -> OutboxRow:
-        key, content_hash = entity.key, entity.content_hash or ""
+    def _event(
+        self, entity: EntityRow, state: dict[str, Any], content_hash: str, rows: Sequence[StoredRow], cause: Request
+    ) -> OutboxRow:
+        key, version = entity.key, entity.next_version
         value = codec.compose(
             key.kind,
             {
-                **entity.state,
-                "tenant": key.tenant,
-                "version": entity.version,
+                **state,
+                "version": version,
                 "content_hash": content_hash,
-                "occurred_at": entity.occurred_at,
+                "occurred_at": _occurred_at(rows),
                 "accepted_at": cause.accepted_at,
                 "source_rows": [_source_row(row) for row in rows],
             },
         )
-        headers = event_headers(key.kind, entity.version, content_hash, cause.accepted_at, f"urn:enrollstream:{cause.source}")
-        outbox_key = OutboxKey(key.tenant, key.kind, key.key, entity.version)
-        return OutboxRow(outbox_key, self._topics.entity(key.kind), record_key(key), headers, value)
+        headers = event_headers(key.kind, version, content_hash, cause.accepted_at, f"urn:enrollstream:{cause.source}")
+        return OutboxRow(OutboxKey(*key, version), self._topics.entity(key.kind), record_key(key), headers, value)
 
     def _count(self, requests: Sequence[Request], results: Sequence[Result]) -> None:
         """A row counts as changed when an entity that it touched got a new version."""

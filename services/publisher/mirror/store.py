@@ -21,9 +21,9 @@ from schemas.keys import EntityKey
 from schemas.topics import Topics
 from services.kit.failpoints import failpoint
 from services.kit.postgres import Connection
-from services.publisher.mirror.nouns import Committed, Fold, Meaning, Request
+from services.publisher.mirror.nouns import Committed, Fold, Meaning, Moved, Request
 from services.publisher.mirror.settling import Settling
-from services.publisher.mirror.tables import Moved, Tables
+from services.publisher.mirror.tables import Tables
 
 _ATTEMPTS = 5
 _FLOOR_LOCK = "hashtextextended('mirror floor', 0)"

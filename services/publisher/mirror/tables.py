@@ -1,4 +1,4 @@
-"""The mirror's tables within one transaction: lock and read what the requests touch, later write what has changed."""
+"""The mirror's tables within one transaction: lock and read what the requests touch; `writing` writes what has changed since."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from schemas.keys import EntityKey, EntityKind
-from services.kit.postgres import Connection, text_array
-from services.publisher.mirror import order
-from services.publisher.mirror.database import bytes_array, json_array, plain_array
-from services.publisher.mirror.nouns import EntityRow, Left, Locked, OutboxRow, Request, RowKey, StoredRow, row_key
+from services.kit.postgres import Connection
+from services.publisher.mirror import order, writing
+from services.publisher.mirror.database import text_columns
+from services.publisher.mirror.nouns import EntityRow, Locked, Moved, OutboxRow, Request, RowKey, StoredRow, row_key
 
 
 class MirrorClosed(RuntimeError):
     """The database is not an opened mirror (any more); it has to be recovered before anything is written."""
-
-
-class Moved(Exception):
-    """A row belongs to an entity that is not locked: roll back, and lock these as well."""
-
-    def __init__(self, entities: Collection[EntityKey]) -> None:
-        super().__init__("a source row moved")
-        self.entities = entities
 
 
 _LEAD_MICROSECONDS = 30 * 1_000_000
@@ -46,19 +38,14 @@ class Tables:
         wanted = {change.entity for request in requests for change in request.changes if change.entity is not None}
         wanted.update(*(request.republish for request in requests), *(request.returned for request in requests))
         owners = self._owners(keys)
-        self._lock(wanted.union(hints, (entity for entity in owners.values() if entity is not None)))
-        self._read_rows()
+        self._lock_and_read(sorted(wanted.union(hints, (entity for entity in owners.values() if entity is not None))))
         self._read_homeless([key for key, entity in owners.items() if entity is None])
-        self._refuse_moved(keys)
+        self._refuse_moved(key for key in owners if key not in self._rows)
         return Locked(self._rows, self._entities)
 
     def write(self, outbox: Sequence[OutboxRow]) -> None:
         """What has changed since, and the outbox. Raises `Moved`."""
-        self._write_rows()
-        self._write_entities()
-        self._write_outbox(outbox)
-
-    # --- locking and reading ----------------------------------------------------------------------------------------
+        writing.write(self._connection, Locked(self._rows, self._entities), outbox)
 
     def _owners(self, keys: Iterable[RowKey]) -> dict[RowKey, EntityKey | None]:
         """The entity that each stored row is folded into; None for a tombstone that has none."""
@@ -69,205 +56,95 @@ class Tables:
             """select s.tenant, s.record, s.key, s.entity_kind, s.entity_key
                  from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, record, key)
                  join source_row s using (tenant, record, key)""",
-            _columns(ordered, 3),
+            text_columns(ordered),
         )
         return {RowKey(*row[:3]): _entity(row[0], row[3], row[4]) for row in found}
 
-    def _lock(self, entities: Collection[EntityKey]) -> None:
-        """Lock in the order of the database's own sort, after creating what is missing in that order too."""
-        keys = _columns(sorted(entities), 3)
-        names = _columns([_names(entity) for entity in sorted(entities)], 4)
-        self._connection.execute(
-            """insert into entity (tenant, kind, key, institution, term, section, person)
-               select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-                as k (tenant, kind, key, institution, term, section, person) order by tenant, kind, key
-               on conflict do nothing""",
-            keys + names,
-        )
-        locked = self._connection.execute(
-            """with locked as materialized (
-                 select e.tenant, e.kind, e.key, e.version, e.content_hash, e.unfoldable
-                   from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, kind, key)
-                   join entity e using (tenant, kind, key)
-                  order by e.tenant, e.kind, e.key for update of e)
-               select locked.*, floor,
-                      greatest(version + 1, floor + 1 + lead, (extract(epoch from clock_timestamp()) * 1000000)::bigint)
-                 from locked cross join mirror cross join (select %s::bigint as lead) as apart""",
-            [*keys, int(random.random() * _LEAD_MICROSECONDS)],  # noqa: S311
-        )
-        for tenant, kind, key, version, content_hash, unfoldable, floor, next_version in locked:
-            if self._floor not in {None, floor}:
-                raise MirrorClosed("another process has recovered the mirror")
-            name = EntityKey(tenant, kind, key)
-            self._entities[name] = EntityRow(name, version, content_hash, next_version, was_unfoldable=unfoldable is not None)
+    def _lock_and_read(self, entities: Sequence[EntityKey]) -> None:
+        if not entities:
+            return
+        keys = text_columns(entities)
+        self._lock(entities, keys)
+        self._read(keys)
         if len(self._entities) != len(entities):
             raise MirrorClosed("the mirror has no floor; it was emptied")
 
-    def _read_rows(self) -> None:
-        found = self._connection.execute(
-            f"""select {_READ_COLUMNS}
-                  from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, kind, key)
-                  join source_row s on (s.tenant, s.entity_kind, s.entity_key) = (k.tenant, k.kind, k.key)""",  # noqa: S608
-            _columns(self._entities, 3),
+    def _lock(self, entities: Sequence[EntityKey], keys: list[str]) -> None:
+        """Create what is missing and lock the rest, in the order of the database's own sort.
+
+        An update whose condition is false changes nothing, but its row is locked (PostgreSQL documentation, INSERT).
+        """
+        self._connection.execute(
+            """insert into entity as e (tenant, kind, key, institution, term, section, person)
+               select * from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+                as k (tenant, kind, key, institution, term, section, person) order by tenant, kind, key
+               on conflict (tenant, kind, key) do update set version = e.version where false""",
+            [*keys, *text_columns(map(_names, entities))],
         )
-        self._rows |= {row.key: row for row in map(_stored_row, found)}
+
+    def _read(self, keys: list[str]) -> None:
+        """The locked entities, with all their rows. A statement of its own: what it sees was committed before it began."""
+        found = self._connection.execute(
+            f"""select e.tenant, e.kind, e.key, e.version, e.content_hash, e.unfoldable, floor,
+                       greatest(version + 1, floor + 1 + lead, (extract(epoch from clock_timestamp()) * 1000000)::bigint),
+                       {_ROW_COLUMNS}
+                  from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, kind, key)
+                  join entity e on (e.tenant, e.kind, e.key) = (k.tenant, k.kind, k.key)
+                 cross join mirror cross join (select %s::bigint as lead) as apart
+                  left join source_row s on (s.tenant, s.entity_kind, s.entity_key) = (k.tenant, k.kind, k.key)""",  # noqa: S608
+            [*keys, int(random.random() * _LEAD_MICROSECONDS)],  # noqa: S311
+        )
+        for tenant, kind, key, version, content_hash, unfoldable, floor, next_version, *row in found:
+            if self._floor not in {None, floor}:
+                raise MirrorClosed("another process has recovered the mirror")
+            name = EntityKey(tenant, kind, key)
+            if name not in self._entities:
+                self._entities[name] = EntityRow(name, version, content_hash, next_version, was_unfoldable=unfoldable is not None)
+            if row[0] is not None:
+                self._keep(row)
 
     def _read_homeless(self, keys: Sequence[RowKey]) -> None:
         """Tombstones without an entity have nothing else to be locked by."""
         if not keys:
             return
         found = self._connection.execute(
-            f"""select {_READ_COLUMNS}
+            f"""select {_ROW_COLUMNS}
                   from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, record, key)
                   join source_row s using (tenant, record, key)
                  where s.entity_kind is null order by s.tenant, s.record, s.key for update of s""",  # noqa: S608
-            _columns(sorted(keys), 3),
+            text_columns(sorted(keys)),
         )
-        self._rows |= {row.key: row for row in map(_stored_row, found)}
+        for row in found:
+            self._keep(row)
+
+    def _keep(self, row: Sequence[Any]) -> None:
+        """A row of `_ROW_COLUMNS`."""
+        key, entity = RowKey(row[0], row[1], row[2]), _entity(row[0], row[4], row[5])
+        self._rows[key] = StoredRow(
+            key, row[3], entity, row[6], row[7], order.token(row[8:14]), row[14], row[15], row[16], row[17]
+        )
 
     def _refuse_moved(self, keys: Iterable[RowKey]) -> None:
-        """A row that we have not read although it exists has moved to, or come to life in, an entity that is not locked."""
-        elsewhere = self._owners(key for key in keys if key not in self._rows)
+        """A row that was there and is not read now has moved to an entity that is not locked.
+
+        One that was not there and has come to life since is noticed when it is inserted a second time.
+        """
+        elsewhere = self._owners(keys)
         if elsewhere:
             raise Moved({entity for entity in elsewhere.values() if entity is not None})
 
-    # --- writing ----------------------------------------------------------------------------------------------------
 
-    def _write_rows(self) -> None:
-        fresh = [row for _, row in sorted(self._rows.items()) if row.is_new]
-        if fresh:
-            inserted = self._connection.execute(
-                f"""insert into source_row (tenant, record, key, key_columns, {_VALUE_COLUMNS})
-                    select * from unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[], {_VALUE_ARRAYS})
-                    on conflict do nothing""",  # noqa: S608  (constants of this module)
-                [*_columns([row.key for row in fresh], 3), json_array(row.key_columns for row in fresh), *self._values(fresh)],
-            )
-            if inserted.rowcount != len(fresh):
-                raise Moved(())  # somebody stored one of them under another entity meanwhile
-        known = [row for _, row in sorted(self._rows.items()) if not row.is_new and (row.content_changed or row.token_changed)]
-        if known:
-            self._connection.execute(
-                f"""update source_row s
-                       set entity_kind = v.entity_kind, entity_key = v.entity_key, columns = v.columns, deleted = v.deleted,
-                           left_entities = v.left_entities, seen_version = v.seen_version,
-                           channel = v.channel, incarnation = v.incarnation, position = v.position,
-                           as_of_from = v.as_of_from, as_of_to = v.as_of_to, snapshot = v.snapshot, positions = v.positions,
-                           applied_version = coalesce(v.applied_version, s.applied_version), updated_at = clock_timestamp()
-                      from unnest(%s::text[], %s::text[], %s::text[], {_VALUE_ARRAYS})
-                        as v (tenant, record, key, {_VALUE_COLUMNS})
-                     where (s.tenant, s.record, s.key) = (v.tenant, v.record, v.key)""",  # noqa: S608
-                [*_columns([row.key for row in known], 3), *self._values(known)],
-            )
-
-    def _values(self, rows: Sequence[StoredRow]) -> list[str]:
-        """Arrays in the order of `_VALUE_COLUMNS`. The applied version stays (NULL) where only the token moved."""
-        orders = [row.order for row in rows]
-        return [
-            text_array(row.entity and row.entity.kind for row in rows),
-            text_array(row.entity and row.entity.key for row in rows),
-            json_array(row.columns for row in rows),
-            plain_array(row.deleted for row in rows),
-            json_array(self._left(row) for row in rows),
-            plain_array(row.seen_version for row in rows),
-            text_array(token.channel for token in orders),
-            text_array(token.incarnation for token in orders),
-            plain_array(token.position for token in orders),
-            plain_array(token.as_of_from for token in orders),
-            plain_array(token.as_of_to for token in orders),
-            plain_array(token.snapshot for token in orders),
-            json_array(row.positions for row in rows),
-            plain_array(self._applied_version(row) if row.is_new or row.content_changed else None for row in rows),
-        ]
-
-    def _applied_version(self, row: StoredRow) -> int:
-        return self._entities[row.entity].version if row.entity is not None else 0
-
-    def _left(self, row: StoredRow) -> list[Left]:
-        """Every move away from an entity that has a version for it."""
-        news = [self._entities[entity] for entity in sorted(row.leaves - {row.entity}) if self._entities[entity].issued]
-        return row.left + [Left(kind=entity.key.kind, key=entity.key.key, version=entity.version) for entity in news]
-
-    def _write_entities(self) -> None:
-        self._mark_unfoldable()
-        issued = [entity for _, entity in sorted(self._entities.items()) if entity.issued]
-        if not issued:
-            return
-        self._connection.execute(
-            """update entity e
-                  set version = v.version, content_hash = v.content_hash, state = v.state,
-                      occurred_at = v.occurred_at, accepted_at = v.accepted_at, unfoldable = null, updated_at = clock_timestamp()
-                 from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::jsonb[],
-                             %s::timestamptz[], %s::timestamptz[])
-                   as v (tenant, kind, key, version, content_hash, state, occurred_at, accepted_at)
-                where (e.tenant, e.kind, e.key) = (v.tenant, v.kind, v.key)""",
-            [
-                *_columns([entity.key for entity in issued], 3),
-                plain_array(entity.version for entity in issued),
-                text_array(entity.content_hash for entity in issued),
-                json_array(entity.state for entity in issued),
-                plain_array(entity.occurred_at for entity in issued),
-                plain_array(entity.accepted_at for entity in issued),
-            ],
-        )
-
-    def _mark_unfoldable(self) -> None:
-        marked = [entity for _, entity in sorted(self._entities.items()) if entity.unfoldable]
-        if marked:
-            self._connection.execute(
-                """update entity e set unfoldable = v.reason, updated_at = clock_timestamp()
-                     from unnest(%s::text[], %s::text[], %s::text[], %s::text[]) as v (tenant, kind, key, reason)
-                    where (e.tenant, e.kind, e.key) = (v.tenant, v.kind, v.key)""",
-                [*_columns([entity.key for entity in marked], 3), text_array(entity.unfoldable for entity in marked)],
-            )
-
-    def _write_outbox(self, outbox: Sequence[OutboxRow]) -> None:
-        if not outbox:
-            return
-        self._connection.execute(
-            """insert into outbox (tenant, kind, key, version, topic, record_key, headers, value)
-               select * from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::bytea[], %s::jsonb[],
-                                    %s::bytea[])""",
-            [
-                *_columns([row.key for row in outbox], 3),
-                plain_array(row.key.version for row in outbox),
-                text_array(row.topic for row in outbox),
-                bytes_array(row.record_key for row in outbox),
-                json_array(row.headers for row in outbox),
-                bytes_array(row.value for row in outbox),
-            ],
-        )
-
-
-_READ_COLUMNS = """s.tenant, s.record, s.key, s.key_columns, s.entity_kind, s.entity_key, s.columns, s.deleted,
+_ROW_COLUMNS = """s.tenant, s.record, s.key, s.key_columns, s.entity_kind, s.entity_key, s.columns, s.deleted,
     s.channel, s.incarnation, s.position, s.as_of_from, s.as_of_to, s.snapshot, s.positions, s.applied_version, s.seen_version,
-    case when s.left_entities = '[]' then s.left_entities else (
+    case when s.left_entities <> '[]' then (
       select coalesce(jsonb_agg(l), '[]')
         from jsonb_to_recordset(s.left_entities) as l (kind text, key text, version bigint)
-        join entity o on (o.tenant, o.kind, o.key) = (s.tenant, l.kind, l.key) and o.published_version < l.version) end"""
-_VALUE_COLUMNS = (
-    "entity_kind, entity_key, columns, deleted, left_entities, seen_version, channel, incarnation, position, as_of_from, "
-    "as_of_to, snapshot, positions, applied_version"
-)
-_VALUE_ARRAYS = (
-    "%s::text[], %s::text[], %s::jsonb[], %s::boolean[], %s::jsonb[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], "
-    "%s::timestamptz[], %s::timestamptz[], %s::boolean[], %s::jsonb[], %s::bigint[]"
-)
-
-
-def _stored_row(row: Sequence[Any]) -> StoredRow:
-    """A row of `_READ_COLUMNS`."""
-    key, entity = RowKey(row[0], row[1], row[2]), _entity(row[0], row[4], row[5])
-    return StoredRow(key, row[3], entity, row[6], row[7], order.token(row[8:14]), row[14], row[15], row[16], row[17])
+        join entity o on (o.tenant, o.kind, o.key) = (s.tenant, l.kind, l.key) and o.published_version < l.version)
+    else s.left_entities end"""
 
 
 def _entity(tenant: str, kind: EntityKind | None, key: str | None) -> EntityKey | None:
     return EntityKey(tenant, kind, key) if kind is not None and key is not None else None
-
-
-def _columns(rows: Iterable[tuple[str | int | None, ...]], width: int) -> list[str]:
-    """The first `width` fields of each row, as one array literal per field."""
-    fields = list(zip(*rows, strict=True)) or [()] * width
-    return [text_array(value if value is None else str(value) for value in fields[number]) for number in range(width)]
 
 
 def _names(key: EntityKey) -> tuple[str | None, str | None, str | None, str | None]:
