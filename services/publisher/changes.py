@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from schemas.events import OrderToken
 from schemas.keys import EntityKey, join
@@ -54,8 +55,7 @@ class Translation:
     rejects: list[Reject] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorRow:
+class MirrorRow(NamedTuple):
     """One source row as the mirror holds it; what the fold reads."""
 
     record: str

@@ -214,8 +214,9 @@ class KafkaLog:
 
     def _drain(self) -> None:
         self._awake = False  # before emptying: a report that comes now wakes us again
-        while self._reports:
-            batch, number, outcome = self._reports.popleft()
+        reports = self._reports
+        while reports:
+            batch, number, outcome = reports.popleft()
             batch.settle(number, outcome)
 
     def _on_error(self, error: KafkaError) -> None:
@@ -273,7 +274,8 @@ class _Batch:
     def settle(self, number: int, outcome: Outcome) -> None:
         self._outcomes[number] = outcome
         self._open -= 1
-        self._finish()
+        if not self._open:
+            self._finish()
 
     def _finish(self) -> None:
         if self._open == 0 and not self.finished.done():

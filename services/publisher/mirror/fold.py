@@ -6,9 +6,8 @@ but only those that a membership hangs on: a new grade or a new career must not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from schemas.events import STRONGEST_FIRST, EnrollmentRole, EnrollmentStatus
 from schemas.keys import EntityKey, EntityKind
@@ -36,14 +35,13 @@ def meaning(kind: EntityKind, key: EntityKey, row: MirrorRow) -> object:
 # --- enrollments -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Membership:
+class _Membership(NamedTuple):
     """What one row says about one person in one section."""
 
     status: EnrollmentStatus
     role: EnrollmentRole
+    codes: dict[str, str]
     effective_date: str | None = None
-    codes: dict[str, str] = field(default_factory=dict)
     tie: tuple[str, ...] = ()
     """Decides between rows of equal rank; the greater wins."""
 
@@ -78,20 +76,22 @@ def _fold_enrollment(key: EntityKey, rows: Sequence[MirrorRow]) -> State:
     }
 
 
-def _strongest(memberships: Iterable[_Membership]) -> _Membership:
+def _strongest(memberships: Sequence[_Membership]) -> _Membership:
     """A class taken in two careers is two rows and one membership. By status, then by role (instructors repeat per meeting
     pattern), then by the later dates."""
+    if len(memberships) == 1:  # nearly always
+        return memberships[0]
     return max(memberships, key=lambda one: (-STRONGEST_FIRST.index(one.status), -_ROLE_RANK.index(one.role), one.tie))
 
 
 def _after_deletion(rows: Sequence[MirrorRow], family: str) -> _Membership:
     """Every row is gone: dropped. A row that had ended before (a purge of old drops) leaves the state exactly as it was."""
     if not rows:
-        return _Membership("dropped", "student" if family == "learner" else "other")
-    last = _strongest(_membership(row) for row in rows)
+        return _Membership("dropped", "student" if family == "learner" else "other", {})
+    last = _strongest([_membership(row) for row in rows])
     if last.status in _ENDED:
         return last
-    return _Membership("dropped", last.role, codes=last.codes | {"deleted": "Y"})
+    return _Membership("dropped", last.role, last.codes | {"deleted": "Y"})
 
 
 def _membership(row: MirrorRow) -> _Membership:
@@ -110,7 +110,7 @@ def _student(row: MirrorRow) -> _Membership:
     role: EnrollmentRole = "auditor" if columns.get("AUDITOR") == "Y" else "student"
     # Dates first; the rest only makes the choice the same for every order of the rows.
     tie = (dropped if ended else "", added, effective, *sorted(codes.values()))
-    return _Membership(status, role, effective or None, codes, tie)
+    return _Membership(status, role, codes, effective or None, tie)
 
 
 def _student_status(columns: dict[str, str]) -> EnrollmentStatus:
@@ -129,7 +129,7 @@ def _student_status(columns: dict[str, str]) -> EnrollmentStatus:
 def _instructor(row: MirrorRow) -> _Membership:
     code = row.columns.get("INSTR_ROLE", "").strip()
     codes = {"INSTR_ROLE": code} if code else {}
-    return _Membership("enrolled", _INSTRUCTOR_ROLES.get(code, "other"), codes=codes, tie=(code,))
+    return _Membership("enrolled", _INSTRUCTOR_ROLES.get(code, "other"), codes, tie=(code,))
 
 
 def _canonical(row: MirrorRow) -> _Membership:
@@ -137,7 +137,7 @@ def _canonical(row: MirrorRow) -> _Membership:
     status = columns.get("status") or "dropped"
     role = columns.get("role") or ("student" if family == "learner" else "other")
     effective = columns.get("effective_date", "")
-    return _Membership(status, role, effective or None, tie=(effective, role))  # type: ignore[arg-type]  # validated on arrival
+    return _Membership(status, role, {}, effective or None, (effective, role))  # type: ignore[arg-type]  # validated on arrival
 
 
 _MEMBERSHIPS: dict[str, Callable[[MirrorRow], _Membership]] = {

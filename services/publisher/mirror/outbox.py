@@ -7,6 +7,7 @@ again, it becomes a dead letter: a person has to look, but the source stops hear
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
 from typing import get_args
 
@@ -149,9 +150,11 @@ class Outbox:
     async def _send(self, rows: Sequence[OutboxRow], suspects: list[OutboxRow]) -> tuple[list[OutboxKey], dict[OutboxKey, str]]:
         published: list[OutboxKey] = []
         failed: dict[OutboxKey, str] = {}
+        kinds: Counter[EntityKind] = Counter()
         for row, outcome in zip(rows, await self._log.send([_record(row) for row in rows]), strict=True):
             if isinstance(outcome, Delivered):
-                self._delivered(row, outcome)
+                self._note_position(row, outcome)
+                kinds[row.key.kind] += 1
                 published.append(row.key)
                 continue
             self._metrics.publish_failures.labels(outcome.reason).inc()
@@ -159,13 +162,16 @@ class Outbox:
                 suspects.append(row)
             else:
                 failed[row.key] = outcome.reason
+        for kind, count in kinds.items():
+            self._delivered_of[kind].inc(count)
         return published, failed
 
     async def _send_alone(self, row: OutboxRow) -> Outcomes:
         outcome = await self._log.send_alone(_record(row))
         match outcome:
             case Delivered():
-                self._delivered(row, outcome)
+                self._note_position(row, outcome)
+                self._delivered_of[row.key.kind].inc()
                 return Outcomes(published=[row.key])
             case Refused(reason, permanent=True):
                 log.error("outbox_dead_letter", kind=row.key.kind, version=row.key.version, reason=reason, bytes=len(row.value))
@@ -179,8 +185,7 @@ class Outbox:
         except Unavailable as error:
             log.warning("outbox_not_recorded", reason=error.reason, count=len(outcomes.published))
 
-    def _delivered(self, row: OutboxRow, where: Delivered) -> None:
-        self._delivered_of[row.key.kind].inc()
+    def _note_position(self, row: OutboxRow, where: Delivered) -> None:
         place = (row.topic, where.partition)
         self._positions[place] = max(where.offset + 1, self._positions.get(place, 0))
 

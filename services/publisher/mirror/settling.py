@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas import codec
+from schemas.events import OrderToken
 from schemas.headers import event_headers
 from schemas.keys import EntityKey, record_key
 from schemas.topics import Topics
@@ -27,8 +27,7 @@ from services.publisher.mirror.nouns import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Touch:
+class _Touch(NamedTuple):
     """One change that altered a row: the entities it left and joined, and on whose behalf."""
 
     entities: frozenset[EntityKey]
@@ -46,6 +45,8 @@ class Settling:
         self._topics = topics
         self._emit = emit
         self._touches: list[_Touch] = []
+        self._told: dict[int, dict[str, object]] = {}
+        """Order tokens as events tell them; the rows of a message share one."""
 
     def settle(self, requests: Sequence[Request]) -> tuple[list[Result], list[OutboxRow]]:
         """Carry out all requests, in their order; what became of each, and the events to be sent."""
@@ -209,11 +210,18 @@ class Settling:
                 "content_hash": content_hash,
                 "occurred_at": _occurred_at(rows),
                 "accepted_at": cause.accepted_at,
-                "source_rows": [_source_row(row) for row in rows],
+                "source_rows": [self._source_row(row) for row in rows],
             },
         )
         headers = event_headers(key.kind, version, content_hash, cause.accepted_at, f"urn:enrollstream:{cause.source}")
         return OutboxRow(OutboxKey(*key, version), self._topics.entity(key.kind), record_key(key), headers, value)
+
+    def _source_row(self, row: StoredRow) -> dict[str, object]:
+        """A `schemas.events.SourceRow`."""
+        told = self._told.get(id(row.order))
+        if told is None:
+            told = self._told[id(row.order)] = _as_told(row.order)
+        return {"record": row.key.record, "key": row.key_columns, "values": row.columns, "deleted": row.deleted, "order": told}
 
     def _count(self, requests: Sequence[Request], results: Sequence[Result]) -> None:
         """A row counts as changed when an entity that it touched got a new version."""
@@ -243,13 +251,10 @@ def _was_overtaken(row: StoredRow, change: Change, tied: bool) -> bool:
     return tied or change.entity == row.entity
 
 
-def _source_row(row: StoredRow) -> dict[str, object]:
-    """A `schemas.events.SourceRow`."""
-    token = row.order
+def _as_told(token: OrderToken) -> dict[str, object]:
     told = {"position": token.position, "as_of_from": token.as_of_from, "as_of_to": token.as_of_to}
     known: dict[str, object] = {name: value for name, value in told.items() if value is not None}
-    order = {"channel": token.channel, "incarnation": token.incarnation, "snapshot": token.snapshot} | known
-    return {"record": row.key.record, "key": row.key_columns, "values": row.columns, "deleted": row.deleted, "order": order}
+    return {"channel": token.channel, "incarnation": token.incarnation, "snapshot": token.snapshot} | known
 
 
 def _occurred_at(rows: Iterable[StoredRow]) -> datetime | None:

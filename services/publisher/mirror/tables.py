@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from schemas.keys import EntityKey, EntityKind
@@ -34,29 +34,30 @@ class Tables:
 
     def lock(self, requests: Sequence[Request], hints: Collection[EntityKey]) -> Locked:
         """Everything that the requests touch, and the `hints`. Raises `Moved`, or `MirrorClosed`."""
-        keys = {row_key(change) for request in requests for change in request.changes}
-        wanted = {change.entity for request in requests for change in request.changes if change.entity is not None}
-        wanted.update(*(request.republish for request in requests), *(request.returned for request in requests))
-        owners = self._owners(keys)
-        self._lock_and_read(sorted(wanted.union(hints, (entity for entity in owners.values() if entity is not None))))
+        changes = [change for request in requests for change in request.changes]
+        owners = self._owners(dict.fromkeys(map(row_key, changes)))
+        named = [change.entity for change in changes] + list(owners.values())
+        wanted = dict.fromkeys(entity for entity in named if entity is not None)
+        for more in (hints, *(request.republish for request in requests), *(request.returned for request in requests)):
+            wanted |= dict.fromkeys(more)
+        self._lock_and_read(sorted(wanted))
         self._read_homeless([key for key, entity in owners.items() if entity is None])
-        self._refuse_moved(key for key in owners if key not in self._rows)
+        self._refuse_moved([key for key in owners if key not in self._rows])
         return Locked(self._rows, self._entities)
 
     def write(self, outbox: Sequence[OutboxRow]) -> None:
         """What has changed since, and the outbox. Raises `Moved`."""
         writing.write(self._connection, Locked(self._rows, self._entities), outbox)
 
-    def _owners(self, keys: Iterable[RowKey]) -> dict[RowKey, EntityKey | None]:
+    def _owners(self, keys: Collection[RowKey]) -> dict[RowKey, EntityKey | None]:
         """The entity that each stored row is folded into; None for a tombstone that has none."""
-        ordered = sorted(keys)
-        if not ordered:
+        if not keys:
             return {}
         found = self._connection.execute(
             """select s.tenant, s.record, s.key, s.entity_kind, s.entity_key
                  from unnest(%s::text[], %s::text[], %s::text[]) as k (tenant, record, key)
                  join source_row s using (tenant, record, key)""",
-            text_columns(ordered),
+            text_columns(keys),
         )
         return {RowKey(*row[:3]): _entity(row[0], row[3], row[4]) for row in found}
 
@@ -94,14 +95,14 @@ class Tables:
                   left join source_row s on (s.tenant, s.entity_kind, s.entity_key) = (k.tenant, k.kind, k.key)""",  # noqa: S608
             [*keys, int(random.random() * _LEAD_MICROSECONDS)],  # noqa: S311
         )
-        for tenant, kind, key, version, content_hash, unfoldable, floor, next_version, *row in found:
-            if self._floor not in {None, floor}:
+        for found_row in found:
+            name, version, content_hash, unfoldable, floor, next_version = EntityKey(*found_row[:3]), *found_row[3:8]
+            if self._floor != floor and self._floor is not None:
                 raise MirrorClosed("another process has recovered the mirror")
-            name = EntityKey(tenant, kind, key)
             if name not in self._entities:
                 self._entities[name] = EntityRow(name, version, content_hash, next_version, was_unfoldable=unfoldable is not None)
-            if row[0] is not None:
-                self._keep(row)
+            if found_row[8] is not None:
+                self._keep(found_row[8:])
 
     def _read_homeless(self, keys: Sequence[RowKey]) -> None:
         """Tombstones without an entity have nothing else to be locked by."""
@@ -124,7 +125,7 @@ class Tables:
             key, row[3], entity, row[6], row[7], order.token(row[8:14]), row[14], row[15], row[16], row[17]
         )
 
-    def _refuse_moved(self, keys: Iterable[RowKey]) -> None:
+    def _refuse_moved(self, keys: Collection[RowKey]) -> None:
         """A row that was there and is not read now has moved to an entity that is not locked.
 
         One that was not there and has come to life since is noticed when it is inserted a second time.
