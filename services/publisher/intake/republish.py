@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from typing import Protocol
 from uuid import UUID
@@ -16,18 +15,17 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from services.kit.http import problem
-from services.publisher.changes import Unavailable
-from services.publisher.intake.body import BodyTooSlow, read_body
+from services.publisher.intake.body import read_body
+from services.publisher.intake.operating import operated
 from services.publisher.intake.ports import Callers
 from services.publisher.mirror.republish import Republish, Scope
 
 log = structlog.get_logger()
 _MAX_BODY_BYTES = 16 * 1024
 _BODY_SECONDS = 5
-_RETRY_AFTER_SECONDS = "5"
 
 
 class Republisher(Protocol):
@@ -58,38 +56,17 @@ def republish_router(republisher: Republisher, callers: Callers | None) -> APIRo
 
     @router.post("/republish", response_class=JSONResponse)
     async def republish(request: Request) -> Response:
-        return await _answer(request, callers, partial(_ask, request, republisher))
+        return await operated(request, callers, lambda _actor: _ask(request, republisher))
 
     @router.get("/republish", response_class=JSONResponse)
     async def republishes(request: Request) -> Response:
-        return await _answer(request, callers, partial(_list, republisher))
+        return await operated(request, callers, lambda _actor: _list(republisher))
 
     @router.get("/republish/{republish_id}", response_class=JSONResponse)
     async def state(request: Request, republish_id: str) -> Response:
-        return await _answer(request, callers, partial(_show, republisher, republish_id))
+        return await operated(request, callers, lambda _actor: _show(republisher, republish_id))
 
     return router
-
-
-async def _answer(request: Request, callers: Callers | None, handle: Callable[[], Awaitable[JSONResponse]]) -> JSONResponse:
-    """What `handle` says to an operator, or why not."""
-    if callers is None or callers.identify(request.headers.get("authorization")) is None:
-        response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
-    try:
-        return await handle()
-    except BodyTooSlow:
-        return problem(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time")
-    except ValidationError as error:
-        # Field names and rules only: the values may be ids of people.
-        problems = error.errors(include_input=False, include_url=False, include_context=False)
-        errors = [{"pointer": "/" + "/".join(map(str, item["loc"])), "detail": item["msg"]} for item in problems]
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was republished", errors=errors)
-    except Unavailable as error:
-        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not known to be republished; ask again", reason=error.reason)
-        response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
-        return response
 
 
 async def _ask(request: Request, republisher: Republisher) -> JSONResponse:
