@@ -30,9 +30,14 @@ class Change:
 
     @cached_property
     def row_key(self) -> str:
-        """The natural key as one text, unique within tenant and record; by column name, since neither JSON nor a database
-        keeps the order of columns, and a row that comes back from the log has to be the same row."""
-        return join(*(value for _, value in sorted(self.key.items())))
+        """The natural key as one text, unique within tenant and record."""
+        return natural_key(self.key)
+
+
+def natural_key(key: dict[str, str]) -> str:
+    """Key columns as one text; by column name, since neither JSON nor a database keeps the order of columns, and a row that
+    comes back from the log has to be the same row."""
+    return join(*(value for _, value in sorted(key.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Unavailable(RuntimeError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        """``kafka``, ``database``, ``overload``, ``recovering``, ``stopping``, ``deadline``."""
+        """``kafka``, ``database``, ``overload``, ``recovering``, ``stopping``, ``deadline``, ``busy`` (see `snapshots`)."""
 
 
 @dataclass(frozen=True, slots=True)

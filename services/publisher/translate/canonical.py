@@ -173,7 +173,7 @@ def translate(data: bytes, context: CanonicalContext) -> Translation | Problems:
     changes: list[Change] = []
     problems: list[Problem] = []
     for pointer, item in items:
-        found = _change(item, context)
+        found = change(item, context)
         if isinstance(found, Change):
             changes.append(found)
         else:
@@ -228,7 +228,8 @@ def _items(document: Any) -> list[tuple[str, Any]]:
     return [(f"{prefix}/{index}", item) for index, item in enumerate(batch)]
 
 
-def _change(item: Any, context: CanonicalContext) -> Change | list[Problem]:
+def change(item: Any, context: CanonicalContext) -> Change | list[Problem]:
+    """One event as a change, or everything that is wrong with it."""
     if not isinstance(item, dict):
         return [Problem("", "expected an object")]
     kind = _KINDS.get(item["kind"]) if isinstance(item.get("kind"), str) else None
