@@ -13,6 +13,8 @@ from services.publisher.intake.digests import digests_router
 from services.publisher.intake.events import events_router
 from services.publisher.intake.peoplesoft import peoplesoft_router
 from services.publisher.intake.republish import republish_router
+from services.publisher.intake.snapshot_desk import snapshot_desk_router
+from services.publisher.intake.snapshots import snapshots_router
 
 
 def create_app(publisher: Publisher) -> FastAPI:
@@ -31,6 +33,10 @@ def create_app(publisher: Publisher) -> FastAPI:
     parts = (publisher.sources, publisher.metrics, publisher.intake, publisher.budget)
     app.include_router(peoplesoft_router(publisher.mirror, publisher.quarantine, *parts))
     app.include_router(events_router(publisher.mirror, *parts))
+    app.include_router(
+        snapshots_router(publisher.snapshots, publisher.sources, publisher.metrics, publisher.extracts, publisher.budget)
+    )
+    app.include_router(snapshot_desk_router(publisher.snapshots, publisher.operators))
     app.include_router(republish_router(publisher.mirror, publisher.operators))
     app.include_router(digests_router(publisher.mirror, publisher.operators))
     app.include_router(operations_router(publisher.mirror.alive, publisher.mirror.ready, publisher.metrics.registry))

@@ -11,6 +11,7 @@ from services.kit.kafka import KafkaSettings
 from services.publisher.dialect_file import read_dialect
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.ports import IntakeSettings
+from services.publisher.intake.snapshots import SnapshotSettings
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.fold import fold, meaning
 from services.publisher.mirror.writer import MirrorWriter
@@ -18,6 +19,8 @@ from services.publisher.quarantine import Quarantine
 from services.publisher.returns import Returns
 from services.publisher.returns_log import ReturnsLog
 from services.publisher.settings import Settings
+from services.publisher.snapshots.service import Snapshots
+from services.publisher.translate.extract import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,11 @@ class Publisher:
     mirror: MirrorWriter
     returns: Returns
     quarantine: Quarantine
+    snapshots: Snapshots
     sources: Callers
     operators: Callers | None
     intake: IntakeSettings
+    extracts: SnapshotSettings
     budget: Budget
     metrics: Metrics
 
@@ -38,9 +43,11 @@ class Publisher:
         await self.mirror.start()
         await self.quarantine.start()
         await self.returns.start()
+        await self.snapshots.start()
 
     async def stop(self) -> None:
         """Finish what was taken."""
+        await self.snapshots.stop()
         await self.returns.stop()
         await self.mirror.stop()
         await self.quarantine.stop()
@@ -50,7 +57,15 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
     """Build it; nothing is contacted yet."""
     metrics = Metrics()
     operators = settings.operations_credentials_file
+    database_url = settings.database_url.get_secret_value()
+    zone, dialect = ZoneInfo(settings.site_timezone), read_dialect(settings.peoplesoft_dialect_file)
     mirror = MirrorWriter(settings, kafka, fold, metrics, meaning=meaning)
+    quarantine = Quarantine(
+        database_url,
+        settings.tenant,
+        key_file=settings.quarantine_key_file,
+        answer_within_seconds=settings.answer_within_seconds,
+    )
     return Publisher(
         mirror=mirror,
         returns=Returns(
@@ -59,21 +74,26 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
             metrics,
             settings.republish_per_second,
         ),
-        quarantine=Quarantine(
-            settings.database_url.get_secret_value(),
+        quarantine=quarantine,
+        snapshots=Snapshots(
+            mirror,
+            quarantine,
+            metrics,
+            database_url,
             settings.tenant,
-            key_file=settings.quarantine_key_file,
-            answer_within_seconds=settings.answer_within_seconds,
+            Site(zone, dialect),
+            settings.snapshot_max_absent_percent,
         ),
         sources=Callers(settings.intake_credentials_file),
         operators=Callers(operators) if operators else None,
         intake=IntakeSettings(
             tenant=settings.tenant,
-            site_timezone=ZoneInfo(settings.site_timezone),
+            site_timezone=zone,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.body_timeout_seconds,
-            dialect=read_dialect(settings.peoplesoft_dialect_file),
+            dialect=dialect,
         ),
+        extracts=SnapshotSettings(settings.tenant, settings.max_snapshot_bytes, settings.snapshot_timeout_seconds),
         budget=Budget(settings.max_requests, settings.max_bodies_bytes, metrics),
         metrics=metrics,
     )

@@ -18,7 +18,7 @@ class Metrics:
             [
                 "source",
                 "outcome",
-            ],  # accepted, ping, quarantined, rejected_auth, rejected_schema, too_large, too_slow, unavailable
+            ],  # accepted, ping, quarantined, rejected_auth, rejected_schema, too_large, too_slow, unavailable, held
             registry=self.registry,
         )
         self.request_seconds = Histogram(
@@ -27,7 +27,7 @@ class Metrics:
         self.unavailable = Counter(
             "sis_intake_unavailable_total",
             "Deliveries that were told to come again, by reason",
-            ["source", "reason"],  # kafka, database, overload, recovering, stopping, deadline
+            ["source", "reason"],  # kafka, database, overload, recovering, stopping, deadline, busy
             registry=self.registry,
         )
         self.requests_in_hand = Gauge("sis_intake_requests_in_hand", "Deliveries not answered yet", registry=self.registry)
@@ -48,6 +48,18 @@ class Metrics:
         )
         self.quarantined = Counter(
             "sis_quarantined_total", "Messages or rows put into quarantine", ["source", "reason"], registry=self.registry
+        )
+        self.snapshots = Counter(
+            "sis_snapshots_total",
+            "Full extracts by what became of them, and why",
+            ["outcome", "reason"],  # applied; held: shrunk; refused: see docs/snapshots.md
+            registry=self.registry,
+        )
+        self.snapshots_open = Gauge(
+            "sis_snapshots_open",
+            "Full extracts that are held for a person, or are being applied",
+            ["state"],
+            registry=self.registry,
         )
         self.events = Counter("sis_events_published_total", "Events acknowledged by Kafka", ["kind"], registry=self.registry)
         self.publish_failures = Counter(

@@ -40,6 +40,16 @@ class Settings(BaseSettings):
     delivery_timeout_seconds: float = Field(
         default=6, gt=0, description="how long one attempt to hand an event to Kafka may take; below ANSWER_WITHIN_SECONDS"
     )
+    max_snapshot_bytes: int = Field(
+        default=512 * 1024 * 1024, ge=1024, description="longest full extract; kept on disk meanwhile"
+    )
+    snapshot_timeout_seconds: float = Field(default=600, gt=0, description="a full extract has to arrive within this time")
+    snapshot_max_absent_percent: float = Field(
+        default=10,
+        ge=0,
+        le=100,
+        description="an extract that lacks more of what the mirror holds of its scope waits for a person",
+    )
     max_waiting_rows: int = Field(
         default=20_000, ge=1, description="source rows that may wait for a transaction; beyond, the answer is 503"
     )

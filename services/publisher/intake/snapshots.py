@@ -1,0 +1,215 @@
+"""``POST /intake/snapshots/{kind}``: a full extract in CSV, whole in one request, for one term of one institution.
+
+The file is written to disk before anything of it is believed. 202 when it is stored and will be applied, 200 when that is done
+already; 409 when it waits for a person; 422 when it cannot be used, with the cause; 503: send the same file again, repeating is
+harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, BinaryIO, Protocol
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, ValidationError
+from starlette.requests import ClientDisconnect
+
+from services.kit.http import problem
+from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
+from services.publisher.intake.body import BodyTooSlow
+from services.publisher.intake.budget import Budget
+from services.publisher.intake.operating import described
+from services.publisher.intake.ports import Callers
+from services.publisher.intake.snapshot_desk import shown
+from services.publisher.metrics import Metrics
+from services.publisher.mirror.order import MARGIN
+from services.publisher.snapshots.table import Snapshot
+from services.publisher.translate.extract import KINDS, ExtractRefused, Manifest
+
+SOURCE = "snapshot"
+_IN_MEMORY_BYTES = 64 * 1024
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class SnapshotStore(Protocol):
+    """Takes extracts in. Every call raises `Unavailable`."""
+
+    async def take(self, manifest: Manifest, file: BinaryIO, digest: str, size: int) -> Snapshot:
+        """Durable when it returns."""
+        ...
+
+    async def refuse(self, manifest: Manifest, digest: str, size: int, refusal: ExtractRefused) -> Snapshot:
+        """Note that one cannot be used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    """What the route needs of the publisher's settings."""
+
+    tenant: str
+    max_bytes: int
+    timeout_seconds: float
+
+
+class _Claim(BaseModel):
+    """What the sender says about the file, in the query of the URL."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    institution: Name
+    term: Name
+    started_at: AwareDatetime
+    """When the query began that the file was made of."""
+    ended_at: AwareDatetime | None = None
+    """When it ended; the moment of arrival when absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    file: BinaryIO
+    digest: bytes
+    size: int
+
+
+def snapshots_router(
+    store: SnapshotStore,
+    callers: Callers,
+    metrics: Metrics,
+    settings: SnapshotSettings,
+    budget: Budget,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> APIRouter:
+    """The route, with everything that it needs."""
+    router = APIRouter()
+    intake = _Intake(store, callers, metrics, settings, budget, clock)
+
+    @router.post("/intake/snapshots/{kind}")
+    async def snapshots(request: Request, kind: str) -> JSONResponse:
+        return await answer(metrics, SOURCE, partial(intake.handle, request, kind), _try_again)
+
+    return router
+
+
+class _Intake:
+    """Handles one extract after the other."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        callers: Callers,
+        metrics: Metrics,
+        settings: SnapshotSettings,
+        budget: Budget,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._callers = callers
+        self._metrics = metrics
+        self._settings = settings
+        self._budget = budget
+        self._clock = clock
+
+    async def handle(self, request: Request, kind: str) -> tuple[str, JSONResponse]:
+        """Outcome and answer. Raises `Unavailable` and `BodyTooSlow`."""
+        caller = self._callers.identify(request.headers.get("authorization"))
+        if caller is None:
+            return "rejected_auth", _unauthorized()
+        if kind not in KINDS:
+            return "rejected_schema", problem(HTTPStatus.NOT_FOUND, f"There are extracts of {', '.join(KINDS)}")
+        received_at = self._clock()
+        try:
+            claim = _Claim.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=described(error))
+        if wrong := _impossible(claim, received_at):
+            return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=[wrong])
+        ended_at = claim.ended_at or received_at
+        times = (claim.started_at, ended_at, received_at)
+        manifest = Manifest(self._settings.tenant, caller, kind, claim.institution, claim.term, *times)
+        with self._budget.share(_IN_MEMORY_BYTES), tempfile.TemporaryFile() as file:
+            arrived = await self._spool(request, file)
+            return await self._take(request, manifest, arrived)
+
+    async def _spool(self, request: Request, file: BinaryIO) -> _File | None:
+        """The body on disk, None when it is too long."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > self._settings.max_bytes:
+                        return None
+                    digest.update(chunk)
+                    file.write(chunk)
+        except (TimeoutError, ClientDisconnect) as error:
+            raise BodyTooSlow(f"not complete after {self._settings.timeout_seconds} s") from error
+        file.seek(0)
+        return _File(file, digest.digest(), size)
+
+    async def _take(self, request: Request, manifest: Manifest, arrived: _File | None) -> tuple[str, JSONResponse]:
+        if arrived is None:
+            limit = self._settings.max_bytes
+            return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes")
+        self._metrics.last_message.labels(SOURCE).set(manifest.received_at.timestamp())
+        told = (arrived.digest.hex(), arrived.size)
+        if _is_other(request.headers.get("content-digest"), arrived.digest):
+            other = ExtractRefused("digest_mismatch", "the file is not the one of which Content-Digest tells")
+            return _answered(await self._store.refuse(manifest, *told, other))
+        return _answered(await self._store.take(manifest, arrived.file, *told))
+
+
+def _impossible(claim: _Claim, received_at: datetime) -> dict[str, str] | None:
+    if claim.started_at > received_at + MARGIN:
+        return {"parameter": "started_at", "detail": "lies in the future; what is absent would be taken for gone"}
+    if claim.ended_at is not None and not claim.started_at <= claim.ended_at <= received_at + MARGIN:
+        return {"parameter": "ended_at", "detail": "lies before started_at, or in the future"}
+    return None
+
+
+def _is_other(content_digest: str | None, digest: bytes) -> bool:
+    """RFC 9530; without the header, or one of another algorithm, nothing is known."""
+    found = _DIGEST.search(content_digest or "")
+    return found is not None and found[1] != base64.b64encode(digest).decode()
+
+
+def _answered(snapshot: Snapshot) -> tuple[str, JSONResponse]:
+    content = shown(snapshot)
+    if snapshot.state == "refused":
+        return "rejected_schema", problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing of the extract was used", reason=snapshot.reason, detail=snapshot.detail,
+            snapshot=content,
+        )  # fmt: skip
+    if snapshot.state == "held":
+        return "held", problem(
+            HTTPStatus.CONFLICT,
+            "The extract waits for a person",
+            reason=snapshot.reason,
+            detail=snapshot.detail,
+            snapshot=content,
+        )
+    status = HTTPStatus.OK if snapshot.state == "applied" else HTTPStatus.ACCEPTED
+    return "accepted", JSONResponse(content, status.value, {"Location": f"/snapshots/{snapshot.id}"})
+
+
+def _unauthorized() -> JSONResponse:
+    response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
+    response.headers["WWW-Authenticate"] = 'Basic realm="enrollstream", Bearer'
+    return response
+
+
+def _try_again() -> JSONResponse:
+    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not taken; send the same file again")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response

@@ -1,0 +1,299 @@
+"""Full extracts against a real mirror: what becomes an event, what is removed, and what never is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from schemas.events import OrderToken
+from services.publisher.changes import Change, Unavailable
+from services.publisher.metrics import Metrics
+from services.publisher.mirror.fold import fold
+from services.publisher.mirror.writer import MirrorWriter
+from services.publisher.snapshots.service import NotHeld, Snapshots
+from services.publisher.snapshots.table import Snapshot
+from services.publisher.translate.extract import KINDS, Manifest, Site
+from services.publisher.translate.peoplesoft import PeopleSoftContext, translate
+from tests.integration.publisher.mirror.bench import TENANT, Bench, LogReader, eventually
+from tests.unit.publisher.fakes import FakeQuarantine
+from tests.unit.publisher.rowsets import CONTEXT, enrollment, message, record, school_class
+
+pytestmark = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+LONG_AGO = datetime.now(UTC) - timedelta(hours=3)
+
+
+def context() -> PeopleSoftContext:
+    return replace(CONTEXT, received_at=datetime.now(UTC))
+
+
+def person(number: int) -> str:
+    return f"{90_000 + number:07}"
+
+
+def everybody(count: int, **columns: str) -> list[dict[str, str]]:
+    """Rows of so many students in one class."""
+    return [row(person(number), **columns) for number in range(count)]
+
+
+def row(emplid: str, **columns: str) -> dict[str, str]:
+    return enrollment(EMPLID=emplid, ENRL_ADD_DT="2026-11-01", ENRL_DROP_DT="") | columns
+
+
+def csv_of(rows: Sequence[dict[str, str]], kind: str = "STDNT_ENRL") -> bytes:
+    names = KINDS[kind].required
+    lines = [",".join(names), *(",".join(each.get(name, "") for name in names) for each in rows), f"TRAILER,{len(rows)}"]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+@dataclass
+class Campus:
+    """A SIS that sends messages and extracts to a publisher of its own."""
+
+    writer: MirrorWriter
+    snapshots: Snapshots
+    quarantine: FakeQuarantine
+    database_url: str
+
+    async def post(self, rows: Iterable[dict[str, str]], at: datetime = LONG_AGO, name: str = "STDNT_ENRL") -> None:
+        """One message."""
+        headers = {"from": "PSFT_CS", "origtimestamp": at.strftime("%Y-%m-%dT%H:%M:%S.%f%z")}
+        found = translate(message(*(record(name, each) for each in rows)), headers, context())
+        await self.writer.accept(found.changes, "peoplesoft")
+
+    async def send(
+        self, content: bytes, started_at: datetime | None = None, kind: str = "STDNT_ENRL", term: str = "2267"
+    ) -> Snapshot:
+        """One extract, as it was taken."""
+        now = datetime.now(UTC)
+        manifest = Manifest(TENANT, "campus", kind, "NORTH", term, started_at or now, now, now)
+        return await self.snapshots.take(manifest, io.BytesIO(content), hashlib.sha256(content).hexdigest(), len(content))
+
+    async def apply(self, content: bytes, started_at: datetime | None = None, kind: str = "STDNT_ENRL") -> Snapshot:
+        """One extract, as it ended."""
+        return await self.ended(await self.send(content, started_at, kind))
+
+    async def ended(self, snapshot: Snapshot) -> Snapshot:
+        """Wait until it is in the mirror."""
+
+        async def applied() -> bool:
+            found = await self.snapshots.find(snapshot.id)
+            return found is not None and found.state == "applied"
+
+        await eventually(applied, 60)
+        found = await self.snapshots.find(snapshot.id)
+        assert found is not None
+        return found
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute("set search_path = mirror")
+            return connection.execute(query.encode()).fetchall()
+
+    def enrolled(self) -> set[str]:
+        """Who is in a class, by the mirror."""
+        return {found for (found,) in self.ask("select person from entity where state->>'status' = 'enrolled'")}
+
+    def versions(self) -> dict[str, int]:
+        return dict(self.ask("select key, version from entity"))
+
+
+@asynccontextmanager
+async def campus(bench: Bench, **settings: Any) -> AsyncIterator[Campus]:
+    async with bench.writer(fold_with=fold, **settings) as writer:
+        quarantine = FakeQuarantine()
+        snapshots = Snapshots(writer, quarantine, Metrics(), bench.database_url, TENANT, Site(UTC), 10)
+        await snapshots.start()
+        try:
+            yield Campus(writer, snapshots, quarantine, bench.database_url)
+        finally:
+            await snapshots.stop()
+
+
+async def test_an_extract_brings_the_mirror_to_what_it_shows(bench: Bench, event_log: LogReader) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(30))
+        dropped = row(person(1), STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP", ENRL_DROP_DT="2026-11-20")
+        rows = [row(person(0)), dropped, *everybody(31)[3:]]  # the third has gone without a word, the last has come
+        done = await school.apply(csv_of(rows))
+        assert (done.rows, done.absent, done.changed) == (30, 1, 3)
+        assert school.enrolled() == {person(number) for number in range(31)} - {person(1), person(2)}
+        assert school.ask("select deleted from source_row where key like '%' || '0090002' || '%'") == [(True,)]
+        assert school.ask("select count(*) from snapshot_row") == [(0,)]
+    assert len(event_log.events()) == 30 + 3
+
+
+async def test_an_extract_that_says_what_is_known_costs_no_event(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(1_700))
+        before = school.versions()
+        done = await school.apply(csv_of(everybody(1_700)))
+        assert (done.rows, done.absent, done.changed) == (1_700, 0, 0)
+        assert school.versions() == before
+        assert school.ask("select count(*) from source_row where not snapshot") == [(0,)], "the rows are as fresh as the extract"
+
+
+async def test_absence_says_nothing_of_what_changed_shortly_before_the_extract_began(bench: Bench) -> None:
+    started = datetime.now(UTC)
+    async with campus(bench) as school:
+        await school.post(everybody(20))
+        await school.post([row("0095001")], at=started - timedelta(minutes=14))
+        await school.post([row("0095002")], at=started - timedelta(minutes=16))
+        done = await school.apply(csv_of(everybody(20)), started)
+        assert done.absent == 1
+        assert "0095001" in school.enrolled()
+        assert "0095002" not in school.enrolled()
+
+
+async def test_absence_says_nothing_of_another_scope(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post([*everybody(3), row("0095001", STRM="2268"), row("0095002", INSTITUTION="SOUTH")])
+        await school.post([school_class()], name="CLASS_TBL")
+        await school.apply(csv_of(everybody(1)))
+        assert school.enrolled() == {person(0), "0095001", "0095002"}
+        assert school.ask("select state->>'status' from entity where kind = 'section'") == [("active",)]
+
+
+async def test_what_says_no_time_is_not_removed_by_absence(bench: Bench) -> None:
+    async with campus(bench) as school:
+        [change] = translate(message(record("STDNT_ENRL", row("0095001"))), {}, context()).changes
+        timeless = Change(TENANT, change.record, change.key, change.columns, change.entity, OrderToken(channel="events:x"))
+        await school.writer.accept([timeless], "events")
+        await school.apply(csv_of(everybody(1)))
+        assert "0095001" in school.enrolled()
+
+
+async def test_a_class_that_is_gone_takes_what_it_said_of_its_course(bench: Bench) -> None:
+    def described(section: str, number: str) -> dict[str, str]:
+        return school_class(CLASS_SECTION=section, CLASS_NBR=number, CRSE_ID=f"00{number}")
+
+    async with campus(bench) as school:
+        await school.post([described("001", "26191"), described("002", "26192")], name="CLASS_TBL")
+        await school.apply(csv_of([described("001", "26191")], "CLASS_TBL"), kind="CLASS_TBL")
+        states = dict(school.ask("select key, state->>'status' from entity where kind in ('course', 'section')"))
+        assert states["NORTH/2267/26192"] == states["NORTH/0026192-1-2267-001"] == "removed"
+        assert states["NORTH/2267/26191"] == states["NORTH/0026191-1-2267-001"] == "active"
+
+
+async def test_a_scope_that_shrank_waits_for_a_person_who_names_the_extract(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        before = school.versions()
+        held = await school.send(csv_of(everybody(80)))
+        assert (held.state, held.reason) == ("held", "shrunk")
+        assert held.detail == "the extract lacks 20 of the 100 rows that the mirror holds of its scope"
+        with pytest.raises(NotHeld, match="other_digest"):
+            await school.snapshots.approve(held.id, "0" * 64, "operator")
+        assert school.versions() == before
+        approved = await school.ended(await school.snapshots.approve(held.id, held.digest, "operator"))
+        assert (approved.approved_by, len(school.enrolled())) == ("operator", 80)
+        with pytest.raises(NotHeld, match="applied"):
+            await school.snapshots.approve(held.id, held.digest, "operator")
+
+
+async def test_ids_that_changed_are_told_from_people_who_left(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(40))
+        held = await school.send(csv_of([row(f"N{person(number)}") for number in range(40)]))
+        assert held.state == "held"
+        assert (held.detail or "").endswith("and has 40 that the mirror does not know: has an id been renamed?")
+
+
+async def test_a_drop_that_comes_while_an_extract_waits_outranks_it(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(50))
+        held = await school.send(csv_of(everybody(40)))
+        await school.post([row(person(0), STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP")], at=datetime.now(UTC))
+        await school.post([row(person(45), STDNT_ENRL_STATUS="E")], at=datetime.now(UTC))
+        await school.ended(await school.snapshots.approve(held.id, held.digest, "operator"))
+        assert person(0) not in school.enrolled()
+        assert person(45) in school.enrolled()
+        assert len(school.enrolled()) == 40
+
+
+async def test_a_newer_extract_makes_a_held_one_moot(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(50))
+        held = await school.send(csv_of(everybody(10)))
+        await school.apply(csv_of(everybody(50)))
+        with pytest.raises(NotHeld, match="superseded"):
+            await school.snapshots.approve(held.id, held.digest, "operator")
+        assert len(school.enrolled()) == 50
+
+
+async def test_the_same_extract_again_is_the_one_that_is_there(bench: Bench) -> None:
+    started = datetime.now(UTC)
+    async with campus(bench) as school:
+        first = await school.apply(csv_of(everybody(3)), started)
+        again = await school.send(csv_of(everybody(3)), started)
+        assert (again.id, again.state) == (first.id, "applied")
+
+
+async def test_extracts_of_one_scope_are_taken_one_after_the_other_and_never_backwards(bench: Bench) -> None:
+    started = datetime.now(UTC)
+    async with campus(bench) as school, campus(bench, max_waiting_rows=20_000) as other:
+        first = await school.send(csv_of(everybody(1_500)), started)
+        with pytest.raises(Unavailable, match="busy"):
+            await other.send(csv_of(everybody(1_450)), started + timedelta(seconds=1))
+        await school.ended(first)
+        older = await other.send(csv_of(everybody(1_200)), started - timedelta(seconds=1))
+        assert (older.state, older.reason) == ("refused", "not_newer")
+        assert len(school.enrolled()) == 1_500
+
+
+async def test_a_row_that_cannot_be_used_drops_nobody(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(30))
+        done = await school.apply(csv_of([row(person(0), STDNT_ENRL_STATUS="?"), *everybody(29)[1:]]))
+        assert (done.unusable, done.absent) == (1, 1)
+        assert school.quarantine.reasons == ["unknown_code"]
+        assert school.enrolled() == {person(number) for number in range(29)}
+
+
+async def test_nothing_is_removed_while_a_row_names_nobody(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(30))
+        done = await school.apply(csv_of([row(""), *everybody(28)]))
+        assert (done.unusable, done.absent) == (1, None)
+        assert "nothing is concluded from absence" in (done.detail or "")
+        assert len(school.enrolled()) == 30
+
+
+async def test_an_extract_that_is_mostly_unusable_is_refused(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(30))
+        refused = await school.send(csv_of(everybody(30, STDNT_ENRL_STATUS="9")))
+        assert (refused.state, refused.reason) == ("refused", "unusable_rows")
+        assert refused.detail == "30 of 30 rows cannot be used: unknown_code 30"
+
+
+async def test_a_refused_extract_leaves_nothing_but_its_row(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(30))
+        before = school.versions()
+        refused = await school.send(csv_of(everybody(1))[:-20])
+        assert (refused.state, refused.reason) == ("refused", "truncated")
+        assert [one.reason for one in await school.snapshots.newest()] == ["truncated"]
+        assert school.ask("select count(*) from snapshot_row") == [(0,)]
+        assert school.versions() == before
+
+
+async def test_live_changes_do_not_wait_for_an_extract(bench: Bench) -> None:
+    async with campus(bench) as school:
+        taken = await school.send(csv_of(everybody(2_500)))
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for number in range(5):
+            await school.post([row(f"N{number}")], at=datetime.now(UTC))
+        found = await school.snapshots.find(taken.id)
+        assert found is not None
+        assert (found.state, loop.time() - begun < 15) == ("applying", True)
+        await school.ended(taken)
