@@ -32,7 +32,7 @@ from services.sandbox.sis.client import Poster
 from services.sandbox.sis.messages import Message, RowChange, class_row, enrollment_row
 from services.sandbox.sis.morning import Morning
 from services.sandbox.sis.rowset import render
-from services.sandbox.sis.school import Enrollment, EnrollmentKey, SchoolClass
+from services.sandbox.sis.school import INSTITUTION, TERM, Enrollment, EnrollmentKey, SchoolClass
 from services.sandbox.sis.truth import Seat, section_id
 from tests.plain_http import NO_TLS
 from tests.policies import unguarded
@@ -91,6 +91,20 @@ class Arena:
         url = f"{self.publisher.url}/intake/peoplesoft"
         with httpx.Client(verify=NO_TLS, trust_env=False, timeout=timeout_seconds) as client:
             return client.post(url, content=body, headers={**headers, **credentials})
+
+    def post_extract(self, content: bytes, started_at: datetime | None = None, term: str = TERM) -> httpx.Response:
+        """Post a full extract of the enrollments of one term, once."""
+        began = started_at or datetime.now(UTC)
+        claim = {"institution": INSTITUTION, "term": term, "started_at": began.isoformat()}
+        credentials = {"authorization": basic(INTAKE_USER, self.system.intake_password)}
+        url = f"{self.publisher.url}/intake/snapshots/STDNT_ENRL"
+        with httpx.Client(verify=NO_TLS, trust_env=False, timeout=60, headers=credentials) as client:
+            return client.post(url, params=claim, content=content)
+
+    def ask_publisher(self, path: str) -> dict[str, Any]:
+        """What the publisher tells operators."""
+        found: dict[str, Any] = self.operate("GET", path, at=self.publisher.url).json()
+        return found
 
     def operate(
         self, method: str, path: str, content: object = None, *, at: str | None = None, token: str | None = None

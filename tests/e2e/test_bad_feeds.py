@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from services.consumer.policy.model import default_text
+from services.sandbox.sis import extract
 from services.sandbox.sis.messages import RowChange
 from services.sandbox.sis.school import INSTITUTION, TERM, SchoolClass
 from services.sandbox.sis.truth import STUDENT, Seat, section_id
@@ -49,6 +50,17 @@ def active(arena: Arena, class_nbr: str) -> int:
     return sum(row["state"] == "active" for row in arena.canvas.roster(section_id(class_nbr)))
 
 
+def refused(arena: Arena, content: bytes, reason: str, cause: str) -> None:
+    """The sender hears why, operators see it, and everybody keeps their seat."""
+    answer = arena.post_extract(content)
+    assert (answer.status_code, answer.json()["reason"]) == (HTTPStatus.UNPROCESSABLE_ENTITY, reason)
+    newest = arena.ask_publisher("/snapshots")["snapshots"][0]
+    assert (newest["state"], newest["reason"]) == ("refused", reason)
+    assert cause in newest["detail"]
+    assert arena.publisher.metric("sis_snapshots_total", outcome="refused", reason=reason) == 1
+    assert {class_nbr: active(arena, class_nbr) for class_nbr in MEMBERS} == MEMBERS
+
+
 def arrives(arena: Arena, class_nbr: str, emplid: str) -> None:
     """Somebody registers, and gets their seat."""
     arena.canvas.users(emplid)
@@ -76,13 +88,20 @@ def campus(make_arena: MakeArena) -> Arena:
 def test_no_feed_empties_a_course(campus: Arena) -> None:
     arena = campus
 
+    # An extract that found nothing, and one whose id column was renamed, are stopped before they are compared with anything.
+    everybody = [enrolled(emplid, class_nbr) for class_nbr in MEMBERS for emplid in members(class_nbr)]
+    refused(arena, extract.enrollments([]), "empty", "the extract holds no row")
+    renamed = extract.enrollments(everybody).replace(b"EMPLID", b"STUDENT_ID")
+    refused(arena, renamed, "missing_columns", "without EMPLID; not known: STUDENT_ID, ")
+    arrives(arena, DROPPED, "9990003")
+
     # 95 % of one section.
     post(arena, (dropped(emplid, DROPPED) for emplid in members(DROPPED)[:28]))
     eventually(lambda: ("section", DROPPED) in holds(arena), WITHIN, "the section is held")
     arrives(arena, DROPPED, "9990001")
     hold = holds(arena)["section", DROPPED]
     assert "removals within 15 minutes from a section with" in hold["cause"]
-    assert active(arena, DROPPED) == 31
+    assert active(arena, DROPPED) == 32
 
     # An id column was renamed: everybody goes, and as many come.
     others = [f"8{emplid}" for emplid in members(RENAMED)]

@@ -207,7 +207,7 @@ def _names(header: Sequence[str], kind: Kind, dialect: Dialect) -> list[str]:
         raise ExtractRefused("no_header", f"the first line names none of the columns {', '.join(kind.required)}")
     if missing:
         unknown = [name for name in names if name not in kind.required + kind.optional and _COLUMN_NAME.fullmatch(name)]
-        renamed = f"; {', '.join(unknown)} is not known: has a column been renamed?" if unknown else ""
+        renamed = f"; not known: {', '.join(unknown)}: has a column been renamed?" if unknown else ""
         raise ExtractRefused("missing_columns", f"without {', '.join(missing)}{renamed}")
     twice = sorted({name for name in kind.required + kind.optional if names.count(name) > 1})
     if twice:

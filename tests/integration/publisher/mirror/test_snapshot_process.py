@@ -70,7 +70,7 @@ async def test_what_is_refused_is_said_to_the_sender_and_to_operators(bench: Ben
         }
         for reason, answer in refusals.items():
             assert (answer.status_code, answer.json()["reason"]) == (422, reason)
-        assert "EMPLID; STUDENT_ID is not known: has a column been renamed?" in refusals["missing_columns"].json()["detail"]
+        assert "without EMPLID; not known: STUDENT_ID: has a column been renamed?" in refusals["missing_columns"].json()["detail"]
         listed = (await client.get("/snapshots", auth=OPERATOR)).json()["snapshots"]
         assert {one["reason"] for one in listed} == set(refusals)
         assert (await client.get("/snapshots")).status_code == 401
