@@ -15,6 +15,7 @@ from services.publisher.intake.peoplesoft import peoplesoft_router
 from services.publisher.intake.republish import republish_router
 from services.publisher.intake.snapshot_desk import snapshot_desk_router
 from services.publisher.intake.snapshots import snapshots_router
+from services.publisher.intake.sources import sources_router
 
 
 def create_app(publisher: Publisher) -> FastAPI:
@@ -30,13 +31,13 @@ def create_app(publisher: Publisher) -> FastAPI:
 
     # No generated API pages: they would be open to anybody who reaches the port.
     app = FastAPI(title="Enrollstream publisher", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    parts = (publisher.sources, publisher.metrics, publisher.intake, publisher.budget)
+    parts = (publisher.sources, publisher.metrics, publisher.intake, publisher.budget, publisher.channels)
     app.include_router(peoplesoft_router(publisher.mirror, publisher.quarantine, *parts))
     app.include_router(events_router(publisher.mirror, *parts))
-    app.include_router(
-        snapshots_router(publisher.snapshots, publisher.sources, publisher.metrics, publisher.extracts, publisher.budget)
-    )
+    extracts = (publisher.sources, publisher.metrics, publisher.extracts, publisher.budget, publisher.channels)
+    app.include_router(snapshots_router(publisher.snapshots, *extracts))
     app.include_router(snapshot_desk_router(publisher.snapshots, publisher.operators))
+    app.include_router(sources_router(publisher.channels, publisher.operators))
     app.include_router(republish_router(publisher.mirror, publisher.operators))
     app.include_router(digests_router(publisher.mirror, publisher.operators))
     app.include_router(operations_router(publisher.mirror.alive, publisher.mirror.ready, publisher.metrics.registry))

@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from services.kit.credentials import Callers
 from services.kit.kafka import KafkaSettings
+from services.publisher.cadence_file import read_cadences
+from services.publisher.channels import Channels
 from services.publisher.dialect_file import read_dialect
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.ports import IntakeSettings
@@ -31,6 +33,7 @@ class Publisher:
     returns: Returns
     quarantine: Quarantine
     snapshots: Snapshots
+    channels: Channels
     sources: Callers
     operators: Callers | None
     intake: IntakeSettings
@@ -44,10 +47,12 @@ class Publisher:
         await self.quarantine.start()
         await self.returns.start()
         await self.snapshots.start()
+        await self.channels.start()
 
     async def stop(self) -> None:
         """Finish what was taken."""
         await self.snapshots.stop()
+        await self.channels.stop()
         await self.returns.stop()
         await self.mirror.stop()
         await self.quarantine.stop()
@@ -83,6 +88,9 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
             settings.tenant,
             Site(zone, dialect),
             settings.snapshot_max_absent_percent,
+        ),
+        channels=Channels(
+            mirror.opened, database_url, settings.tenant, read_cadences(settings.source_cadence_file), zone, metrics
         ),
         sources=Callers(settings.intake_credentials_file),
         operators=Callers(operators) if operators else None,

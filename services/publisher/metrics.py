@@ -37,6 +37,18 @@ class Metrics:
         self.last_message = Gauge(
             "sis_source_last_message_timestamp_seconds", "When a source last delivered", ["source"], registry=self.registry
         )
+        self.channel_last = Gauge(
+            "sis_channel_last_message_timestamp_seconds",
+            "When an expected channel last delivered, to whichever publisher; 0: never",
+            ["channel"],  # those of SOURCE_CADENCE_FILE
+            registry=self.registry,
+        )
+        self.channel_silent = Gauge(
+            "sis_channel_silent",
+            "1 while an expected channel has been silent for longer than it should be in its active hours",
+            ["channel"],  # those of SOURCE_CADENCE_FILE
+            registry=self.registry,
+        )
         self.rows = Counter(
             "sis_source_rows_total",
             "Source rows by what they did",

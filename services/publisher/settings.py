@@ -34,6 +34,10 @@ class Settings(BaseSettings):
         description="YAML with the site's own names for PeopleSoft records and fields; the delivered names without it",
     )
 
+    source_cadence_file: Path | None = Field(
+        default=None, description="YAML with how often each channel delivers, and when; without it no silence is told"
+    )
+
     max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1024, description="longest request body")
     body_timeout_seconds: float = Field(default=5, gt=0, description="a body has to arrive within this time")
     answer_within_seconds: float = Field(default=8, gt=0, description="a change that is not safe by then is answered 503")

@@ -19,7 +19,7 @@ from services.kit.http import problem
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
 from services.publisher.intake.body import Body, declared_bytes, read_body
 from services.publisher.intake.budget import Budget
-from services.publisher.intake.ports import Callers, IntakeSettings, Mirror
+from services.publisher.intake.ports import Callers, ChannelBook, IntakeSettings, Mirror
 from services.publisher.metrics import Metrics
 from services.publisher.translate.canonical import CanonicalContext, Problems, translate
 
@@ -37,11 +37,12 @@ def events_router(
     metrics: Metrics,
     settings: IntakeSettings,
     budget: Budget,
+    channels: ChannelBook,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
     router = APIRouter()
-    intake = _Intake(accept, callers, metrics, settings, budget, clock)
+    intake = _Intake(accept, callers, metrics, settings, budget, channels, clock)
 
     @router.post("/intake/events")
     async def events(request: Request) -> JSONResponse:
@@ -60,6 +61,7 @@ class _Intake:
         metrics: Metrics,
         settings: IntakeSettings,
         budget: Budget,
+        channels: ChannelBook,
         clock: Callable[[], datetime],
     ) -> None:
         self._mirror = mirror
@@ -67,6 +69,7 @@ class _Intake:
         self._metrics = metrics
         self._settings = settings
         self._budget = budget
+        self._channels = channels
         self._clock = clock
 
     async def answer(self, request: Request) -> JSONResponse:
@@ -91,6 +94,7 @@ class _Intake:
         if isinstance(found, Problems):
             return _refused(found)
         self._metrics.last_message.labels(SOURCE).set(received_at.timestamp())
+        self._channels.heard(f"events:{caller}", received_at)
         receipt = await self._mirror.accept(found.changes, SOURCE)
         content = {
             "receipt": str(uuid.uuid4()),

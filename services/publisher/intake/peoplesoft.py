@@ -22,7 +22,7 @@ from services.publisher.changes import Reject
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
 from services.publisher.intake.body import Body, declared_bytes, read_body
 from services.publisher.intake.budget import Budget
-from services.publisher.intake.ports import Callers, IntakeSettings, Mirror, Poison, QuarantineStore
+from services.publisher.intake.ports import Callers, ChannelBook, IntakeSettings, Mirror, Poison, QuarantineStore
 from services.publisher.metrics import Metrics
 from services.publisher.translate.peoplesoft import Message, PeopleSoftContext, translate
 
@@ -40,11 +40,12 @@ def peoplesoft_router(
     metrics: Metrics,
     settings: IntakeSettings,
     budget: Budget,
+    channels: ChannelBook,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
     router = APIRouter()
-    intake = _Intake(accept, quarantine, callers, metrics, settings, budget, clock)
+    intake = _Intake(accept, quarantine, callers, metrics, settings, budget, channels, clock)
 
     # Starlette's route, not FastAPI's: there is nothing to resolve or validate, and that costs as much as the parsing of a row.
     router.add_route("/intake/peoplesoft", intake.answer, methods=["POST"])
@@ -62,6 +63,7 @@ class _Intake:
         metrics: Metrics,
         settings: IntakeSettings,
         budget: Budget,
+        channels: ChannelBook,
         clock: Callable[[], datetime],
     ) -> None:
         self._mirror = mirror
@@ -70,6 +72,7 @@ class _Intake:
         self._metrics = metrics
         self._settings = settings
         self._budget = budget
+        self._channels = channels
         self._clock = clock
         self._large = asyncio.Semaphore(1)
 
@@ -95,6 +98,7 @@ class _Intake:
         if message.ping:
             return "ping", _success("pong")
         self._metrics.last_message.labels(SOURCE).set(received_at.timestamp())
+        self._channels.heard(message.channel, received_at)
         # 3. The good rows first: what is wrong with the others must not delay them.
         if message.changes:
             await self._mirror.accept(message.changes, SOURCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -37,6 +38,14 @@ class QuarantineStore(Protocol):
 
     async def put(self, channel: str, rejects: Sequence[Reject], poison: Poison) -> None:
         """Return when it is durable; raise `Unavailable` otherwise. The same poison sent again changes nothing."""
+        ...
+
+
+class ChannelBook(Protocol):
+    """Remembers who delivered when."""
+
+    def heard(self, channel: str, at: datetime) -> None:
+        """Something was delivered."""
         ...
 
 

@@ -29,7 +29,7 @@ from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
 from services.publisher.intake.body import BodyTooSlow
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.operating import described
-from services.publisher.intake.ports import Callers
+from services.publisher.intake.ports import Callers, ChannelBook
 from services.publisher.intake.snapshot_desk import shown
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.order import MARGIN
@@ -89,11 +89,12 @@ def snapshots_router(
     metrics: Metrics,
     settings: SnapshotSettings,
     budget: Budget,
+    channels: ChannelBook,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
     router = APIRouter()
-    intake = _Intake(store, callers, metrics, settings, budget, clock)
+    intake = _Intake(store, callers, metrics, settings, budget, channels, clock)
 
     @router.post("/intake/snapshots/{kind}")
     async def snapshots(request: Request, kind: str) -> JSONResponse:
@@ -112,6 +113,7 @@ class _Intake:
         metrics: Metrics,
         settings: SnapshotSettings,
         budget: Budget,
+        channels: ChannelBook,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -119,6 +121,7 @@ class _Intake:
         self._metrics = metrics
         self._settings = settings
         self._budget = budget
+        self._channels = channels
         self._clock = clock
 
     async def handle(self, request: Request, kind: str) -> tuple[str, JSONResponse]:
@@ -163,6 +166,7 @@ class _Intake:
             limit = self._settings.max_bytes
             return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes")
         self._metrics.last_message.labels(SOURCE).set(manifest.received_at.timestamp())
+        self._channels.heard(manifest.channel, manifest.received_at)
         told = (arrived.digest.hex(), arrived.size)
         if _is_other(request.headers.get("content-digest"), arrived.digest):
             other = ExtractRefused("digest_mismatch", "the file is not the one of which Content-Digest tells")

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 Value = TypeVar("Value")
 _Query = Callable[[Connection], Any]
 _STAGING_TIMEOUT = "10min"
+_FAREWELL_SECONDS = 1
 
 
 class NotHeld(Exception):
@@ -76,8 +77,9 @@ class Snapshots:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        with suppress(Unavailable):
-            await self._applying.release()
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._applying.release()
         await self._books.stop(1)
         await self._staging.stop(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from services.publisher.changes import Change, Receipt, Reject, Unavailable
 from services.publisher.intake.ports import Poison
@@ -54,3 +55,13 @@ class FakeCallers:
 
     def identify(self, authorization: str | None) -> str | None:
         return self.names.get(authorization or "")
+
+
+class FakeChannels:
+    """Remembers who delivered when."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, datetime] = {}
+
+    def heard(self, channel: str, at: datetime) -> None:
+        self.last[channel] = at

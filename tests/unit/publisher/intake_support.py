@@ -14,7 +14,7 @@ from services.publisher.intake.events import events_router
 from services.publisher.intake.peoplesoft import peoplesoft_router
 from services.publisher.intake.ports import IntakeSettings
 from services.publisher.metrics import Metrics
-from tests.unit.publisher.fakes import FakeCallers, FakeMirror, FakeQuarantine
+from tests.unit.publisher.fakes import FakeCallers, FakeChannels, FakeMirror, FakeQuarantine
 
 AUTHORIZED = {"authorization": "Basic known"}
 LIMIT = 200_000
@@ -26,6 +26,7 @@ class Intake:
 
     mirror: FakeMirror = field(default_factory=FakeMirror)
     quarantine: FakeQuarantine = field(default_factory=FakeQuarantine)
+    channels: FakeChannels = field(default_factory=FakeChannels)
     metrics: Metrics = field(default_factory=Metrics)
     settings: IntakeSettings = field(
         default_factory=lambda: IntakeSettings(
@@ -38,7 +39,7 @@ class Intake:
 
     def app(self) -> FastAPI:
         callers = FakeCallers({"Basic known": "campus"})
-        parts = (callers, self.metrics, self.settings, Budget(self.max_requests, self.max_bytes, self.metrics))
+        parts = (callers, self.metrics, self.settings, Budget(self.max_requests, self.max_bytes, self.metrics), self.channels)
         app = FastAPI()
         app.include_router(peoplesoft_router(self.mirror, self.quarantine, *parts, lambda: datetime.now(UTC)))
         app.include_router(events_router(self.mirror, *parts))

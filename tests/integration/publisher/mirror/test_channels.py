@@ -1,0 +1,59 @@
+"""When each channel last delivered, as every publisher knows it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from services.publisher.channels import Channel, Channels
+from services.publisher.metrics import Metrics
+from services.publisher.silence import Cadence
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+EXPECTED = {"ib:SIS": Cadence(timedelta(minutes=30)), "ib:NEVER": Cadence(timedelta(minutes=30))}
+
+
+@asynccontextmanager
+async def channels(database_url: str, *, at: datetime = NOW, since: datetime = NOW) -> AsyncIterator[Channels]:
+    """One publisher's, of a process that began at `since` and has it `at` now."""
+    times = iter([since])
+
+    async def opened() -> None:
+        return
+
+    running = Channels(opened, database_url, "main", EXPECTED, UTC, Metrics(), lambda: next(times, at))
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+async def known(running: Channels) -> dict[str, Channel]:
+    return {one.name: one for one in await running.listed()}
+
+
+async def test_what_one_publisher_heard_every_publisher_knows(database_url: str) -> None:
+    async with channels(database_url) as one, channels(database_url, at=NOW + timedelta(minutes=40)) as other:
+        one.heard("ib:SIS", NOW - timedelta(minutes=1))
+        one.heard("ib:SIS", NOW)
+        one.heard("events:app", NOW)
+        here, there = await known(one), await known(other)
+    assert (here["ib:SIS"].last_at, here["ib:SIS"].deliveries, here["ib:SIS"].is_silent) == (NOW, 2, False)
+    assert there["ib:SIS"].is_silent
+    assert not there["events:app"].is_silent, "nobody said that it should deliver"
+
+
+async def test_a_channel_that_never_delivered_is_silent_from_the_start_of_the_process(database_url: str) -> None:
+    async with channels(database_url, since=NOW - timedelta(minutes=29)) as young:
+        assert not (await known(young))["ib:NEVER"].is_silent
+    async with channels(database_url, since=NOW - timedelta(minutes=31)) as older:
+        assert (await known(older))["ib:NEVER"].is_silent
+
+
+async def test_what_was_heard_last_is_written_down_at_the_end(database_url: str) -> None:
+    async with channels(database_url) as ending:
+        ending.heard("ib:SIS", NOW)
+    async with channels(database_url) as next_one:
+        assert (await known(next_one))["ib:SIS"].last_at == NOW
