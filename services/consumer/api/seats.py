@@ -93,8 +93,10 @@ def _summary(connection: Connection, asked: dict[str, str | None]) -> Answer:
     target = asked["target"]
     assert target is not None  # noqa: S101  (filled in by `_scope`)
     lines = states.summary(connection, target, asked["institution"], asked["term"])
+    waiting = states.backlog(lines)
     content = asked | {
         "seats": sum(line.seats for line in lines),
+        "backlog": {"seats": waiting.seats, "per_minute": waiting.per_minute, "eta_seconds": waiting.eta_seconds},
         "states": [_line(line) for line in lines],
         "suspect": _beside(sum(line.suspect for line in lines), [line.suspect_oldest_at for line in lines]),
         "intent_open": _beside(sum(line.intent_open for line in lines), [line.intent_oldest_at for line in lines]),

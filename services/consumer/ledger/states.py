@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
 from schemas import keys
@@ -19,6 +19,9 @@ from services.kit.postgres import Connection
 
 WORK_STATES: tuple[WorkState, ...] = get_args(WorkState)
 MISSING_KINDS: tuple[MissingKind, ...] = get_args(MissingKind)
+LATELY = timedelta(minutes=5)
+_BY_ITSELF = frozenset({"pending", "retrying", "guarded", "suspect"})
+"""Work that goes on without a person, and without an object that is not there yet."""
 
 
 class Group(NamedTuple):
@@ -108,18 +111,19 @@ def _marked(rows: Iterable[tuple[Any, ...]]) -> Marked:
 
 
 # For people: with the settled seats, and narrowed to what they ask about. Reads all seats of the target, seconds at millions.
-_SUMMARY = """
+_SUMMARY = f"""
 select coalesce(work.state, 'settled') as state, work.waits_kind, work.dead_class, count(*),
        min(coalesce(work.state_since, seat.applied_at)), min(work.next_at) filter (where work.state <> 'dead'),
        count(*) filter (where seat.suspect_until is not null), min(seat.suspect_since),
-       count(*) filter (where intent.opened_at is not null), min(intent.opened_at)
+       count(*) filter (where intent.opened_at is not null), min(intent.opened_at),
+       count(*) filter (where seat.applied_at > clock_timestamp() - make_interval(secs => {LATELY.total_seconds()}))
   from seat
   left join work using (target, seat)
   left join (select target, seat, min(opened_at) as opened_at from intent where closed_at is null group by target, seat) as intent
       using (target, seat)
  where seat.target = %(target)s and starts_with(seat.section, %(prefix)s)
  group by 1, 2, 3
-"""
+"""  # noqa: S608  (a number of ours)
 
 
 class Summary(NamedTuple):
@@ -137,6 +141,29 @@ class Summary(NamedTuple):
     suspect_oldest_at: datetime | None
     intent_open: int
     intent_oldest_at: datetime | None
+    confirmed_lately: int
+    """Within the last `LATELY`."""
+
+
+class Backlog(NamedTuple):
+    """What the driver has before it that needs nobody else."""
+
+    seats: int
+    per_minute: float
+    """What was confirmed lately."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Until all of it is done at this pace; None while nothing is being done."""
+        if not self.seats:
+            return 0.0
+        return 60 * self.seats / self.per_minute if self.per_minute else None
+
+
+def backlog(lines: Sequence[Summary]) -> Backlog:
+    """Of a summary."""
+    seats = sum(line.seats for line in lines if line.state in _BY_ITSELF)
+    return Backlog(seats, sum(line.confirmed_lately for line in lines) / (LATELY.total_seconds() / 60))
 
 
 def summary(connection: Connection, target: str, institution: str | None, term: str | None) -> list[Summary]:

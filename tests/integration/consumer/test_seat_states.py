@@ -119,6 +119,19 @@ def test_the_summary_narrows_to_a_term(ledger: Ledger) -> None:
     assert (pending.suspect, pending.intent_open) == (1, 1)
 
 
+def test_a_backlog_is_what_waits_for_nobody_else_and_ends_at_the_pace_of_late(ledger: Ledger) -> None:
+    def backlog() -> states.Backlog:
+        return states.backlog(states.summary(ledger.connection, "canvas", None, None))
+
+    one_in_each_state(ledger)
+    ledger.connection.execute(
+        "update seat set applied_at = clock_timestamp() - interval '6 minutes' where applied_at is not null"
+    )
+    assert (backlog().seats, backlog().eta_seconds) == (3, None)
+    ledger.connection.execute("update seat set applied_at = clock_timestamp() where seat = %s", [seat("0").seat])
+    assert backlog().eta_seconds == 3 / 0.2 * 60
+
+
 @pytest.mark.parametrize(
     "backwards",
     [
