@@ -26,6 +26,9 @@ Origin = Literal["ours", "adopted", "foreign"]
 
 MissingKind = Literal["user", "section"]
 
+ObjectKind = Literal["term", "course", "section", "person"]
+"""What the LMS has besides seats, and may have made for it."""
+
 PRIORITY_SUSPECT = -1
 """What nobody knows may give access that was taken away: it is looked at before all else."""
 PRIORITY_DROP = 0

@@ -18,7 +18,8 @@ from services.consumer.policy import yaml_text
 from services.consumer.policy.course_rules import Combined, ReusedNumbers, ReuseRule, Secondaries
 from services.consumer.policy.drift_rules import DriftRules
 from services.consumer.policy.guard_rules import NO_GUARD, GuardRules
-from services.consumer.policy.parts import Part, word_or_more
+from services.consumer.policy.parts import Part, TimeZone, word_or_more
+from services.consumer.policy.provision import Provision
 from services.consumer.policy.roles import Role
 from services.consumer.policy.sis_ids import SisIds
 from services.consumer.policy.yaml_text import NotYaml
@@ -63,17 +64,8 @@ class Census(Part):
 class Starts(Part):
     """An enrollment whose own date lies in the future gives no access before that day."""
 
-    on_the_day_in: str
+    on_the_day_in: TimeZone
     """The time zone in which the day begins."""
-
-    @field_validator("on_the_day_in")
-    @classmethod
-    def _a_zone(cls, given: str) -> str:
-        try:
-            ZoneInfo(given)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{given} is no time zone of this machine; write one like America/New_York") from error
-        return given
 
 
 StartRule = Annotated[Annotated[Literal["at_once"], Tag("a word")] | Annotated[Starts, Tag("more")], Discriminator(word_or_more)]
@@ -95,6 +87,7 @@ class Policy(Part):
     drop_action: Literal["deleted", "inactive", "completed"]
     guard: GuardRules = GuardRules()
     drift: DriftRules = DriftRules()
+    provision: Provision = Provision()
 
     @field_validator("guard", mode="before")
     @classmethod
@@ -136,6 +129,18 @@ class Policy(Part):
         if twice is not None:
             raise ValueError(f"has section {', '.join(keys.split(twice))} twice")
         return given
+
+    @model_validator(mode="after")
+    def _ids_of_what_is_made(self) -> Policy:
+        made = self.provision.kinds
+        if self.sis_ids.course is None and made & {"course", "section"}:
+            raise ValueError("provision: courses and sections need sis_ids.course: how the id of a course is written")
+        if self.sis_ids.term is None and "term" in made:
+            raise ValueError("provision: terms need sis_ids.term: how the id of a term is written")
+        courses, course_id = self.provision.courses, self.sis_ids.course or ""
+        if courses and "{section" in courses.name + courses.code and "{section" not in course_id:
+            raise ValueError("provision.courses: a course of several sections cannot be called after one of them")
+        return self
 
     def state(self, status: EnrollmentStatus, on: date | None, place: Place) -> SeatState | None:
         """The seat's state under a status that changed on that day; None when it gives no seat."""

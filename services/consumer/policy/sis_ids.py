@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator
-
-from services.consumer.policy.parts import Part
-
-_PADDING = re.compile(r"[^{}]?[<>^][1-9][0-9]?")
-
-
-def _template(*known: str) -> AfterValidator:
-    """Accepts text with ``{field}`` and ``{field:0>5}``; anything cleverer could fail, or let two objects share one id."""
-
-    def check(text: str) -> str:
-        used = set()
-        for _literal, field, padding, conversion in _pieces(text):
-            if field is None:
-                continue
-            if field not in known:
-                raise ValueError(f"unknown field {{{field}}}; known are {', '.join(known)}")
-            if conversion or (padding and not _PADDING.fullmatch(padding)):
-                raise ValueError(f"{{{field}}} may only be padded, for example {{{field}:0>5}}")
-            used.add(field)
-        if known[-1] not in used:
-            raise ValueError(f"must contain {{{known[-1]}}}, otherwise all of them would share one id")
-        return text
-
-    return AfterValidator(check)
-
-
-def _pieces(text: str) -> Iterator[tuple[str, str | None, str | None, str | None]]:
-    try:
-        yield from string.Formatter().parse(text)
-    except ValueError as error:
-        raise ValueError(f"unbalanced braces ({error})") from error
+from services.consumer.policy.parts import Part, pieces, template
 
 
 class SisIds(Part):
     """How an id of the SIS is written in the LMS."""
 
-    user: Annotated[str, _template("tenant", "person")]
-    section: Annotated[str, _template("tenant", "institution", "term", "section")]
-    combined: Annotated[str, _template("tenant", "institution", "term", "combined")] | None = None
+    user: Annotated[str, template("tenant", "person", needs="person")]
+    section: Annotated[str, template("tenant", "institution", "term", "section", needs="section")]
+    combined: Annotated[str, template("tenant", "institution", "term", "combined", needs="combined")] | None = None
     """Of what is one section in the LMS and several combined ones in the SIS; None: each of these has its own."""
+    course: Annotated[str, template("tenant", "institution", "term", "course", "section", needs=("course", "section"))] | None = (
+        None
+    )
+    """With {section} every section has a course of its own; None while no section is made."""
+    term: Annotated[str, template("tenant", "institution", "term", needs="term")] | None = None
+    """None leaves new courses in the LMS's own default term."""
 
     def person_of(self, tenant: str, lms_user: str) -> str | None:
         """Whose id in the LMS this is, read backwards through the template; None when it cannot be said. What fills an id up is
         no part of it."""
         parts, filling = [], ""
-        for literal, field, padding, _conversion in _pieces(self.user):
+        for literal, field, padding, _conversion in pieces(self.user):
             parts.append(re.escape(literal))
             parts.append({"person": "(.+)", "tenant": re.escape(tenant)}.get(field or "", ""))
             if field == "person" and padding:

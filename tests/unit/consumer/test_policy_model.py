@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from services.consumer.policy.model import Place, PolicyError, default_text, parse
+from tests.policies import making
 
 FALL = Place("PSUNV", "1259", None)
 
@@ -135,6 +136,39 @@ def test_a_re_used_number_is_told_by_the_beginning_of_the_course_ids(rule: str, 
     policy = parse(default_text().replace("{same_course_parts: 1}", rule))
 
     assert policy.is_reuse("009390-1-1259-001", now) == reused
+
+
+def test_nothing_is_made_in_the_lms_unless_the_policy_says_so() -> None:
+    before_there_was_any, _, _ = default_text().partition("\nprovision:")
+
+    assert parse(default_text()).provision.kinds == parse(before_there_was_any).provision.kinds == frozenset()
+    assert parse(making("courses", "people")).provision.kinds == {"course", "person"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (making(terms="{name: Fall}"), "provision.terms.name: must contain {term}, otherwise all of them would share one id"),
+        (making(terms="{dates_in: Mars/Base}"), "provision.terms.dates_in: Mars/Base is no time zone of this machine"),
+        (making(courses="{name: '{room}'}"), "provision.courses.name: unknown field {room}"),
+        (making(courses="{code: '{section}'}"), "provision.courses: a course of several sections cannot be called after one"),
+        (making(people="{login: student}"), "provision.people.login: must contain {person}"),
+        (making(people="{when_removed: delete}"), "provision.people.when_removed: Input should be 'keep' or 'suspend'"),
+        (making("sections").replace("\n  course: ", "\n  # course: "), "provision: courses and sections need sis_ids.course"),
+        (making("terms").replace("\n  term: ", "\n  # term: "), "provision: terms need sis_ids.term"),
+    ],
+)
+def test_what_is_made_is_called_by_a_rule_that_keeps_things_apart(text: str, told: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse(text)
+
+    assert told in str(refused.value)
+
+
+def test_a_section_may_have_a_course_of_its_own() -> None:
+    shells = making(courses="{name: '{subject} {section}'}").replace("{institution}-{course}", "{term}-{section}-course")
+
+    assert parse(shells).sis_ids.course == "{term}-{section}-course"
 
 
 def test_section_numbers_may_be_padded() -> None:
