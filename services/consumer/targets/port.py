@@ -191,7 +191,7 @@ class IdentityMismatch:
     """The answer is about somebody or something else. Reaction: confirms nothing; after a few attempts a dead letter."""
 
     label: ClassVar = "identity_mismatch"
-    what: Literal["user", "section", "role", "enrollment"]
+    what: Literal["user", "section", "role", "enrollment", "object"]
     usage: Usage = field(default=NO_USAGE, compare=False)
 
 

@@ -47,6 +47,13 @@ async def test_objects_are_shown_by_sis_id_or_word(api: Api, path: str, expected
     assert expected.items() <= answer.json().items()
 
 
+async def test_a_caller_asks_what_it_may_do(api: Api) -> None:
+    """app/controllers/accounts_controller.rb#permissions"""
+    api.forbid("manage_sis")
+    answer = await api.get("accounts/self/permissions", **{"permissions[]": ["manage_sis", "read_sis", "fly"]})
+    assert answer.json() == {"manage_sis": False, "read_sis": True, "fly": False}
+
+
 async def test_a_user_may_have_two_logins(api: Api) -> None:
     """lib/api.rb; app/models/pseudonym.rb"""
     api.seed(users=[{"sis_user_id": "U1b", "also": "U1"}])

@@ -8,7 +8,7 @@ from typing import Literal
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def by_sis_id(kind: Literal["user", "section"], sis_id: str) -> str:
+def by_sis_id(kind: Literal["user", "section", "course", "term"], sis_id: str) -> str:
     """The SIS form of an id, safe in any path or parameter.
 
     Canvas also accepts percent-encoded values, but proxies decode ``%2F``, routers cut ``.json`` off as a format, and values

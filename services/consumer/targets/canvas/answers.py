@@ -34,6 +34,7 @@ _OURS_TO_FIX = {  # the beginning of Canvas's message -> our code; everything el
     "Can't create an enrollment without a user": "no_user",
     "enrollment not inactive": "not_inactive",
 }
+_TAKEN = {"unique_id": "login_taken", "sis_user_id": "sis_id_taken", "sis_source_id": "sis_id_taken"}
 _GAVE_UP = frozenset({408, 499, 502, 504, *range(520, 528)})
 """A proxy's words for "no answer in time"; 52x are those of a large content network."""
 _REFUSAL = b"Rate Limit Exceeded"
@@ -149,7 +150,18 @@ def _refusal(body: Any) -> Failure:
         for beginning, code in _OURS_TO_FIX.items():
             if text.startswith(beginning):
                 return Refused(code)
-    return Refused("validation" if isinstance(body, dict) and "errors" in body else "other")
+    if not isinstance(body, dict) or "errors" not in body:
+        return Refused("other")
+    taken = _taken(body["errors"])
+    return Refused("validation" if taken is None else _TAKEN.get(taken, "taken"))
+
+
+def _taken(errors: Any) -> str | None:
+    """The attribute whose value belongs to somebody else; new users nest the errors of each of their parts."""
+    if isinstance(errors, dict) and errors.get("type") == "taken":
+        return str(errors.get("attribute"))
+    below = errors.values() if isinstance(errors, dict) else errors if isinstance(errors, list) else ()
+    return next((found for found in map(_taken, below) if found is not None), None)
 
 
 def _next_page(link: str) -> str | None:

@@ -22,6 +22,12 @@ def show(call: Call) -> Answer:
     return Answer(rendering.account(call.account(), call.view))
 
 
+def permissions(call: Call) -> Answer:
+    """Which of the named permissions the caller has in the account; a name that is none of Canvas's is nobody's."""
+    call.account()
+    return Answer({name: call.token.may(name) for name in texts(call.parameters, "permissions")})
+
+
 def list_sub_accounts(call: Call) -> Answer:
     """Right below the account; with ``recursive``, all the way down."""
     above = call.account()
@@ -76,6 +82,7 @@ def list_roles(call: Call) -> Answer:
 ROUTES = [
     Route("GET", "accounts", "accounts.list", list_accounts),
     Route("GET", "accounts/:account", "accounts.get", show),
+    Route("GET", "accounts/:account/permissions", "accounts.permissions", permissions),
     Route("GET", "accounts/:account/sub_accounts", "accounts.list", list_sub_accounts),
     Route("POST", "accounts/:account/sub_accounts", "accounts.create", create_sub_account),
     Route("GET", "accounts/:account/roles", "roles.list", list_roles),

@@ -32,6 +32,7 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
     return Answer(status, headers or JSON, body if isinstance(body, bytes) else orjson.dumps(body))
 
 
+TAKEN = {"unique_id": [{"attribute": "unique_id", "type": "taken", "message": "in use"}]}
 TABLE: list[tuple[str, Answer | NoAnswer, Payload | NotFound | Failure]] = [
     ("done", answer(200, {"id": 1}), Payload({"id": 1})),
     ("empty list", answer(200, []), Payload([])),
@@ -56,6 +57,8 @@ TABLE: list[tuple[str, Answer | NoAnswer, Payload | NotFound | Failure]] = [
     ("concluded", answer(400, {"message": "Can't add an enrollment to a concluded course."}), Concluded()),
     ("role gone", answer(400, {"message": "Invalid role"}), Refused("invalid_role")),
     ("validation", answer(400, {"errors": {"user_id": [{"attribute": "user_id", "message": "x"}]}}), Refused("validation")),
+    ("login taken", answer(400, {"errors": {"user": {}, "pseudonym": TAKEN}}), Refused("login_taken")),
+    ("id taken", answer(400, {"errors": {"x": [{"attribute": "sis_source_id", "type": "taken"}]}}), Refused("sis_id_taken")),
     ("not inactive", answer(400, {"error": "enrollment not inactive"}), Refused("not_inactive")),
     ("some other 400", answer(400, {"message": "?"}), Refused("other")),
     ("crash", answer(500, {"errors": []}), ServerFault("http_500")),
