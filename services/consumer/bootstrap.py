@@ -26,6 +26,7 @@ from services.consumer.policy import model
 from services.consumer.replay.runner import Pace, ReplayRunner
 from services.consumer.settings import Settings
 from services.consumer.targets.canvas.client import CanvasClient
+from services.consumer.targets.canvas.objects import CanvasObjects
 from services.consumer.targets.canvas.target import CanvasTarget
 from services.kit.credentials import Callers, SecretFile
 from services.kit.kafka import KafkaSettings
@@ -78,6 +79,7 @@ class Consumer:
     desk: Desk
     log: RangeLog
     target: CanvasTarget
+    objects: CanvasObjects
     driver: Driver
     intake: Intake
     replays: ReplayRunner
@@ -205,7 +207,8 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
     rules = Policies(settings.target, settings.swap_settle_seconds)
     client = CanvasClient(settings.canvas_url, SecretFile(settings.canvas_token_file))
     target = CanvasTarget(client, settings.canvas_account, settings.call_timeout_seconds)
-    driver = Driver(settings, url, settings.target, target, rules, metrics)
+    objects = CanvasObjects(client, settings.canvas_account, settings.call_timeout_seconds)
+    driver = Driver(settings, url, settings.target, target, rules, metrics, objects=objects)
     source = RangeLog(kafka, f"{settings.group_id}-replay")
     pace = Pace(suspect=suspect_seconds(settings), seats_per_second=settings.replay_seats_per_second)
     operators = settings.operations_credentials_file
@@ -217,6 +220,7 @@ def consumer(settings: Settings, kafka: KafkaSettings) -> Consumer:
         desk=Desk(Callers(operators) if operators else None, url, metrics),
         log=source,
         target=target,
+        objects=objects,
         driver=driver,
         intake=Intake(settings, kafka, rules, metrics, driver.wake),
         replays=ReplayRunner(url, source, settings.topics, rules, metrics, driver.wake, pace),

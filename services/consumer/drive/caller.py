@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -13,6 +14,7 @@ from services.consumer.drive.orders import Order
 from services.consumer.drive.pacing import Clock, Gate
 from services.consumer.drive.reactions import Attempt, NotSent
 from services.consumer.nouns import MissingKind, Seat, satisfied, takes_away
+from services.consumer.targets.objects import NoObject, NoParent, ObjectOutcome, ObjectTarget, ShownObject, WantedObject
 from services.consumer.targets.port import (
     AlreadySo,
     Failure,
@@ -29,7 +31,8 @@ from services.consumer.targets.port import (
 )
 
 log = structlog.get_logger()
-Result = TypeVar("Result", bound=Outcome | Observation | Presence | RosterPage)
+_Answer = Outcome | Observation | Presence | RosterPage | ShownObject | NoObject | NoParent
+Result = TypeVar("Result", bound=_Answer)
 
 
 class Caller:
@@ -67,7 +70,7 @@ class Caller:
         return outcome, seen, not isinstance(outcome, NotSent)
 
     async def _read(self, order: Order) -> Observation | Failure | NotSent:
-        if not await self._entered(order):
+        if not await self._entered(order.send_by):
             return NotSent()
         try:
             return await self._timed("read", order.key, self._timeout, ServerFault, lambda: self._target.read(order.seat))
@@ -75,30 +78,31 @@ class Caller:
             return NotSent()
 
     async def _write(self, order: Order, known: Observation) -> Outcome | NotSent:
-        if not await self._entered(order):
+        write = partial(self._target.write, order.seat, order.desired, known)
+        try:
+            return await self._change("write", order.key, order.send_by, write)
+        except asyncio.CancelledError:
+            return Unknown("cancelled")
+
+    async def _change(
+        self, endpoint: str, subject: str, send_by: float, operation: Callable[[], Awaitable[Result]]
+    ) -> Result | ServerFault | Unknown | NotSent:
+        """Something that changes the LMS, not sent after its time."""
+        if not await self._entered(send_by):
             return NotSent()
-        left = order.send_by - self._clock()
+        left = send_by - self._clock()
         if left < 0:
             # Another driver may take our silence for death soon; what is sent now might land after its first call.
             self._gate.leave()
             return NotSent()
-        try:
-            return await self._timed(
-                "write",
-                order.key,
-                left + self._timeout,
-                Unknown,
-                lambda: self._target.write(order.seat, order.desired, known),
-            )
-        except asyncio.CancelledError:
-            return Unknown("cancelled")
+        return await self._timed(endpoint, subject, left + self._timeout, Unknown, operation)
 
-    async def _entered(self, order: Order) -> bool:
+    async def _entered(self, send_by: float) -> bool:
         """Wait for a slot no longer than the intent is good for: a pause of the token must not hold people back after it."""
         if self._gate.enter_at_once():
             return True
         try:
-            async with asyncio.timeout(max(0.0, order.send_by - self._clock())):
+            async with asyncio.timeout(max(0.0, send_by - self._clock())):
                 await self._gate.enter()
         except (TimeoutError, asyncio.CancelledError):
             return False
@@ -106,20 +110,32 @@ class Caller:
 
     async def probe(self, kind: MissingKind, sis_id: str) -> Presence | Failure:
         """Whether the LMS has an object."""
-        await self._gate.enter()
-        return await self._timed("probe", sis_id, self._timeout, ServerFault, lambda: self._target.probe(kind, sis_id))
+        return await self._look("probe", sis_id, lambda: self._target.probe(kind, sis_id))
 
     async def look(self, seat: Seat) -> Observation | Failure:
         """One seat, whose row a roster does not show."""
-        await self._gate.enter()
-        return await self._timed("read", seat.ref.seat, self._timeout, ServerFault, lambda: self._target.read(seat))
+        return await self._look("read", seat.ref.seat, lambda: self._target.read(seat))
 
     async def roster(self, lms_section: str, page: str | None) -> RosterPage | Failure:
         """A page of a section's roster."""
+        return await self._look("roster", lms_section, lambda: self._target.roster(lms_section, page))
+
+    async def find(self, objects: ObjectTarget, wanted: WantedObject) -> ShownObject | NoObject | Failure:
+        """An object as the LMS has it."""
+        return await self._look(f"find_{wanted.kind}", wanted.sis_id, lambda: objects.find(wanted))
+
+    async def move(
+        self, endpoint: str, wanted: WantedObject, send_by: float, operation: Callable[[], Awaitable[ObjectOutcome]]
+    ) -> ObjectOutcome | NotSent:
+        """Make or change an object, not later than `send_by` (monotonic)."""
+        return await self._change(endpoint, wanted.sis_id, send_by, operation)
+
+    async def _look(
+        self, endpoint: str, subject: str, operation: Callable[[], Awaitable[Result]]
+    ) -> Result | ServerFault | Unknown:
+        """Something that changes nothing, whenever there is a slot."""
         await self._gate.enter()
-        return await self._timed(
-            "roster", lms_section, self._timeout, ServerFault, lambda: self._target.roster(lms_section, page)
-        )
+        return await self._timed(endpoint, subject, self._timeout, ServerFault, operation)
 
     async def _timed(
         self,
@@ -149,7 +165,7 @@ class Caller:
             self._gate.leave()
         return result
 
-    def _learn(self, endpoint: str, subject: str, result: Outcome | Observation | Presence | RosterPage, seconds: float) -> None:
+    def _learn(self, endpoint: str, subject: str, result: _Answer, seconds: float) -> None:
         label = "done" if isinstance(result, Observation | Presence | RosterPage) else result.label
         self._observer.called(endpoint, label, seconds, result.usage)
         self._gate.observe(result.usage)

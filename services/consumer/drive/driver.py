@@ -36,6 +36,7 @@ from services.consumer.drive.outcomes import LeaseLost, Recorded
 from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Bucket, Gate
 from services.consumer.drive.probing import Prober
+from services.consumer.drive.provisioning import Provisioning
 from services.consumer.drive.reactions import Settlement, react
 from services.consumer.drive.recorder import Recorder
 from services.consumer.drive.rostering import Rostering
@@ -45,6 +46,7 @@ from services.consumer.drive.takeover import Inherited
 from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.nouns import SeatRef
+from services.consumer.targets.objects import ObjectTarget
 from services.consumer.targets.port import Target
 from services.kit.failpoints import failpoint
 from services.kit.postgres import Connection
@@ -82,13 +84,15 @@ class Driver:
         policies: Policies,
         metrics: Metrics,
         observer: Observer | None = None,
+        objects: ObjectTarget | None = None,
     ) -> None:
-        """Nothing happens before `run`. The target is not closed here: who made it does that."""
+        """Nothing happens before `run`. The target is not closed here: who made it does that. Without `objects` none are made."""
         self._settings = settings
         self._name = target_name
         self._policies = policies
         self._owner_name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._observer = observer or MetricsObserver(metrics, target_name)
+        self._objects = objects
         self._clock = time.monotonic
         self._window = send_window_seconds(settings)
         self._suspect_seconds = suspect_seconds(settings)
@@ -213,6 +217,8 @@ class Driver:
                 tasks.append(helpers.create_task(self._settle_inherited(lease, left)))
                 prober = Prober(self._name, self._caller, self._gate, self._keeping, self._wake)
                 tasks.append(helpers.create_task(prober.run()))
+                if self._objects is not None:
+                    tasks.append(helpers.create_task(self._provisioning(self._objects, prober).run(lease)))
                 guarding = Guarding(self._policies, self._guarding, self._observer, self._wake)
                 tasks.append(helpers.create_task(guarding.run(lease)))
                 tasks.append(helpers.create_task(self._rostering().run(lease)))
@@ -231,6 +237,9 @@ class Driver:
 
     def _rostering(self) -> Rostering:
         return Rostering(self._caller, self._gate, self._keeping, self._policies, self._observer, self._settings, self._wake)
+
+    def _provisioning(self, objects: ObjectTarget, prober: Prober) -> Provisioning:
+        return Provisioning(objects, self._caller, self._gate, self._keeping, self._policies, self._settings, prober)
 
     async def _drain(self) -> None:
         """Let calls end and be recorded; what takes too long is cancelled and recorded as unknown, and what cannot even be

@@ -76,13 +76,18 @@ class Prober:
     async def _probe(self, missing: Missing) -> None:
         found = await self._caller.probe(missing.kind, missing.sis_id)
         if isinstance(found, Presence) and found.exists:
-            woken = await self._keeping.run(lambda it: waiting.resolve(it, self._target, missing.kind, missing.sis_id))
-            self._wake()
-            woken += await self._wake_all(missing.kind, missing.sis_id)
-            log.info("object_appeared", target=self._target, waiting_on=missing.kind, count=woken)
+            await self.appeared(missing.kind, missing.sis_id)
         else:
             spread = random.random()  # noqa: S311
             await self._keeping.run(lambda it: waiting.ask_again(it, self._target, missing, spread))
+
+    async def appeared(self, kind: MissingKind, sis_id: str) -> None:
+        """The object is there, by whoever's word: wake who waits for it."""
+        woken = await self._keeping.run(lambda it: waiting.resolve(it, self._target, kind, sis_id))
+        if woken:
+            self._wake()
+            woken += await self._wake_all(kind, sis_id)
+            log.info("object_appeared", target=self._target, waiting_on=kind, count=woken)
 
     async def _wake_all(self, kind: MissingKind, sis_id: str) -> int:
         """In short transactions: there may be as many as a university has students."""

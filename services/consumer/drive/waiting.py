@@ -37,7 +37,7 @@ returning kind, object, state, resolved_at
 """
 _MARK_MISSING = """
 update dependency
-   set state = 'missing', since = clock_timestamp(), resolved_at = null, probes = 0,
+   set state = 'missing', since = clock_timestamp(), resolved_at = null, probes = 0, noted = false,
        next_probe_at = clock_timestamp() + %s * interval '1 s'
   from unnest(%s::text[], %s::text[]) as missing (kind, object)
  where dependency.target = %s and dependency.kind = missing.kind and dependency.object = missing.object

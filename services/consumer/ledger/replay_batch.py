@@ -19,6 +19,7 @@ from services.consumer.ledger.reopening import Standing
 from services.consumer.ledger.replay_selection import NamedSeat
 from services.consumer.ledger.replays import Judged, Verdict
 from services.consumer.nouns import Effect, SeatRef
+from services.consumer.provision import taking_up
 from services.kit.postgres import Connection, text_array
 
 
@@ -53,6 +54,7 @@ def replay(connection: Connection, arrivals: Sequence[Arrival], policies: Polici
     effects: Counter[Effect | Literal["none"]] = Counter()
     work = decide_persons(connection, taken.persons, policies, cause="replay", effects=effects)
     work |= reopening.reopen(connection, reopening.seats_of(connection, current), of, verify=verify)
+    taking_up.hear(connection, (arrival for arrival, fate in taken.fates if fate == "taken"), policies)
 
     standings = reopening.standings(connection, current)
     return Outcome([_judged(one, newest, standings) for one in arrivals], work, effects)

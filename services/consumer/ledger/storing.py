@@ -16,6 +16,7 @@ from services.consumer.ledger.offsets import LogPartition, Span
 from services.consumer.ledger.parked import Parked
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import Effect, SeatRef
+from services.consumer.provision import taking_up
 from services.kit.postgres import Connection, DatabaseIdentity
 
 
@@ -60,6 +61,7 @@ def store(
         parked.park(connection, batch.parked)
         history.append(connection, _set_aside(batch))
         work = decide_persons(connection, taken.persons, policies, cause=cause, effects=effects)
+        taking_up.hear(connection, (arrival for arrival, fate in taken.fates if fate == "taken"), policies)
         # Last, because it is what others wait for: the offset's row is locked until the commit.
         offsets.advance(connection, batch.spans)
         activity = offsets.next_activity(connection)

@@ -177,7 +177,7 @@ PLANTS = (
                 "where target = %(target)s",
             ),
             Edit(Driver, "_open", "self._clock() + deadline > self._lease_valid_until", "False"),
-            Edit(Caller, "_write", "if left < 0:", "if False:"),
+            Edit(Caller, "_change", "if left < 0:", "if False:"),
         ),
         rules=(("pause", 12), ("kill_at_failpoint", 10)),
     ),

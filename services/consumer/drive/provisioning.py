@@ -1,0 +1,199 @@
+"""Beside the work of one lease: makes what seats wait for and keeps it as the SIS has it, at a pace that leaves the token to the
+work. Parents before children, by themselves: what has to be made in something that is missing waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from functools import partial
+
+import structlog
+
+from schemas.keys import EntityKey
+from services.consumer.drive.backoff import FAULT
+from services.consumer.drive.caller import Caller
+from services.consumer.drive.lease import Lease
+from services.consumer.drive.owner import Owner, ledger_may_be_away
+from services.consumer.drive.pacing import Gate
+from services.consumer.drive.probing import Prober
+from services.consumer.drive.reactions import NotSent
+from services.consumer.drive.settings import DriveSettings, send_window_seconds, suspect_seconds
+from services.consumer.ledger.policies import ActivePolicy, Policies
+from services.consumer.nouns import MissingKind, ObjectKind
+from services.consumer.policy.model import Policy
+from services.consumer.provision import queue, taking_up, wanting
+from services.consumer.provision.queue import Row
+from services.consumer.provision.steps import Change, Make, Nothing, Verdict, next_step, not_sent, react, seen_so
+from services.consumer.provision.wanting import Told, Untold, Unwanted, Wish
+from services.consumer.targets.objects import NoObject, NoParent, ObjectOutcome, ObjectTarget, ShownObject
+from services.kit.failpoints import failpoint
+from services.kit.postgres import AWAY, Connection
+
+log = structlog.get_logger()
+
+_EVERY_SECONDS = 0.5
+_SHARE = 0.2
+"""Of the token's calls in flight; the others are left to the seats that can be worked on."""
+_HELD_SECONDS = 60.0
+_MISSING: Mapping[ObjectKind, MissingKind] = {"person": "user", "section": "section"}
+"""What seats that wait for it call an object."""
+
+
+class Provisioning:
+    """Runs beside the work of one lease. Each attempt reads an object and takes at most one step."""
+
+    def __init__(
+        self,
+        objects: ObjectTarget,
+        caller: Caller,
+        gate: Gate,
+        keeping: Owner,
+        policies: Policies,
+        settings: DriveSettings,
+        prober: Prober,
+    ) -> None:
+        """`prober` wakes the seats that wait for what was made."""
+        self._objects = objects
+        self._caller = caller
+        self._gate = gate
+        self._keeping = keeping
+        self._policies = policies
+        self._suspect_seconds = suspect_seconds(settings)
+        self._window = send_window_seconds(settings)
+        self._deadline_seconds = self._window + settings.call_timeout_seconds
+        self._prober = prober
+        self._versions: dict[str, int] | None = None
+        """Of the policies that decided in the last round."""
+
+    async def run(self, lease: Lease) -> None:
+        """Until cancelled."""
+        while True:
+            worked = 0
+            try:
+                with ledger_may_be_away(lease.target, "objects"):
+                    worked = await self._some(lease)
+            except Exception as error:  # a defect of ours: objects stay as they are, everything else goes on
+                log.error("objects_failed", target=lease.target, exc_info=error)
+            await asyncio.sleep(0 if worked else _EVERY_SECONDS)
+
+    async def _some(self, lease: Lease) -> int:
+        """Take up what is missed, and work on a few objects at once; how many."""
+        active = await self._keeping.run(self._policies.active)
+        await self._follow_the_policy(lease, active)
+        kinds = self._objects.kinds & frozenset().union(*(one.policy.provision.kinds for one in active.values()))
+        if kinds:
+            await self._keeping.run(lambda it: taking_up.what_is_missed(it, lease.target, self._policies, kinds))
+        capacity = self._gate.capacity()
+        if capacity == 0:
+            return 0
+        limit = max(1, int(capacity * _SHARE))
+        due = await self._keeping.run(lambda it: queue.due(it, lease.target, limit, self._suspect_seconds))
+        await asyncio.gather(*(self._attempt(lease, row, active) for row in due))
+        return len(due)
+
+    async def _follow_the_policy(self, lease: Lease, active: Mapping[str, ActivePolicy]) -> None:
+        versions = {tenant: one.version for tenant, one in active.items()}
+        if versions != self._versions:
+            await self._keeping.run(lambda it: taking_up.reconsider(it, lease.target))
+            self._versions = versions
+
+    async def _attempt(self, lease: Lease, row: Row, active: Mapping[str, ActivePolicy]) -> None:
+        try:
+            known = active.get(row.subject.tenant)
+            await self._one(lease, row, known.policy if known else None)
+        except AWAY:
+            raise
+        except Exception as error:  # a defect of ours in one object; the others go on
+            log.error("object_failed", target=lease.target, kind=row.subject.kind, exc_info=error)
+            delay = FAULT.delay(row.known.attempts + 1, random.random())  # noqa: S311
+            await self._record(lease, row, Verdict("retrying", "defect", delay, counts=True, making=row.known.making))
+
+    async def _one(self, lease: Lease, row: Row, policy: Policy | None) -> None:
+        told = await self._keeping.run(lambda it: queue.told(it, row.subject))
+        wish = wanting.want(row.subject, told, policy) if policy else Unwanted("off")
+        if row.subject.kind not in self._objects.kinds:
+            wish = Unwanted("not_supported")
+        if isinstance(wish, Untold):
+            verdict = Verdict("waiting", f"untold:{wish.lacks.kind}", queue.UNTOLD_SECONDS)
+            await self._record(lease, row, verdict, lacks=wish.lacks)
+        elif isinstance(wish, Unwanted):
+            await self._leave(lease, row, wish)
+        else:
+            await self._work(lease, row, wish, told, policy)
+
+    async def _leave(self, lease: Lease, row: Row, unwanted: Unwanted) -> None:
+        """Neither made nor changed. What was never there is forgotten unless somebody waits for it."""
+        if not row.looked_at and await self._keeping.run(lambda it: queue.drop_unneeded(it, lease.target, row)):
+            return
+        await self._record(lease, row, Verdict("settled" if row.looked_at else "waiting", unwanted.why))
+
+    async def _work(self, lease: Lease, row: Row, wish: Wish, told: Told, policy: Policy | None) -> None:
+        seen = await self._caller.find(self._objects, wish.wanted)
+        if not isinstance(seen, ShownObject | NoObject):
+            await self._record(lease, row, react(wish, None, seen, row.known, random.random()))  # noqa: S311
+            return
+        step = next_step(wish, seen, row.known)
+        if isinstance(step, Nothing):
+            await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known))
+            return
+        if isinstance(step, Make) and await self._keeping.run(lambda it: queue.drop_unneeded(it, lease.target, row)):
+            return
+        if isinstance(step, Change) and step.suspends(wish) and await self._too_many(lease, policy):
+            await self._record(lease, row, Verdict("held", "too_many_suspensions", _HELD_SECONDS))
+            return
+        outcome = await self._carried_out(lease, row, wish, step, seen)
+        if isinstance(outcome, NoParent) and policy is not None:
+            await self._make_room(lease, row, wish, outcome, told, policy)
+        verdict = not_sent(row.known) if isinstance(outcome, NotSent) else react(wish, step, outcome, row.known, random.random())  # noqa: S311
+        suspended = isinstance(step, Change) and step.suspends(wish) and verdict.state in ("settled", "suspect")
+        await self._record(lease, row, verdict, suspended=suspended)
+
+    async def _too_many(self, lease: Lease, policy: Policy | None) -> bool:
+        """Whether more people are to be suspended within a day than go without a person's word."""
+        rules = policy.provision.people if policy else None
+        return rules is None or await self._keeping.run(lambda it: queue.to_suspend(it, lease.target)) > rules.most_suspended
+
+    async def _carried_out(
+        self, lease: Lease, row: Row, wish: Wish, step: Make | Change, seen: ShownObject | NoObject
+    ) -> ObjectOutcome | NotSent:
+        """The call, once the ledger says that it may be under way."""
+        send_by = time.monotonic() + self._window
+        begun = await self._keeping.run(lambda it: queue.begin(it, lease, row, step.call, self._deadline_seconds))
+        if not begun:
+            return NotSent()
+        failpoint("consumer.after_object_intent")
+        wanted, objects = wish.wanted, self._objects
+        if isinstance(step, Change) and isinstance(seen, ShownObject):
+            operation = partial(objects.change, wanted, seen, step.attributes, gently=step.gently)
+        else:
+            operation = partial(objects.make, wanted)
+        return await self._caller.move(f"{step.call}_{wanted.kind}", wanted, send_by, operation)
+
+    async def _make_room(self, lease: Lease, row: Row, wish: Wish, missing: NoParent, told: Told, policy: Policy) -> None:
+        """Have the term or course made first, where that is ours to do; otherwise it is waited for."""
+        if wish.wanted.inside is not None and missing.kind in policy.provision.kinds & self._objects.kinds:
+            parent = wanting.parent(row.subject, missing.kind, wish.wanted.inside, told)
+            await self._keeping.run(lambda it: taking_up.add(it, lease.target, [parent]))
+
+    async def _record(
+        self, lease: Lease, row: Row, verdict: Verdict, *, lacks: EntityKey | None = None, suspended: bool = False
+    ) -> None:
+        def write(connection: Connection) -> bool:
+            doubt = self._suspect_seconds
+            return queue.record(connection, lease, row, verdict, doubt, lacks=lacks, suspended=suspended)
+
+        recorded = await self._keeping.run(write)
+        if not recorded:
+            return
+        if verdict.did is not None:
+            log.info("object", target=lease.target, kind=row.subject.kind, outcome=verdict.did, reason=verdict.reason)
+        if verdict.exists:
+            await self._tell_who_waits(lease, row)
+
+    async def _tell_who_waits(self, lease: Lease, row: Row) -> None:
+        kind, sis_id = row.subject.kind, row.subject.object
+        await self._keeping.run(lambda it: queue.wake_those_inside(it, lease.target, kind, sis_id))
+        if kind in _MISSING:
+            await self._prober.appeared(_MISSING[kind], sis_id)

@@ -1,0 +1,232 @@
+"""The rows of objects: which are due, what is begun with one, and what came of it. Whoever writes here holds the lease.
+
+Before a call that changes something its row says so, in a statement that asks whether the lease outlives the call, whether the
+place may be written to, and whether nothing new was heard meanwhile. A row that still says so after its time was left by a driver
+that died: what it sent may have been carried out, so the object is suspect. Every attempt reads first.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.keys import EntityKey
+from services.consumer.drive.lease import BEHIND, Lease, holding
+from services.consumer.ledger import history
+from services.consumer.ledger.history import Happening
+from services.consumer.ledger.writing import is_live
+from services.consumer.nouns import TERM, ObjectKind
+from services.consumer.provision.steps import Known, Verdict
+from services.consumer.provision.wanting import Subject, Told, course_key_of
+from services.kit.postgres import Connection, text_array
+
+UNTOLD_SECONDS = 300.0
+"""What the SIS has not told is looked for again after this, should its event have been missed."""
+LIVE = f"""
+case when object.kind = 'person'
+     then exists (select from seat
+                   where (seat.tenant, seat.person) = (object.tenant, object.person) and seat.target = object.target
+                     and {is_live("seat.target", TERM)})
+     else {is_live("object.target", "object.term")} end
+"""
+"""Whether the object may be written to: a person, who belongs to no term, as soon as one of their seats may."""
+
+_LEFT = """
+update lms_object
+   set making = making or call = 'make', suspect_until = clock_timestamp() + %(doubt)s * interval '1 s', call = null,
+       call_until = null
+ where target = %(target)s and call_until < clock_timestamp()
+"""
+_DUE = f"""
+select object.kind, object.object, object.tenant, object.key, object.section, object.person, object.heard, object.attempts,
+       object.origin, object.confirmed, object.making, object.suspect_until is not null,
+       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null, clock_timestamp()
+  from lms_object as object
+ where object.target = %(target)s and object.next_at <= clock_timestamp() and object.call is null and {LIVE}
+ order by object.next_at limit %(limit)s
+"""  # noqa: S608  (constants of ours)
+_DROP_UNNEEDED = """
+delete from lms_object
+ where target = %(target)s and kind = %(kind)s and object = %(object)s and heard = %(heard)s and not suspends
+   and not exists (select from dependency
+                    where target = %(target)s and kind = %(missing)s and object = %(object)s and state = 'missing')
+   and not exists (select from lms_object as inside
+                    where inside.target = %(target)s and inside.waits_kind = %(kind)s and inside.waits_object = %(object)s)
+"""
+_EVENTS = """
+select kind, event from entity join unnest(%s::text[], %s::text[], %s::text[]) as asked (tenant, kind, key)
+  using (tenant, kind, key)
+"""
+_BEGIN = f"""
+with mine as materialized (
+  select from lease
+   where target = %(target)s and owner = %(owner)s and epoch = %(epoch)s
+     and expires_at >= clock_timestamp() + %(deadline)s * interval '1 s' and not exists ({BEHIND})
+     for share)
+update lms_object as object set call = %(call)s, call_until = clock_timestamp() + %(deadline)s * interval '1 s'
+ where object.target = %(target)s and object.kind = %(kind)s and object.object = %(object)s
+   and object.heard = %(heard)s and object.call is null and exists (select from mine) and {LIVE}
+"""  # noqa: S608  (constants of ours)
+# What was heard meanwhile is looked at at once, whatever came of this attempt.
+_RECORD = """
+update lms_object
+   set state = case when heard = %(heard)s then %(state)s else 'pending' end,
+       state_since = case when state = case when heard = %(heard)s then %(state)s else 'pending' end then state_since
+                          else clock_timestamp() end,
+       reason = case when heard = %(heard)s then %(reason)s end,
+       next_at = case when heard <> %(heard)s then clock_timestamp()
+                      when %(state)s = 'suspect' then suspect_until
+                      else clock_timestamp() + %(delay)s * interval '1 s' end,
+       attempts = case when %(counts)s then attempts + 1 when %(state)s = 'pending' then attempts else 0 end,
+       call = null, call_until = null, making = %(making)s,
+       suspect_until = case when %(late)s then clock_timestamp() + %(doubt)s * interval '1 s'
+                            when %(state)s = 'settled' then null else suspect_until end,
+       lms_id = coalesce(%(lms_id)s, lms_id), origin = coalesce(%(origin)s, origin),
+       confirmed = confirmed || %(confirmed)s::jsonb, kept = %(kept)s::text[],
+       waits_kind = case when heard = %(heard)s then %(waits_kind)s end,
+       waits_object = case when heard = %(heard)s then %(waits_object)s end,
+       lacks_kind = %(lacks_kind)s, lacks_key = %(lacks_key)s,
+       ask_at = case when %(lacks_kind)s::text is null then null else coalesce(ask_at, clock_timestamp()) end,
+       suspends = suspends and %(state)s <> 'settled',
+       suspended_at = case when %(suspended)s then clock_timestamp() else suspended_at end
+ where target = %(target)s and kind = %(kind)s and object = %(object)s
+"""
+_WAKE_THOSE_INSIDE = """
+with inside as materialized (
+  select kind, object from lms_object
+   where target = %(target)s and waits_kind = %(kind)s and waits_object = %(object)s
+   order by kind, object for update)
+update lms_object
+   set state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), heard = heard + 1, reason = null,
+       attempts = 0, waits_kind = null, waits_object = null
+  from inside
+ where target = %(target)s and (lms_object.kind, lms_object.object) = (inside.kind, inside.object)
+"""
+_TO_SUSPEND = """
+select count(*) from lms_object
+ where target = %s and (suspends or suspended_at > clock_timestamp() - interval '1 day')
+"""
+
+
+class Row(NamedTuple):
+    """One object that is due."""
+
+    subject: Subject
+    person: str | None
+    heard: int
+    known: Known
+    looked_at: bool
+    """The LMS had it once."""
+    began_at: datetime
+
+
+def due(connection: Connection, target: str, limit: int, suspect_seconds: float) -> list[Row]:
+    """Objects to look at now, the longest due first."""
+    connection.execute(_LEFT, {"target": target, "doubt": suspect_seconds})
+    rows = connection.execute(_DUE.encode(), {"target": target, "limit": limit}).fetchall()
+    return [Row(Subject(*row[:5]), row[5], row[6], Known(row[7], row[8], row[9], *row[10:13]), row[13], row[14]) for row in rows]
+
+
+def drop_unneeded(connection: Connection, target: str, row: Row) -> bool:
+    """Forget an object that is not there and that nobody waits for any more; whether it was."""
+    subject = row.subject
+    place = {"target": target, "kind": subject.kind, "object": subject.object, "heard": row.heard}
+    missing = {"person": "user"}.get(subject.kind, subject.kind)
+    return connection.execute(_DROP_UNNEEDED, place | {"missing": missing}).rowcount == 1
+
+
+def told(connection: Connection, subject: Subject) -> Told:
+    """The newest events about it."""
+    wanted = [EntityKey(subject.tenant, subject.kind, subject.key)]
+    if subject.section is not None:
+        wanted.append(EntityKey(subject.tenant, "section", subject.section))
+    events = _events(connection, wanted)
+    section = events.get("section")
+    course = course_key_of(subject.tenant, section) if section else None
+    if course is not None and subject.kind in ("course", "section"):
+        events |= _events(connection, [course])
+    return Told(events.get("term"), events.get("course"), section, events.get("person"))
+
+
+def _events(connection: Connection, wanted: list[EntityKey]) -> dict[str, dict[str, Any]]:
+    rows = connection.execute(_EVENTS, [text_array(column) for column in zip(*wanted, strict=True)]).fetchall()
+    return dict(rows)
+
+
+def begin(connection: Connection, lease: Lease, row: Row, call: str, deadline_seconds: float) -> bool:
+    """Say that a call is about to be made; False when it must not be. Durable when it returns."""
+    place = {"target": lease.target, "kind": row.subject.kind, "object": row.subject.object, "heard": row.heard}
+    held = {"owner": lease.owner, "epoch": lease.epoch, "deadline": deadline_seconds, "call": call}
+    return connection.execute(_BEGIN.encode(), place | held).rowcount == 1
+
+
+def to_suspend(connection: Connection, target: str) -> int:
+    """How many people were suspended within a day, or are to be."""
+    found = connection.execute(_TO_SUSPEND, [target]).fetchone()
+    return int(found[0]) if found else 0
+
+
+def record(
+    connection: Connection,
+    lease: Lease,
+    row: Row,
+    verdict: Verdict,
+    suspect_seconds: float,
+    *,
+    lacks: EntityKey | None = None,
+    suspended: bool = False,
+) -> bool:
+    """Write down what came of an attempt; False, and nothing is, when the lease is lost."""
+    subject = row.subject
+    waits_kind, waits_object = verdict.waits or (None, None)
+    with connection.transaction():
+        if not holding(lease)(connection):
+            return False
+        connection.execute(
+            _RECORD,
+            {
+                "target": lease.target,
+                "kind": subject.kind,
+                "object": subject.object,
+                "heard": row.heard,
+                "state": verdict.state,
+                "reason": verdict.reason,
+                "delay": verdict.delay_seconds,
+                "counts": verdict.counts,
+                "late": verdict.late,
+                "doubt": suspect_seconds,
+                "lms_id": verdict.lms_id,
+                "origin": verdict.origin,
+                "confirmed": orjson.dumps(dict(verdict.confirmed)).decode(),
+                "kept": text_array(verdict.kept),
+                "making": verdict.making,
+                "waits_kind": waits_kind,
+                "waits_object": waits_object,
+                "lacks_kind": lacks.kind if lacks else None,
+                "lacks_key": lacks.key if lacks else None,
+                "suspended": suspended,
+            },
+        )
+        if verdict.did is not None:
+            history.append(connection, [_happening(lease.target, row, verdict)])
+    return True
+
+
+def _happening(target: str, row: Row, verdict: Verdict) -> Happening:
+    return Happening(
+        tenant=row.subject.tenant,
+        person=row.person or "",
+        what="object",
+        section=row.subject.section,
+        target=target,
+        kind=row.subject.kind,
+        key=row.subject.key,
+        detail={"did": verdict.did, "reason": verdict.reason, "attributes": sorted(verdict.confirmed)},
+    )
+
+
+def wake_those_inside(connection: Connection, target: str, kind: ObjectKind, sis_id: str) -> int:
+    """This object is there: those that are to be made in it go on; how many."""
+    return connection.execute(_WAKE_THOSE_INSIDE, {"target": target, "kind": kind, "object": sis_id}).rowcount

@@ -1,0 +1,182 @@
+"""How objects come to be looked at: somebody waits for them, another one is to be made in them, or the SIS says something new.
+
+None of it costs an enrollment's event anything: what seats wait for stands in `dependency` already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from schemas import keys
+from schemas.events import EnrollmentEvent, PersonEvent
+from services.consumer.ledger.entities import Arrival
+from services.consumer.ledger.policies import ActivePolicy, Policies
+from services.consumer.nouns import MissingKind, ObjectKind
+from services.consumer.provision.wanting import Subject
+from services.kit.postgres import Connection, text_array
+
+KIND_OF: dict[MissingKind, ObjectKind] = {"user": "person", "section": "section"}
+"""What a seat that waits for it calls an object, and what the object is."""
+_AT_ONCE = 200
+_REMOVED_WAIT_SECONDS = 60.0
+"""A removed person is looked at after this, so that a burst of them is counted before the first login is suspended."""
+
+_UNNOTED = """
+select dependency.kind, dependency.object, waiter.tenant, waiter.person, waiter.section
+  from dependency
+ cross join lateral (
+   select seat.tenant, seat.person, seat.section
+     from work join seat using (target, seat)
+    where work.target = dependency.target and work.state = 'waiting'
+      and work.waits_kind = dependency.kind and work.waits_object = dependency.object
+    limit 1) as waiter
+ where dependency.target = %(target)s and dependency.state = 'missing' and not dependency.noted
+   and dependency.kind = any(%(kinds)s::text[])
+ order by dependency.since limit %(limit)s
+"""
+_NOTE = """
+update dependency set noted = true
+  from unnest(%s::text[], %s::text[]) as found (kind, object)
+ where dependency.target = %s and (dependency.kind, dependency.object) = (found.kind, found.object) and state = 'missing'
+"""
+# What was settled is not any more: somebody misses it. What waits or was refused keeps its own time.
+_ADD = """
+insert into lms_object as known (target, kind, object, tenant, key, person, section, term)
+select %s, kind, object, tenant, key, person, section, term
+  from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    as found (kind, object, tenant, key, person, section, term)
+ order by kind, object
+    on conflict (target, kind, object) do update
+   set state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), heard = known.heard + 1, attempts = 0,
+       reason = null
+ where known.state = 'settled'
+"""
+_ADD_PEOPLE = """
+insert into lms_object (target, kind, object, tenant, key, person, suspends, next_at)
+select %(target)s, 'person', object, tenant, key, person, gone, clock_timestamp() + delay * interval '1 s'
+  from unnest(%(objects)s::text[], %(tenants)s::text[], %(keys)s::text[], %(persons)s::text[], %(gone)s::boolean[],
+              %(delays)s::float8[]) as told (object, tenant, key, person, gone, delay)
+ where exists (select from seat where (seat.tenant, seat.person) = (told.tenant, told.person) and seat.target = %(target)s)
+ order by object
+    on conflict (target, kind, object) do nothing
+"""
+_RECONSIDER = """
+update lms_object
+   set state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), heard = heard + 1, attempts = 0,
+       reason = null
+ where target = %s and (state in ('held', 'refused') or waits_kind is not null)
+"""
+_TOLD = """
+with told as materialized (
+  select * from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::float8[]) as told (tenant, kind, key, gone, delay)),
+found as (
+  select target, lms_object.kind, object, gone, delay
+    from told join lms_object on (lms_object.tenant, lms_object.kind, lms_object.key) = (told.tenant, told.kind, told.key)
+   union
+  select target, lms_object.kind, object, null, 0
+    from told join lms_object
+      on (lms_object.tenant, lms_object.lacks_kind, lms_object.lacks_key) = (told.tenant, told.kind, told.key)),
+locked as materialized (
+  select lms_object.target, lms_object.kind, lms_object.object, found.gone, found.delay
+    from lms_object join found using (target, kind, object)
+   order by lms_object.target, lms_object.kind, lms_object.object for update of lms_object)
+update lms_object
+   set heard = heard + 1, state = 'pending', reason = null, attempts = 0, waits_kind = null, waits_object = null,
+       lacks_kind = null, lacks_key = null, ask_at = null, state_since = clock_timestamp(),
+       next_at = clock_timestamp() + locked.delay * interval '1 s',
+       suspends = case when lms_object.kind = 'person' then coalesce(locked.gone, suspends) else false end
+  from locked
+ where (lms_object.target, lms_object.kind, lms_object.object) = (locked.target, locked.kind, locked.object)
+"""
+
+
+def what_is_missed(connection: Connection, target: str, policies: Policies, kinds: Collection[ObjectKind]) -> int:
+    """Take up the objects of these kinds that seats have begun to wait for; how many. Call again until it is none."""
+    wanted = text_array(missing for missing, kind in KIND_OF.items() if kind in kinds)
+    with connection.transaction():
+        parameters = {"target": target, "kinds": wanted, "limit": _AT_ONCE}
+        rows = connection.execute(_UNNOTED, parameters).fetchall()
+        if not rows:
+            return 0
+        active = policies.active(connection)
+        subjects = [
+            _subject(kind, sis_id, tenant, person, section)
+            for kind, sis_id, tenant, person, section in rows
+            if tenant in active and KIND_OF[kind] in active[tenant].policy.provision.kinds
+        ]
+        add(connection, target, subjects)
+        connection.execute(_NOTE, [text_array(row[0] for row in rows), text_array(row[1] for row in rows), target])
+    return len(rows)
+
+
+def _subject(missing: MissingKind, sis_id: str, tenant: str, person: str, section: str) -> Subject:
+    if missing == "user":
+        return Subject("person", sis_id, tenant, keys.join(person), None)
+    return Subject("section", sis_id, tenant, section, section)
+
+
+def add(connection: Connection, target: str, subjects: Sequence[Subject]) -> None:
+    """Have these looked at, whoever made them; those that are being worked at already are left alone."""
+    if not subjects:
+        return
+    rows = [(*subject[:4], *_place(subject)) for subject in subjects]
+    connection.execute(_ADD, [target, *(text_array(column) for column in zip(*rows, strict=True))])
+
+
+def _place(subject: Subject) -> tuple[str | None, str | None, str | None]:
+    """Person, section and term key text."""
+    if subject.section is None:
+        return keys.split(subject.key)[0], None, None
+    return None, subject.section, subject.section.rpartition("/")[0]
+
+
+def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies) -> None:
+    """Have what these events are about looked at again, in the transaction that took them. Enrollments say nothing of objects."""
+    told = [one for one in arrivals if not isinstance(one.event, EnrollmentEvent)]
+    if not told:
+        return
+    people = [one for one in told if isinstance(one.event, PersonEvent)]
+    if people:
+        _add_people(connection, people, policies)
+    connection.execute(
+        _TOLD,
+        [
+            *(text_array(column) for column in zip(*(one.key for one in told), strict=True)),
+            text_array(str(_is_gone(one)).lower() for one in told),
+            text_array(_delay(one) for one in told),
+        ],
+    )
+
+
+def _add_people(connection: Connection, people: Sequence[Arrival], policies: Policies) -> None:
+    """Whoever has a seat is kept as the SIS has them, where the policy does that at all."""
+    active = policies.active(connection)
+    rows = [
+        (_lms_user(one, active), one.key.tenant, one.key.key, one.person, str(_is_gone(one)).lower(), _delay(one))
+        for one in people
+        if one.key.tenant in active and active[one.key.tenant].policy.provision.people is not None
+    ]
+    if rows:
+        names = ("objects", "tenants", "keys", "persons", "gone", "delays")
+        columns = dict(zip(names, (text_array(column) for column in zip(*rows, strict=True)), strict=True))
+        connection.execute(_ADD_PEOPLE, {"target": policies.target, **columns})
+
+
+def _lms_user(one: Arrival, active: dict[str, ActivePolicy]) -> str:
+    return active[one.key.tenant].policy.sis_ids.user.format(tenant=one.key.tenant, person=one.person)
+
+
+def _is_gone(one: Arrival) -> bool:
+    return one.key.kind == "person" and one.event.status == "removed"
+
+
+def reconsider(connection: Connection, target: str) -> int:
+    """Another policy is active: what the last one held back, what the LMS refused, and what nobody was to make, is looked at
+    again; how many rows that were."""
+    with connection.transaction():
+        connection.execute("update dependency set noted = false where target = %s and noted and state = 'missing'", [target])
+        return connection.execute(_RECONSIDER, [target]).rowcount
+
+
+def _delay(one: Arrival) -> str:
+    return str(_REMOVED_WAIT_SECONDS if _is_gone(one) else 0.0)

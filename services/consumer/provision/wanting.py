@@ -1,0 +1,200 @@
+"""What an object of the LMS should be, from what the SIS says and the policy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from schemas import keys
+from schemas.keys import EntityKey
+from services.consumer.nouns import ObjectKind
+from services.consumer.policy.model import Policy
+from services.consumer.policy.provision import CourseRules, PersonRules, SectionRules, TermRules
+from services.consumer.targets.objects import Attribute, WantedObject
+
+_LONGEST = 255
+_GONE = ("cancelled", "removed")
+_OF_THE_COURSE_EVENT = ("{subject", "{catalog_number")
+
+
+class Subject(NamedTuple):
+    """Which object."""
+
+    kind: ObjectKind
+    object: str
+    """SIS id as the LMS knows it."""
+    tenant: str
+    key: str
+    """Key text of the entity that says what it should be."""
+    section: str | None
+    """Of a term, a course and a section: key text of the section that somebody wanted it for."""
+
+
+class Told(NamedTuple):
+    """The newest events about it, as the ledger has them; None for what the SIS has not told."""
+
+    term: Mapping[str, Any] | None = None
+    course: Mapping[str, Any] | None = None
+    section: Mapping[str, Any] | None = None
+    person: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What it should be, and whether it may be made when it is missing."""
+
+    wanted: WantedObject
+    make: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """The SIS has not told what is needed."""
+
+    lacks: EntityKey
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """It is neither made nor changed."""
+
+    why: Literal["off", "not_supported", "cancelled", "removed"]
+
+
+def course_key_of(tenant: str, section: Mapping[str, Any]) -> EntityKey | None:
+    """The course that a section's event names; None while the SIS has not said."""
+    course = section.get("course")
+    return keys.course_key(tenant, section["institution"], course) if course else None
+
+
+def want(subject: Subject, told: Told, policy: Policy) -> Wish | Untold | Unwanted:
+    """What this object should be. The policy that is active need not make this kind any more."""
+    rules = policy.provision
+    match subject.kind:
+        case "term" if rules.terms:
+            return _term(subject, told, rules.terms)
+        case "course" if rules.courses:
+            return _course(subject, told, policy, rules.courses)
+        case "section" if rules.sections:
+            return _section(subject, told, policy, rules.sections)
+        case "person" if rules.people:
+            return _person(subject, told, policy, rules.people)
+    return Unwanted("off")
+
+
+def parent(subject: Subject, kind: Literal["term", "course"], sis_id: str, told: Told) -> Subject:
+    """What this course or section has to be made in."""
+    section = subject.section or ""
+    if kind == "term":
+        return Subject("term", sis_id, subject.tenant, section.rpartition("/")[0], section)
+    course = course_key_of(subject.tenant, told.section) if told.section else None
+    return Subject("course", sis_id, subject.tenant, course.key if course else section, section)
+
+
+def term_id(tenant: str, section: str, policy: Policy) -> str | None:
+    """How the LMS calls the term of a section; None when the policy does not say."""
+    institution, term, _ = keys.split(section)
+    return policy.sis_ids.term and policy.sis_ids.term.format(tenant=tenant, institution=institution, term=term)
+
+
+def course_id(tenant: str, section: str, course: str | None, policy: Policy) -> str | None:
+    """How the LMS calls the course that a section is made in; None while the SIS has not said which one that is."""
+    template = policy.sis_ids.course
+    if template is None or (course is None and "{course" in template):
+        return None
+    institution, term, number = keys.split(section)
+    return template.format(tenant=tenant, institution=institution, term=term, section=number, course=course or "")
+
+
+def _term(subject: Subject, told: Told, rules: TermRules) -> Wish | Untold | Unwanted:
+    institution, term = keys.split(subject.key)
+    if told.term is None and rules.dates_in is not None:
+        return Untold(EntityKey(subject.tenant, "term", subject.key))
+    if told.term is not None and told.term["status"] == "removed":
+        return Unwanted("removed")
+    values: dict[Attribute, str] = {"name": _text(rules.name, subject.object, institution=institution, term=term)}
+    if told.term is not None and rules.dates_in is not None:
+        values |= _dates(told.term, ZoneInfo(rules.dates_in))
+    return Wish(WantedObject("term", subject.object, values))
+
+
+def _dates(term: Mapping[str, Any], zone: ZoneInfo) -> dict[Attribute, str]:
+    """The first instant of its first day and the last second of its last one."""
+    dates: dict[Attribute, str] = {}
+    if term.get("start_date"):
+        dates["starts"] = _instant(date.fromisoformat(term["start_date"]), zone)
+    if term.get("end_date"):
+        dates["ends"] = _instant(date.fromisoformat(term["end_date"]) + timedelta(days=1), zone, timedelta(seconds=1))
+    return dates
+
+
+def _instant(day: date, zone: ZoneInfo, less: timedelta = timedelta(0)) -> str:
+    at = datetime.combine(day, time.min, zone).astimezone(UTC) - less
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _course(subject: Subject, told: Told, policy: Policy, rules: CourseRules) -> Wish | Untold | Unwanted:
+    section = subject.section or ""
+    words = _words_of_a_course(subject.tenant, section, told, rules.name + rules.code)
+    if not isinstance(words, dict):
+        return words
+    values: dict[Attribute, str] = {
+        "name": _text(rules.name, subject.object, **words),
+        "code": _text(rules.code, subject.object, **words),
+    }
+    return Wish(WantedObject("course", subject.object, values, term_id(subject.tenant, section, policy)))
+
+
+def _section(subject: Subject, told: Told, policy: Policy, rules: SectionRules) -> Wish | Untold | Unwanted:
+    words = _words_of_a_course(subject.tenant, subject.key, told, rules.name)
+    if not isinstance(words, dict):
+        return words
+    course = course_id(subject.tenant, subject.key, words["course"] or None, policy)
+    if course is None:
+        return Untold(EntityKey(subject.tenant, "section", subject.key))
+    return Wish(WantedObject("section", subject.object, {"name": _text(rules.name, subject.object, **words)}, course))
+
+
+def _words_of_a_course(tenant: str, section: str, told: Told, names: str) -> dict[str, str] | Untold | Unwanted:
+    """What names of courses and sections are made of, if all is told that these `names` use."""
+    if told.section is None:
+        return Untold(EntityKey(tenant, "section", section))
+    if told.section["status"] in _GONE:
+        return Unwanted("cancelled" if told.section["status"] == "cancelled" else "removed")
+    key = course_key_of(tenant, told.section)
+    named = any(word in names for word in _OF_THE_COURSE_EVENT)
+    if key is not None and told.course is None and named:
+        return Untold(key)
+    if told.course is not None and told.course["status"] == "removed":
+        return Unwanted("removed")
+    institution, term, number = keys.split(section)
+    course = told.course or {}
+    return {
+        "institution": institution,
+        "term": term,
+        "section": number,
+        "course": told.section.get("course") or "",
+        "subject": course.get("subject") or "",
+        "catalog_number": course.get("catalog_number") or "",
+    }
+
+
+def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) -> Wish | Untold | Unwanted:
+    (person,) = keys.split(subject.key)
+    if told.person is None:
+        return Untold(EntityKey(subject.tenant, "person", subject.key))
+    if told.person["status"] == "removed":
+        if rules.when_removed == "keep":
+            return Unwanted("removed")
+        return Wish(WantedObject("person", subject.object, {"state": "suspended"}), make=False)
+    login = rules.login.format(tenant=subject.tenant, person=person)
+    name = " ".join((told.person.get("display_name") or "").split())[:_LONGEST]
+    return Wish(WantedObject("person", subject.object, {"name": name or login, "login": login, "state": "active"}))
+
+
+def _text(template: str, otherwise: str, **words: str) -> str:
+    """A name on one line; the SIS id where nothing is known that it could be made of."""
+    return " ".join(template.format(**words).split())[:_LONGEST] or otherwise

@@ -1,0 +1,340 @@
+"""Events, ledger, driver and Canvas together: what the LMS lacks is made, and kept as the student system has it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas import codec
+from schemas.events import AnyEvent, CourseEvent, EnrollmentEvent, PersonEvent, SectionEvent, TermEvent
+from schemas.keys import EntityKind
+from services.consumer.drive.driver import Driver
+from services.consumer.ledger import policies, storing, writing
+from services.consumer.ledger.entities import Arrival
+from services.consumer.ledger.policies import Policies
+from services.consumer.ledger.storing import Batch
+from services.consumer.metrics import Metrics
+from services.consumer.targets.canvas.client import CanvasClient
+from services.consumer.targets.canvas.objects import CanvasObjects
+from services.consumer.targets.canvas.target import CanvasTarget
+from services.kit.credentials import SecretFile
+from services.kit.postgres import identity
+from services.sandbox.canvas.server import CanvasServer
+from tests.integration.consumer.drive.drive_support import TARGET, SeatLedger, Timing, Told, eventually
+from tests.policies import making
+from tests.serving import serving
+
+TIMING = replace(Timing(), late_bound_seconds=1.2)
+ALL = ("terms", "courses", "sections", "people")
+SECTION, COURSE, TERM, PERSON = "PSUNV-1259-1001", "PSUNV-MUS201", "PSUNV-1259", "9000001"
+_MODELS: dict[EntityKind, type[AnyEvent]] = {
+    "enrollment": EnrollmentEvent,
+    "person": PersonEvent,
+    "section": SectionEvent,
+    "course": CourseEvent,
+    "term": TermEvent,
+}
+
+
+class Campus:
+    """A ledger that takes events as the intake does, and the Canvas that it drives."""
+
+    def __init__(self, ledger: SeatLedger, canvas: CanvasServer, folder: Path) -> None:
+        self.ledger = ledger
+        self.canvas = canvas
+        self.control = canvas.control
+        self.policies = Policies(TARGET, swap_settle_seconds=0)
+        self._folder = folder
+        self._version = 0
+
+    def policy(self, *kinds: str, **rules: str) -> None:
+        """From now on this is made."""
+        policies.ensure(self.ledger.connection, "main", making(*kinds, **rules))
+        policies.store(self.ledger.connection, "main", making(*kinds, **rules), "registrar")
+
+    def tell(self, kind: EntityKind, **fields: Any) -> None:
+        """An event of the student system, taken in a transaction of its own."""
+        self._version += 1
+        common = {"tenant": "main", "version": self._version, "content_hash": "0" * 32, "accepted_at": "2026-09-01T08:00:00Z"}
+        event = _MODELS[kind].model_validate(common | fields)
+        event = event.model_copy(update={"content_hash": codec.content_hash(codec.state(event))})
+        arrival = Arrival.of(event, codec.encode(event), f"enrollstream.{kind}.v1", 0, self._version)
+        connection = self.ledger.connection
+        storing.store(connection, Batch([arrival]), self.policies, identity(connection))
+
+    def term(self, **more: Any) -> None:
+        self.tell("term", **{"institution": "PSUNV", "term": "1259", "status": "active"} | more)
+
+    def course(self, **more: Any) -> None:
+        of = {"institution": "PSUNV", "course": "MUS201", "status": "active", "subject": "MUS", "catalog_number": "201"}
+        self.tell("course", **of | more)
+
+    def section(self, section: str = "1001", **more: Any) -> None:
+        of = {"institution": "PSUNV", "term": "1259", "section": section, "status": "active", "course": "MUS201"}
+        self.tell("section", **of | more)
+
+    def person(self, person: str = PERSON, name: str | None = "Clara Wieck", status: str = "active") -> None:
+        self.tell("person", person=person, status=status, display_name=name)
+
+    def enroll(self, person: str = PERSON, section: str = "1001", status: str = "enrolled") -> None:
+        of = {"institution": "PSUNV", "term": "1259", "section": section, "person": person}
+        self.tell("enrollment", **of, role_family="learner", status=status, role="student")
+
+    def school(self) -> None:
+        """Everything is told but who is enrolled."""
+        self.term()
+        self.course()
+        self.section()
+        self.person()
+
+    @contextlib.asynccontextmanager
+    async def driving(self, objects: bool = True) -> AsyncIterator[None]:
+        token = self._folder / "token"
+        token.write_text(self.canvas.token)
+        client = CanvasClient(self.canvas.url, SecretFile(token))
+        target = CanvasTarget(client, "self", TIMING.call_timeout_seconds)
+        made = CanvasObjects(client, "self", TIMING.call_timeout_seconds) if objects else None
+        driver = Driver(TIMING, self.ledger.url, TARGET, target, self.policies, Metrics(), Told(), objects=made)
+        running = asyncio.create_task(driver.run())
+        try:
+            yield
+        finally:
+            driver.stop()
+            await asyncio.wait_for(running, 20)
+            await target.close()
+
+    async def settled(self, within: float = 20) -> None:
+        """Every seat and every object is as wanted."""
+        unsettled = "select (select count(*) from work) + (select count(*) from lms_object where state <> 'settled')"
+        await eventually(lambda: self.ledger.one(unsettled) == 0, within)
+
+    async def state(self, sis_id: str, state: str, reason: str | None = None, within: float = 10) -> None:
+        """Until the object is in this state."""
+        found = "select state, reason from lms_object where object = %s"
+        await eventually(lambda: self.ledger.one(found, sis_id) == (state, reason), within)
+
+    def row(self, kind: str, sis_id: str) -> dict[str, Any]:
+        return next(row for row in self.control.dump(kind) if sis_id in row.values())
+
+    def user(self, sis_id: str = PERSON) -> dict[str, Any]:
+        login = self.row("logins", sis_id)
+        return next(row for row in self.control.dump("users") if row["id"] == login["user"])
+
+    def roster(self, section: str = SECTION) -> dict[str, str]:
+        return {row["user"]: row["state"] for row in self.control.roster(section)}
+
+    def calls(self) -> Counter[str]:
+        return Counter({one["endpoint"]: one["count"] for one in self.control.calls()["calls"]})
+
+
+@pytest.fixture
+def canvas() -> Iterator[CanvasServer]:
+    with serving(CanvasServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def campus(ledger: SeatLedger, canvas: CanvasServer, tmp_path: Path) -> Campus:
+    campus = Campus(ledger, canvas, tmp_path)
+    campus.policy(*ALL)
+    return campus
+
+
+async def test_a_seat_goes_through_an_empty_canvas(campus: Campus) -> None:
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+
+    assert campus.roster() == {PERSON: "active"}
+    section, course = campus.row("sections", SECTION), campus.row("courses", COURSE)
+    assert (section["name"], section["course"]) == ("MUS 201 1001", course["id"])
+    assert (course["name"], course["course_code"], course["state"]) == ("MUS 201", "MUS 201", "claimed")
+    assert course["term"] == campus.row("terms", TERM)["id"]
+    assert campus.user()["name"] == "Clara Wieck"
+    assert campus.control.violations() == []
+    assert campus.control.mails() == []
+
+
+async def test_many_sections_of_one_course_are_made_in_it_and_each_object_once(campus: Campus) -> None:
+    campus.school()
+    sections, people = [f"10{number:02}" for number in range(1, 13)], [f"90000{number:02}" for number in range(1, 7)]
+    for person in people:
+        campus.person(person)
+    for section in sections:
+        campus.section(section)
+    for number, section in enumerate(sections):
+        for person in people[number % 3 :]:
+            campus.enroll(person, section)
+    async with campus.driving():
+        await campus.settled(40)
+
+    calls = campus.calls()
+    assert (calls["terms.create"], calls["courses.create"]) == (1, calls["courses.create"])
+    assert len(campus.control.dump("courses")) == 1
+    assert len(campus.control.dump("sections")) == len(sections)
+    assert {row["course"] for row in campus.control.dump("sections")} == {campus.row("courses", COURSE)["id"]}
+    assert calls["users.create"] == len(people)
+
+
+@pytest.mark.parametrize("off", ALL)
+async def test_what_is_off_is_not_made_and_is_waited_for(campus: Campus, off: str) -> None:
+    campus.policy(*(kind for kind in ALL if kind != off))
+    campus.school()
+    campus.enroll()
+    endpoint = {"people": "users"}.get(off, off) + ".create"
+    waiting = {"terms": (COURSE, "no_term"), "courses": (SECTION, "no_course")}
+    async with campus.driving():
+        if off in waiting:
+            await campus.state(waiting[off][0], "waiting", waiting[off][1])
+        await eventually(lambda: campus.ledger.one("select count(*) from work where state = 'waiting'") == 1)
+        await asyncio.sleep(1.5)
+        assert campus.calls()[endpoint] == 0
+        campus.policy(*ALL)
+        await campus.settled()
+    assert campus.roster() == {PERSON: "active"}
+
+
+async def test_without_that_part_of_the_target_everything_waits_as_before(campus: Campus) -> None:
+    campus.school()
+    campus.enroll()
+    async with campus.driving(objects=False):
+        await eventually(lambda: campus.ledger.one("select count(*) from work where state = 'waiting'") == 1)
+    assert campus.ledger.one("select count(*) from lms_object") == 0
+
+
+async def test_nothing_is_made_for_a_term_in_shadow(campus: Campus) -> None:
+    """Also not what was asked for before it was put there."""
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.section("1002")
+        campus.person("9000002", "Robert Schumann")
+        writing.shadow(campus.ledger.connection, TARGET, "", "a trial", "somebody")
+        campus.enroll("9000002", "1002")
+        campus.ledger.connection.execute(
+            "update work set state = 'waiting', waits_kind = 'section', waits_object = 'PSUNV-1259-1002'"
+        )
+        campus.ledger.connection.execute(
+            "insert into dependency (target, kind, object, state, next_probe_at)"
+            " values (%s, 'section', 'PSUNV-1259-1002', 'missing', clock_timestamp())",
+            [TARGET],
+        )
+        campus.control.forget_calls()
+        campus.person(name="Clara Schumann")
+        await eventually(lambda: campus.ledger.one("select count(*) from lms_object where object = 'PSUNV-1259-1002'") == 1)
+        await asyncio.sleep(1.5)
+        assert [name for name in campus.calls() if name.endswith((".create", ".update"))] == []
+        writing.go_live(campus.ledger.connection, TARGET, "", "ready", "somebody", compared=None)
+        await campus.settled()
+    assert campus.roster("PSUNV-1259-1002") == {"9000002": "active"}
+    assert campus.user()["name"] == "Clara Schumann"
+
+
+async def test_what_nobody_waits_for_any_more_is_not_made(campus: Campus) -> None:
+    campus.policy("terms", "courses", "people")
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await eventually(lambda: campus.ledger.one("select count(*) from dependency where kind = 'section'") == 1)
+        campus.enroll(status="dropped")
+        await campus.settled()
+        campus.policy(*ALL)
+        await asyncio.sleep(1.5)
+    assert campus.calls()["sections.create"] == 0
+
+
+async def test_a_cancelled_class_is_not_made(campus: Campus) -> None:
+    campus.school()
+    campus.section(status="cancelled")
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+    assert campus.calls()["sections.create"] == 0
+
+
+async def test_what_another_feed_makes_meanwhile_is_found(campus: Campus) -> None:
+    """And nothing of it is changed."""
+    campus.control.objects(courses=[{"sis_course_id": COURSE, "name": "By the other feed"}])
+    campus.control.objects(sections=[{"sis_section_id": SECTION, "course": COURSE, "name": "By the other feed"}])
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.course(catalog_number="202")
+        await campus.settled()
+    assert campus.roster() == {PERSON: "active"}
+    assert campus.row("sections", SECTION)["name"] == "By the other feed"
+    assert campus.row("courses", COURSE)["name"] == "By the other feed"
+
+
+async def test_what_the_student_system_has_not_told_is_waited_for_and_the_publisher_is_to_be_asked(campus: Campus) -> None:
+    campus.term()
+    campus.course()
+    campus.person()
+    campus.enroll()
+    async with campus.driving():
+        await campus.state(SECTION, "waiting", "untold:section")
+        lacks = campus.ledger.one("select lacks_kind, lacks_key, ask_at is not null from lms_object where object = %s", SECTION)
+        assert lacks == ("section", "PSUNV/1259/1001", True)
+        campus.section()
+        await campus.settled()
+    assert campus.roster() == {PERSON: "active"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [
+        ("reset", {"apply": True}),
+        ("reset", {"apply": False}),
+        ("hang", {}),
+        ("html", {"apply": True}),
+        ("status", {"status": 503}),
+        ("status", {"status": 502, "apply": True}),
+        ("truncated", {}),
+        ("throttled", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_whatever_befalls_the_calls_each_object_is_made_once(campus: Campus, kind: str, limits: dict[str, object]) -> None:
+    campus.school()
+    campus.enroll()
+    campus.control.fault(kind, methods=["POST"], count=4, **limits)
+    async with campus.driving():
+        await campus.settled(60)
+    assert campus.roster() == {PERSON: "active"}
+    assert Counter(row["name"] for row in campus.control.dump("sections")) == {"MUS 201 1001": 1}
+    assert len(campus.control.dump("courses")) == 1
+    assert campus.ledger.one("select count(*) from lms_object where origin = 'ours'") == 4
+
+
+async def test_a_refusal_stands_with_its_reason_and_the_others_go_on(campus: Campus) -> None:
+    campus.control.objects(users=[{"sis_user_id": "9", "login": PERSON}])
+    campus.school()
+    campus.person("9000002", "Robert Schumann")
+    campus.enroll()
+    campus.enroll("9000002")
+    async with campus.driving():
+        await campus.state(PERSON, "refused", "refused:login_taken")
+        await eventually(lambda: campus.roster() == {"9000002": "active"})
+    told = campus.ledger.one("select detail ->> 'reason' from history where what = 'object' and person = %s", PERSON)
+    assert told == "refused:login_taken"
+
+
+async def test_no_name_stands_in_what_the_ledger_says_of_objects(campus: Campus) -> None:
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.person(name="Clara Schumann")
+        await campus.settled()
+    rows = "select lms_object::text from lms_object union all select history::text from history"
+    assert campus.ledger.one(f"select count(*) from ({rows}) as row (said) where said ~ 'Clara|Wieck|Schumann'") == 0  # noqa: S608
