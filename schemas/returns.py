@@ -11,8 +11,11 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from schemas.events import Identifier, Model, Text
+from schemas.events import BIGGEST, Identifier, Model, Text
 from schemas.keys import EntityKind
+
+WHATEVER_IT_IS = BIGGEST
+"""No entity is newer than this."""
 
 
 class Scope(Model):
@@ -42,6 +45,7 @@ class KeyAt(NamedTuple):
     kind: EntityKind
     key: Identifier
     version: int
+    """`WHATEVER_IT_IS` of one that it has never heard of, and misses."""
 
 
 class RepublishKeys(Model):

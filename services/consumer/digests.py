@@ -23,7 +23,7 @@ import structlog
 from schemas import digests as digest_format
 from schemas import returns
 from schemas.digests import DigestEnd, DigestPage, UnreadableDigest
-from schemas.returns import DigestsWanted, KeyAt, RepublishKeys, Return, ReturnedEvent
+from schemas.returns import WHATEVER_IT_IS, DigestsWanted, KeyAt, RepublishKeys, Return, ReturnedEvent
 from schemas.topics import Topics
 from services.consumer.ledger import database, differences, digests
 from services.consumer.ledger.differences import TO_REPUBLISH, Found
@@ -32,6 +32,7 @@ from services.consumer.ledger.offsets import LogPartition
 from services.consumer.log.digests import DigestLog, Read
 from services.consumer.log.records import LogUnavailable
 from services.consumer.metrics import Metrics
+from services.consumer.provision import asking
 from services.consumer.settings import Settings
 from services.kit.kafka import KafkaSettings
 from services.kit.postgres import Connection
@@ -208,6 +209,11 @@ class Comparison:
             self._send([wish.message])
             digests.republish_wish_sent(connection, wish.request)
             log.warning("republish_wished", reason=wish.message.reason)
+        untold = asking.to_ask(connection, _KEYS_PER_RECORD)
+        if untold:
+            self._send([RepublishKeys(keys=[KeyAt(*key, WHATEVER_IT_IS) for key in untold])])
+            asking.asked(connection, untold)
+            log.info("entities_wished", count=len(untold))
         request = digests.round_wish(connection, self._settings.digest_tell_again_seconds)
         if request is not None:
             self._send([DigestsWanted(request=request)])

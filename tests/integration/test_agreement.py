@@ -226,3 +226,23 @@ async def test_recovery_is_reconciled_by_a_round_that_begins_after_it(bench: Ben
         await both.settled()
         assert both.repaired("missing_here") == 1
         assert DigestsWanted in {type(one) for one in both.returned()}
+
+
+async def test_a_mirror_that_is_asked_for_an_entity_tells_it(bench: Bench, event_log: LogReader) -> None:
+    """Whatever version it is in, and nothing of what nobody knows."""
+    async with pair(bench) as both:
+        await both.send(change(ANNA), change(BERT))
+        before = both.version(learner(ANNA))
+        for person in (ANNA, "9999999"):
+            both.ledger.connection.execute(
+                """insert into lms_object (target, kind, object, tenant, key, state, lacks_kind, lacks_key, ask_at)
+                   values ('canvas', 'person', %s, 'main', %s, 'waiting', 'enrollment', %s, clock_timestamp())""",
+                [person, person, learner(person).key],
+            )
+
+        async def told() -> bool:
+            return both.version(learner(ANNA), "ledger") > before
+
+        await eventually(told)
+        assert len(event_log.of(learner(BERT))) == 1
+        await both.settled()

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from schemas import returns
-from schemas.returns import DigestsWanted, Return
+from schemas.returns import WHATEVER_IT_IS, DigestsWanted, KeyAt, RepublishKeys, Return
 from schemas.topics import Topics
 from services.consumer.digests import Comparison
 from services.consumer.ledger import database, digests, recovery
@@ -42,6 +42,11 @@ class Topic:
         if self.away:
             raise LogUnavailable("returns refused")
         self.sent += map(returns.decode, values)
+
+    @property
+    def asked_for(self) -> list[KeyAt]:
+        """Which entities were asked for."""
+        return [key for one in self.sent if isinstance(one, RepublishKeys) for key in one.keys]
 
     @property
     def wished(self) -> list[UUID]:
@@ -82,3 +87,38 @@ def test_a_wish_of_which_the_ledger_never_heard_that_it_was_sent_is_the_same_aga
     with database.connect(ledger.url) as successor:
         comparison(topic, database_url).step(successor)
     assert topic.wished == [noted]
+
+
+def lacking(ledger: Ledger, sis_id: str, section: str) -> None:
+    """An object that waits for the SIS to tell of a section."""
+    ledger.connection.execute(
+        """insert into lms_object (target, kind, object, tenant, key, state, lacks_kind, lacks_key, ask_at)
+           values ('canvas', 'section', %s, 'main', %s, 'waiting', 'section', %s, clock_timestamp())""",
+        [sis_id, section, section],
+    )
+
+
+def test_what_an_object_waits_for_is_asked_for_once_and_again_after_a_while(ledger: Ledger, database_url: str) -> None:
+    topic = Topic()
+    comparing = comparison(topic, database_url)
+    lacking(ledger, "S-1", "PSUNV/1259/1001")
+    lacking(ledger, "S-1-again", "PSUNV/1259/1001")
+    comparing.step(ledger.connection)
+    comparing.step(ledger.connection)
+    assert topic.asked_for == [KeyAt("main", "section", "PSUNV/1259/1001", WHATEVER_IT_IS)]
+
+    ledger.connection.execute("update lms_object set ask_at = ask_at - interval '10 minutes'")
+    comparing.step(ledger.connection)
+    assert len(topic.asked_for) == 2
+
+
+def test_what_kafka_did_not_take_is_asked_for_at_the_next_step(ledger: Ledger, database_url: str) -> None:
+    topic = Topic()
+    comparing = comparison(topic, database_url)
+    lacking(ledger, "S-1", "PSUNV/1259/1001")
+    topic.away = True
+    with pytest.raises(LogUnavailable):
+        comparing.step(ledger.connection)
+    topic.away = False
+    comparing.step(ledger.connection)
+    assert len(topic.asked_for) == 1
