@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
+from services.consumer.api.objects import object_router
 from services.consumer.api.overrides import override_router
 from services.consumer.api.policies import policy_router
 from services.consumer.api.replays import Reach, replay_router
@@ -30,6 +31,7 @@ def create_app(consumer: Consumer) -> FastAPI:
     app.include_router(hold_router(consumer.desk, settings.tenant, consumer.policies))
     app.include_router(writing_router(consumer.desk, settings.target))
     app.include_router(roster_router(consumer.desk, consumer.policies))
+    app.include_router(object_router(consumer.desk, consumer.policies, consumer.objects.kinds))
     app.include_router(override_router(consumer.desk, settings.tenant, consumer.policies))
     app.include_router(undo_router(consumer.desk, settings.tenant, consumer.policies))
     app.include_router(policy_router(consumer.desk, settings.tenant, settings.target))

@@ -14,6 +14,7 @@ from services.consumer.ledger.dead_letters import DeadClass, Timers
 from services.consumer.ledger.members import Waiting
 from services.consumer.ledger.states import MISSING_KINDS, WORK_STATES, Census, Group, Marked
 from services.consumer.metrics import Metrics
+from services.consumer.provision import report
 from services.consumer.rosters import findings
 from services.consumer.rosters.comparing import KINDS
 from services.consumer.rosters.findings import Count
@@ -50,13 +51,14 @@ class SeatGauges:
         self._target = target
         self._timers = timers
         self._all_seats = 0
-        self._count_all, self._count_unsettled = _Sparingly(), _Sparingly()
+        self._count_all, self._count_unsettled, self._count_objects = _Sparingly(), _Sparingly(), _Sparingly()
         self._classes: set[str] = set()
 
     def observe(self, connection: Connection) -> None:
         """Look at the ledger, unless that is too early: what costs a second is done every two minutes."""
         self._count_all(lambda: self._all(connection))
         self._count_unsettled(lambda: self._unsettled(connection))
+        self._count_objects(lambda: self._objects(report.counts(connection, self._target)))
 
     def _all(self, connection: Connection) -> None:
         self._all_seats = states.count_seats(connection, self._target)
@@ -118,6 +120,19 @@ class SeatGauges:
         for kind in KINDS:
             for mode in ("live", "shadow"):
                 self._metrics.drift.labels(self._target, kind, mode).set(found[kind, mode])
+
+    def _objects(self, counts: Iterable[report.Count]) -> None:
+        found: Counter[tuple[str, str]] = Counter()
+        oldest: dict[tuple[str, str], float] = {}
+        for count in counts:
+            place = count.kind, count.state if count.live else "shadow"
+            found[place] += count.objects
+            oldest[place] = max(oldest.get(place, 0.0), count.oldest_seconds)
+        for kind in report.KINDS:
+            for state in (*report.STATES, "shadow"):
+                self._metrics.objects.labels(self._target, kind, state).set(found[kind, state])
+                if state != "settled":
+                    self._metrics.objects_oldest.labels(self._target, kind, state).set(oldest.get((kind, state), 0.0))
 
     def _dead(self, classes: list[DeadClass]) -> None:
         found = {one.dead_class: one.seats for one in classes[:_MOST_CLASSES]}

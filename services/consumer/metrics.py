@@ -171,6 +171,19 @@ class Metrics:
         self.removals_paused = Gauge(
             "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry
         )
+        # Objects
+        self.objects = Gauge(
+            "sis_objects",
+            "Objects of the LMS that are made or kept as the SIS has them",
+            ["target", "kind", "state"],  # pending, retrying, waiting, held, refused, suspect, settled, shadow
+            registry=self.registry,
+        )
+        self.objects_oldest = Gauge(
+            "sis_objects_oldest_seconds",
+            "Since the longest of them is in this state",
+            ["target", "kind", "state"],
+            registry=self.registry,
+        )
         # Overrides
         self.overrides = Gauge(
             "sis_overrides_in_force", "Seats that a registrar decides otherwise than the SIS", registry=self.registry

@@ -14,6 +14,7 @@ from schemas.topics import Topics
 from services.consumer.api.desk import Desk
 from services.consumer.api.holds import hold_router
 from services.consumer.api.intake import intake_router
+from services.consumer.api.objects import object_router
 from services.consumer.api.overrides import override_router
 from services.consumer.api.policies import policy_router
 from services.consumer.api.replays import Reach, replay_router
@@ -73,6 +74,7 @@ class Api:
         app.include_router(hold_router(desk, TENANT, ledger.policies))
         app.include_router(writing_router(desk, "canvas"))
         app.include_router(roster_router(desk, Policies("canvas")))
+        app.include_router(object_router(desk, Policies("canvas"), {"course", "section", "person"}))
         app.include_router(override_router(desk, TENANT, ledger.policies))
         app.include_router(undo_router(desk, TENANT, ledger.policies))
         app.include_router(policy_router(desk, TENANT, "canvas"))
