@@ -86,7 +86,7 @@ def next_step(wish: Wish, seen: ShownObject | NoObject, known: Known) -> Make | 
     if isinstance(seen, NoObject):
         return Make() if wish.make else Nothing()
     wanted = wish.wanted
-    differs = [name for name, value in wanted.values.items() if seen.values.get(name) != value]
+    differs = [name for name, value in wanted.values.items() if seen.values.get(name) != value and name not in wish.fixed]
     ours = frozenset(name for name in differs if _is_ours(name, wanted, seen, known))
     if ours:
         return Change(ours, gently=False)

@@ -5,7 +5,7 @@ None of it costs an enrollment's event anything: what seats wait for stands in `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from schemas import keys
 from schemas.events import EnrollmentEvent, PersonEvent
@@ -18,8 +18,6 @@ from services.kit.postgres import Connection, text_array
 KIND_OF: dict[MissingKind, ObjectKind] = {"user": "person", "section": "section"}
 """What a seat that waits for it calls an object, and what the object is."""
 _AT_ONCE = 200
-_REMOVED_WAIT_SECONDS = 60.0
-"""A removed person is looked at after this, so that a burst of them is counted before the first login is suspended."""
 
 _UNNOTED = """
 select dependency.kind, dependency.object, waiter.tenant, waiter.person, waiter.section
@@ -136,33 +134,33 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
     if not told:
         return
     people = [one for one in told if isinstance(one.event, PersonEvent)]
+    active = policies.active(connection) if people else {}
     if people:
-        _add_people(connection, people, policies)
+        _add_people(connection, people, policies.target, active)
     connection.execute(
         _TOLD,
         [
             *(text_array(column) for column in zip(*(one.key for one in told), strict=True)),
             text_array(str(_is_gone(one)).lower() for one in told),
-            text_array(_delay(one) for one in told),
+            text_array(_delay(one, active) for one in told),
         ],
     )
 
 
-def _add_people(connection: Connection, people: Sequence[Arrival], policies: Policies) -> None:
+def _add_people(connection: Connection, people: Sequence[Arrival], target: str, active: Mapping[str, ActivePolicy]) -> None:
     """Whoever has a seat is kept as the SIS has them, where the policy does that at all."""
-    active = policies.active(connection)
     rows = [
-        (_lms_user(one, active), one.key.tenant, one.key.key, one.person, str(_is_gone(one)).lower(), _delay(one))
+        (_lms_user(one, active), one.key.tenant, one.key.key, one.person, str(_is_gone(one)).lower(), _delay(one, active))
         for one in people
         if one.key.tenant in active and active[one.key.tenant].policy.provision.people is not None
     ]
     if rows:
         names = ("objects", "tenants", "keys", "persons", "gone", "delays")
         columns = dict(zip(names, (text_array(column) for column in zip(*rows, strict=True)), strict=True))
-        connection.execute(_ADD_PEOPLE, {"target": policies.target, **columns})
+        connection.execute(_ADD_PEOPLE, {"target": target, **columns})
 
 
-def _lms_user(one: Arrival, active: dict[str, ActivePolicy]) -> str:
+def _lms_user(one: Arrival, active: Mapping[str, ActivePolicy]) -> str:
     return active[one.key.tenant].policy.sis_ids.user.format(tenant=one.key.tenant, person=one.person)
 
 
@@ -178,5 +176,7 @@ def reconsider(connection: Connection, target: str) -> int:
         return connection.execute(_RECONSIDER, [target]).rowcount
 
 
-def _delay(one: Arrival) -> str:
-    return str(_REMOVED_WAIT_SECONDS if _is_gone(one) else 0.0)
+def _delay(one: Arrival, active: Mapping[str, ActivePolicy]) -> str:
+    """A removed person is looked at after the guard's wait, so that a burst of them is counted before a login is suspended."""
+    known = active.get(one.key.tenant)
+    return str(known.policy.guard.wait_seconds if known and _is_gone(one) else 0.0)

@@ -44,10 +44,13 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What it should be, and whether it may be made when it is missing."""
+    """What it should be."""
 
     wanted: WantedObject
     make: bool = True
+    """Whether it may be made when it is missing."""
+    fixed: frozenset[Attribute] = frozenset()
+    """What is said when it is made, and never changed afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,9 @@ def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) ->
         return Wish(WantedObject("person", subject.object, {"state": "suspended"}), make=False)
     login = rules.login.format(tenant=subject.tenant, person=person)
     name = " ".join((told.person.get("display_name") or "").split())[:_LONGEST]
-    return Wish(WantedObject("person", subject.object, {"name": name or login, "login": login, "state": "active"}))
+    wanted = WantedObject("person", subject.object, {"name": name or login, "login": login, "state": "active"})
+    # Of somebody whom the SIS gives no name any more the LMS keeps the one that it has.
+    return Wish(wanted, fixed=frozenset() if rules.rename and name else frozenset({"name"}))
 
 
 def _text(template: str, otherwise: str, **words: str) -> str:
