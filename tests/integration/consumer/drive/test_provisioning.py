@@ -203,3 +203,59 @@ async def test_no_name_stands_in_what_the_ledger_says_of_objects(campus: Campus)
         await campus.settled()
     rows = "select lms_object::text from lms_object union all select history::text from history"
     assert campus.ledger.one(f"select count(*) from ({rows}) as row (said) where said ~ 'Clara|Wieck|Schumann'") == 0  # noqa: S608
+
+
+async def test_what_a_dead_driver_was_about_to_make_is_waited_out_and_looked_for(campus: Campus) -> None:
+    """Its call may land until its time is over; what is found then was ours, and is looked at once more when nothing can land."""
+    campus.policy("people", "sections")
+    campus.control.objects(courses=[{"sis_course_id": COURSE}])
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+    campus.ledger.connection.execute(
+        """update lms_object
+              set state = 'pending', next_at = clock_timestamp(), origin = null, lms_id = null, confirmed = '{}',
+                  call = 'make', call_until = clock_timestamp() + interval '2 seconds' where object = %s""",
+        [SECTION],
+    )
+    campus.control.forget_calls()
+    async with campus.driving():
+        await eventually(lambda: campus.ledger.one("select call from lms_object where object = %s", SECTION) is None)
+        assert campus.ledger.one("select suspect_until > clock_timestamp() from lms_object where object = %s", SECTION)
+        await campus.state(SECTION, "suspect")
+        await campus.settled()
+    found = campus.ledger.one("select origin, confirmed ? 'name', suspect_until from lms_object where object = %s", SECTION)
+    assert found == ("ours", True, None)
+    assert campus.calls()["sections.create"] == 0
+
+
+async def test_what_is_renamed_in_the_student_system_is_renamed_unless_somebody_did_it_here(campus: Campus) -> None:
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.course(catalog_number="202")
+        campus.term(end_date="2026-12-18")
+        await campus.settled()
+        await eventually(lambda: campus.row("courses", COURSE)["name"] == "MUS 202")
+        await campus.by_hand(f"courses/sis_course_id:{COURSE}", {"course[name]": "Baroque Music"})
+        campus.course(catalog_number="203")
+        await campus.settled()
+        await eventually(lambda: campus.row("courses", COURSE)["course_code"] == "MUS 203")
+    assert campus.row("courses", COURSE)["name"] == "Baroque Music"
+    assert campus.ledger.one("select kept from lms_object where object = %s", COURSE) == ["name"]
+
+
+async def test_a_term_gets_the_days_of_the_student_system(campus: Campus) -> None:
+    campus.policy(*ALL, terms="{name: 'Term {term}', dates_in: America/New_York}")
+    campus.course()
+    campus.section()
+    campus.person()
+    campus.enroll()
+    async with campus.driving():
+        await campus.state(TERM, "waiting", "untold:term")
+        campus.term(start_date="2026-08-24", end_date="2026-12-18")
+        await campus.settled()
+    term = campus.row("terms", TERM)
+    assert (term["name"], term["start_at"], term["end_at"]) == ("Term 1259", "2026-08-24T04:00:00Z", "2026-12-19T04:59:59Z")
