@@ -134,6 +134,10 @@ class PersonEvent(Event):
     status: Literal["active", "removed"]
     display_name: Text | None = Field(default=None, max_length=255)
     """As the SIS would show it to others; absent when it has none or the person was removed."""
+    login: Text | None = Field(default=None, max_length=255)
+    """What the person signs in with. Personal data: only where the publisher's operator lets it through."""
+    merged_into: Identifier | None = None
+    """Of a removed one: the id under which the SIS keeps this person from now on."""
 
     @property
     def entity_key(self) -> EntityKey:

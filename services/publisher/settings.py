@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     source_cadence_file: Path | None = Field(
         default=None, description="YAML with how often each channel delivers, and when; without it no silence is told"
     )
+    person_logins: bool = Field(
+        default=False, description="take what people sign in with from POST /intake/events and pass it on; refused otherwise"
+    )
 
     max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1024, description="longest request body")
     body_timeout_seconds: float = Field(default=5, gt=0, description="a body has to arrive within this time")

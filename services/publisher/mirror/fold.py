@@ -151,15 +151,18 @@ _MEMBERSHIPS: dict[str, Callable[[MirrorRow], _Membership]] = {
 
 
 def _fold_person(key: EntityKey, rows: Sequence[MirrorRow]) -> State:
-    """Gone when the SIS deleted the person's own row, or when no row is left."""
+    """Gone when the SIS deleted the person's own row, when no row is left, or when it keeps them under another id."""
     (person,) = key.parts
     own = [row for row in rows if row.record != records.NAMES.name]
     live = [row for row in rows if not row.deleted]
-    active = bool(live) and (not own or any(not row.deleted for row in own))
+    merged_into = _first(live, "merged_into")
+    active = bool(live) and (not own or any(not row.deleted for row in own)) and merged_into is None
+    more = {"login": _first(live, "login") if active else None, "merged_into": merged_into}
     return {
         "person": person,
         "status": "active" if active else "removed",
         "display_name": _display_name(live) if active else None,
+        **{name: value for name, value in more.items() if value is not None},
     }
 
 

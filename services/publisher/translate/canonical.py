@@ -39,6 +39,8 @@ class CanonicalContext:
     channel: str
     """One per caller: sequence numbers compare only within it."""
     received_at: datetime
+    logins: bool = False
+    """Whether what people sign in with is taken: the operator's decision, because it is personal data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ _FAMILIES: dict[EnrollmentRole, RoleFamily] = {
 class _Person(_Submission):
     person: Identifier
     display_name: Text | None = None
+    login: Text | None = None
+    merged_into: Identifier | None = None
 
 
 class _Section(_Submission):
@@ -240,12 +244,20 @@ def change(item: Any, context: CanonicalContext) -> Change | list[Problem]:
         event = kind.model.model_validate_json(json.dumps(item))
     except ValidationError as error:
         return [_problem(found["loc"], found["type"], found["msg"]) for found in error.errors(include_input=False)]
-    if event.occurred_at is not None and not _EPOCH <= event.occurred_at <= context.received_at + CLOCK_TOLERANCE:
-        return [Problem("/occurred_at", "lies in the future, or before 1970; leave it out when it is not known")]
     entity = kind.entity(context.tenant, event)
+    problem = _unacceptable(event, entity, context)
+    return [problem] if problem else _as_change(event, kind.record, entity, context)
+
+
+def _unacceptable(event: _Submission, entity: EntityKey, context: CanonicalContext) -> Problem | None:
+    """What is wrong with an event that is well formed."""
+    if event.occurred_at is not None and not _EPOCH <= event.occurred_at <= context.received_at + CLOCK_TOLERANCE:
+        return Problem("/occurred_at", "lies in the future, or before 1970; leave it out when it is not known")
+    if isinstance(event, _Person) and event.login and not context.logins:
+        return Problem("/login", "logins are not taken here: PERSON_LOGINS is off")
     if len(entity.key) > keys.MAX_KEY_LENGTH:
-        return [Problem("", "the ids are too long together")]
-    return _as_change(event, kind.record, entity, context)
+        return Problem("", "the ids are too long together")
+    return None
 
 
 def _as_change(event: _Submission, record: Record, entity: EntityKey, context: CanonicalContext) -> Change:

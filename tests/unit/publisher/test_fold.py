@@ -15,7 +15,7 @@ from schemas.keys import EntityKey
 from services.publisher.changes import MirrorRow
 from services.publisher.mirror.fold import fold
 from services.publisher.translate import records
-from services.publisher.translate.canonical import CanonicalContext
+from services.publisher.translate.canonical import CanonicalContext, Problems
 from services.publisher.translate.canonical import translate as translate_canonical
 from services.publisher.translate.peoplesoft import Message
 from tests.unit.publisher.rowsets import (
@@ -306,8 +306,29 @@ def test_a_canonical_deletion_ends_the_entity(submission: dict[str, Any]) -> Non
     assert status == ("dropped" if submission["kind"] == "enrollment" else "removed")
 
 
+def test_a_person_who_is_kept_under_another_id_is_removed_and_says_which() -> None:
+    person = {"kind": "person", "person": "0090001", "display_name": "Clara Wieck", "login": "cwieck"}
+    assert canonical_state(person)["login"] == "cwieck"
+    merged = canonical_state(person, {"kind": "person", "person": "0090001", "merged_into": "0090002"})
+    assert merged == {
+        "person": "0090001",
+        "status": "removed",
+        "display_name": None,
+        "merged_into": "0090002",
+    }
+    back = canonical_state(person, {"kind": "person", "person": "0090001", "merged_into": None})
+    assert (back["status"], back.get("merged_into")) == ("active", None)
+
+
+def test_logins_are_taken_only_where_the_operator_says_so() -> None:
+    person = {"kind": "person", "person": "0090001", "login": "cwieck"}
+    refused = translate_canonical(orjson.dumps(person), CanonicalContext("main", "events:test", NOW))
+    assert isinstance(refused, Problems)
+    assert [(item.pointer, "cwieck" in item.detail) for item in refused.items] == [("/login", False)]
+
+
 def canonical_state(*submissions: dict[str, Any]) -> dict[str, Any]:
-    found = translate_canonical(orjson.dumps(submissions), CanonicalContext("main", "events:test", NOW))
+    found = translate_canonical(orjson.dumps(submissions), CanonicalContext("main", "events:test", NOW, logins=True))
     changes = found.changes  # type: ignore[union-attr]  # a failing translation fails the test here
     entity = changes[0].entity
     assert entity is not None
