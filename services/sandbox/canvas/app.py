@@ -15,7 +15,7 @@ from services.sandbox.canvas.call import Call
 from services.sandbox.canvas.clock import Clock
 from services.sandbox.canvas.connection import TRANSPORT, reset
 from services.sandbox.canvas.control import control_app
-from services.sandbox.canvas.effects import Effect, record
+from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.faults import Faults, FaultSpec, Picked, Subject
 from services.sandbox.canvas.incoming import Incoming, Receive, Scope, read
@@ -173,7 +173,7 @@ class Canvas:
             attempt.name(effect.row)
             attempt.applied, attempt.before, attempt.after = True, effect.before, effect.row.state
             attempt.followers = [row.id for row in effect.rows[1:]]
-            record(effect.rows)
+            self.world.journal.record(effect.rows)
         self.log.add(attempt)
         self.violations.extend(check(attempt, effect.row if effect else None))
 

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 from services.sandbox.canvas.state import Enrollment
 from services.sandbox.canvas.world import World
-
-
-def record(rows: Iterable[Enrollment]) -> None:
-    """Write down when rows got the state they have now, for reads that lag."""
-    for row in rows:
-        row.history.append((time.monotonic(), row.state))
 
 
 class Effect:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from services.sandbox.canvas import leaving, observing, sticky
-from services.sandbox.canvas.effects import Effect, record
+from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.seeding import Missing, Strict
 from services.sandbox.canvas.state import Enrollment, EnrollmentKey, Pseudonym, Role, Section
 from services.sandbox.canvas.world import World
@@ -40,18 +40,18 @@ class Act(Strict):
 def interfere(world: World, act: Act) -> list[int]:
     """Do it; the ids of the rows that were touched, the new one of a role change first."""
     if act.act == "import":
-        return _finished(_imported(world, act))
+        return _finished(world, _imported(world, act))
     row = _row(world, act)
     if act.act == "role":
-        return _finished(_changed_role(world, row, act), leaving.move(world, row, "deleted"))
+        return _finished(world, _changed_role(world, row, act), leaving.move(world, row, "deleted"))
     if act.act == "dates":
-        return _finished(_dated(world, row, act))
-    return _finished(leaving.move(world, row, _STATES[act.act]))
+        return _finished(world, _dated(world, row, act))
+    return _finished(world, leaving.move(world, row, _STATES[act.act]))
 
 
-def _finished(*effects: Effect) -> list[int]:
+def _finished(world: World, *effects: Effect) -> list[int]:
     touched = [row for effect in effects for row in effect.rows]
-    record(touched)
+    world.journal.record(touched)
     return [row.id for row in touched]
 
 

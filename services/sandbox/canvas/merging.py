@@ -6,7 +6,6 @@ row that a SIS import made for the user who goes away may end up deleted, while 
 
 from __future__ import annotations
 
-from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.state import Enrollment, User
 from services.sandbox.canvas.world import World
 
@@ -29,7 +28,7 @@ def merge(world: World, source: User, target: User) -> None:
     source.merged_into, source.state = target, "deleted"
     for row in source.enrollments:
         _become(world, row, "deleted", touched)
-    record(touched)
+    world.journal.record(touched)
 
 
 def _move_observed(world: World, source: User, target: User, touched: list[Enrollment]) -> None:

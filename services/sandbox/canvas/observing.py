@@ -8,7 +8,7 @@ follows nobody.
 from __future__ import annotations
 
 from services.sandbox.canvas import sticky
-from services.sandbox.canvas.effects import Effect, record
+from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.state import Enrollment, EnrollmentKey, User
 from services.sandbox.canvas.world import World
 
@@ -25,7 +25,7 @@ def link(world: World, observer: User, student: User) -> None:
     for row in student.enrollments:
         if row.type == "StudentEnrollment" and row.state in _ACTIVE_OR_PENDING:
             _join(world, row, observer, effect)
-    record(effect.rows)
+    world.journal.record(effect.rows)
 
 
 def unlink(world: World, observer: User, student: User) -> bool:
@@ -36,7 +36,7 @@ def unlink(world: World, observer: User, student: User) -> bool:
     gone = [row for row in observer.enrollments if row.associated_user is student and row.state != "deleted"]
     for row in gone:
         row.state, row.updated_at = "deleted", world.clock.now()
-    record(gone)
+    world.journal.record(gone)
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import Any
 
@@ -221,7 +220,10 @@ def _enrollment(world: World, item: EnrollmentSeed) -> int:
         row.sis_pseudonym = login if item.sis_import_id and item.linked else None
     row.start_at, row.end_at, row.completed_at = item.start_at, item.end_at, item.completed_at
     row.limit_privileges = item.limit_privileges
-    row.history.append((time.monotonic() if row.history else float("-inf"), row.state))
+    if row.history:
+        world.journal.record([row])
+    else:
+        row.history.append((float("-inf"), row.state))  # it has always been so
     return row.id
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.sandbox.canvas.clock import Clock
+from services.sandbox.canvas.journal import Journal
 from services.sandbox.canvas.settings import Assumptions
 from services.sandbox.canvas.state import (
     ACCOUNT_ROLE,
@@ -44,6 +45,7 @@ class World:
         self.clock = clock
         self.assumptions = assumptions or Assumptions()
         self.mails: list[Mail] = []
+        self.journal = Journal()
         self.accounts: dict[int, Account] = {}
         self.roles: dict[int, Role] = {}
         self.terms: dict[int, Term] = {}

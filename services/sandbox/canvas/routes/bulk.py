@@ -12,7 +12,6 @@ from typing import Any
 from services.sandbox.canvas import enrolling, errors, rendering
 from services.sandbox.canvas.addressing import find_course, find_user
 from services.sandbox.canvas.call import Answer, Call
-from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.parameters import text, texts
 from services.sandbox.canvas.routes.courses import change_state
@@ -70,7 +69,7 @@ def _enroll(call: Call, users: list[str], courses: list[Course], role: Role) -> 
             except Refusal as refusal:
                 problems[str(user.id)] = refusal.body
                 continue
-            record(effect.rows)
+            call.world.journal.record(effect.rows)
     return problems
 
 

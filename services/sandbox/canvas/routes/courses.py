@@ -8,7 +8,6 @@ from services.sandbox.canvas import errors, leaving, rendering, sticky
 from services.sandbox.canvas.addressing import find_account, find_course, find_term
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
-from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routing import Route
@@ -104,7 +103,7 @@ def change_state(call: Call, course: Course, event: str) -> None:
     if event == "offer" and course.state == "available":
         waiting = [row for row in call.world.enrollments_of(course) if row.state == "creation_pending"]
         for row in waiting:
-            record(leaving.move(call.world, row, "invited").rows)
+            call.world.journal.record(leaving.move(call.world, row, "invited").rows)
 
 
 def _check_dates(start: Any, end: Any) -> None:

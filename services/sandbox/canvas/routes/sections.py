@@ -7,7 +7,6 @@ from typing import Any
 from services.sandbox.canvas import errors, rendering, sticky
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
-from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routing import Route
@@ -103,7 +102,7 @@ def delete(call: Call) -> Answer:
         raise errors.message("You can't delete a section that has enrollments")
     for row in here:
         row.state, row.updated_at = "deleted", call.world.clock.now()
-    record(here)
+    call.world.journal.record(here)
     section.state = "deleted"
     return _answer(call, section)
 

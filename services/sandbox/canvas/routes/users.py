@@ -7,7 +7,6 @@ from typing import Any
 from services.sandbox.canvas import errors, leaving, rendering, sticky
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import override
-from services.sandbox.canvas.effects import record
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
@@ -127,7 +126,7 @@ def remove_from_account(call: Call) -> Answer:
     shown = rendering.user(user, call.view)
     for row in user.enrollments:
         if row.state != "deleted":
-            record(leaving.move(call.world, row, "deleted").rows)
+            call.world.journal.record(leaving.move(call.world, row, "deleted").rows)
     for login in user.pseudonyms:
         login.state = "deleted"
     return Answer(shown)
