@@ -126,6 +126,13 @@ def build_school(chance: random.Random, students: int, sections: int, first: int
     return School(people, teachers, [_school_class(chance, first, index, teachers) for index in range(sections)])
 
 
+def teacher_name(emplid: str) -> str:
+    """``Given Family``, always the same for one EMPLID."""
+    given, family = _GIVEN.split(), _FAMILY.split()
+    number = int(emplid)
+    return f"{given[number % len(given)]} {family[number * 7 % len(family)]}"
+
+
 def _school_class(chance: random.Random, first: int, index: int, teachers: list[str]) -> SchoolClass:
     course, section = divmod(index, 2)
     teacher = chance.choice(teachers)
