@@ -19,6 +19,8 @@ from services.sandbox.canvas.effects import Effect
 from services.sandbox.canvas.errors import Refusal
 from services.sandbox.canvas.faults import Faults, FaultSpec, Picked, Subject
 from services.sandbox.canvas.incoming import Incoming, Receive, Scope, read
+from services.sandbox.canvas.latest_calls import LatestCall, LatestCalls
+from services.sandbox.canvas.page import page_app
 from services.sandbox.canvas.paging import Links
 from services.sandbox.canvas.parameters import boolean, text, tree
 from services.sandbox.canvas.responses import Wire
@@ -62,9 +64,11 @@ class Canvas:
         self.log = WriteLog()
         self.violations: list[Violation] = []
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.latest_calls = LatestCalls()
         self.in_flight = self.max_in_flight = 0
         self._router = Router(ROUTES)
         self._control = control_app(self)
+        self._page = page_app(self)
 
     def add_token(self, secret: str, alias: str = "enrollstream", permissions: frozenset[str] | None = None) -> Token:
         """Let a client in, as a user of its own."""
@@ -77,11 +81,14 @@ class Canvas:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/_sandbox/"):
             await self._control(scope, receive, send)
+        elif scope["path"] == "/" or scope["path"].startswith("/page/"):
+            await self._page(scope, receive, send)
         else:
             await self._serve(await read(scope, receive, self._router), send)
 
     async def _serve(self, incoming: Incoming, send: Send) -> None:
         """1. reserve in the bucket, 2. work, 3. give back and charge, 4. answer: the order of the middleware upstream."""
+        begun = time.monotonic()
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         attempt = self._attempt(incoming)
@@ -95,16 +102,21 @@ class Canvas:
                     reservation.refused = True
                 wire = await self._work(incoming, picked, attempt)
         except Unanswered as unanswered:
-            self.calls[incoming.endpoint, unanswered.kind] += 1
+            self._count(incoming, unanswered.kind, begun, attempt)
             await self._leave_unanswered(incoming, unanswered.kind)
             return
         finally:
             self.in_flight -= 1
             charged = self.throttle.leave(reservation, incoming.endpoint)
-        self.calls[incoming.endpoint, str(wire.status)] += 1
+        self._count(incoming, str(wire.status), begun, attempt)
         attempt.status = wire.status
         attempt.answered = not _gone(incoming.scope)
         await _send(wire, charged | {"X-Request-Context-Id": incoming.request_id}, send)
+
+    def _count(self, incoming: Incoming, outcome: str, begun: float, attempt: Attempt) -> None:
+        self.calls[incoming.endpoint, outcome] += 1
+        seconds = time.monotonic() - begun
+        self.latest_calls.add(LatestCall(time.time(), incoming.method, incoming.endpoint, outcome, seconds, attempt.section))
 
     def _throttled(self) -> Wire:
         status, body = self.throttle.refusal()

@@ -93,6 +93,7 @@ def _play_and_judge(arguments: argparse.Namespace, display: Display, folder: Pat
         display.step("Canvas sandbox, 40-120 ms a call, throttled as upstream")
         canvas = stack.enter_context(system.start_canvas("--latency-ms", "40", "--jitter-ms", "80"))
         world.seed(canvas, morning)
+        display.step(f"watch the rosters change in a browser: {system.canvas_url}/")
         display.step("publisher and consumer")
         publisher, consumer = system.publisher().start(), system.consumer().start()
         publisher.await_ready()
@@ -167,6 +168,7 @@ def _keep(display: Display, processes: Processes, system: System, publisher: Ser
     addresses = [
         ("publisher", f"{publisher.url}  (/intake/peoplesoft, /intake/events, /readyz, /metrics)"),
         ("consumer", f"{consumer.url}  (/replays, /trace, /readyz, /metrics)"),
+        ("rosters, live", f"{system.canvas_url}/"),
         ("Canvas sandbox", f"{system.canvas_url}  (control side: /_sandbox/rosters, /_sandbox/writes, /_sandbox/faults)"),
         ("Kafka", kafka),
         ("mirror", system.wiring.mirror_url),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-OURS = {"test_rows_control.py", "test_sources.py"}
-"""About the sandbox's own control side."""
+OURS = {"test_page.py", "test_rows_control.py", "test_sources.py"}
+"""About the sandbox's own page and control side."""
 SOURCES = (".rb", ".lua", "bookmarked_collection", "canvasapi", "uw-restclients-canvas", "documentation", "Not of Canvas")
 FILES = sorted(path for path in Path(__file__).parent.glob("test_*.py") if path.name not in OURS)
 
