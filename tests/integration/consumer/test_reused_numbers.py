@@ -96,7 +96,7 @@ def test_what_a_person_approves_is_the_section(ledger: Ledger) -> None:
     review(ledger)
 
     with ledger.connection.transaction():
-        done = holds.approve(ledger.connection, "canvas", seen.hold, seen.snapshot, "ops")
+        done = holds.approve(ledger.connection, ledger.policies, seen.hold, seen.snapshot, "ops")
     review(ledger)
     ledger.take(enrollment(person="new-3", version=4))
 

@@ -80,7 +80,7 @@ async def test_nobody_gets_into_the_old_class_by_a_number_that_was_given_to_anot
         assert lms.writes == [("p0", "PSUNV-1259-1001", "deleted")]
         [hold] = holds.find(decided.connection, "canvas", undecided=True, after=None, limit=10)
         with decided.connection.transaction():
-            holds.approve(decided.connection, "canvas", hold.hold, hold.snapshot, "ops")
+            holds.approve(decided.connection, decided.policies, hold.hold, hold.snapshot, "ops")
         await eventually(lambda: not decided.work())
 
     assert sorted(lms.writes[1:]) == [(who, "PSUNV-1259-1001", "active") for who in ("just before", "newcomer")]
