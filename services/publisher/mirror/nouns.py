@@ -91,6 +91,8 @@ class EntityRow:
     """What the next state gets: above the last version, above the floor, not behind the database's clock."""
     issued: bool = False
     """This transaction gave it a new version."""
+    status: str | None = None
+    """The event's, of a new version that has one."""
     was_unfoldable: bool = False
     unfoldable: str | None = None
     """Why the newest rows could not be made into an event: the type of the error."""

@@ -165,6 +165,7 @@ class Settling:
             entity.unfoldable = type(error).__name__
             return None
         entity.version, entity.content_hash, entity.issued = entity.next_version, content_hash, True
+        entity.status = state["status"]
         return event
 
     def _is_news(self, entity: EntityRow, rows: Sequence[StoredRow], content_hash: str) -> bool:

@@ -73,9 +73,9 @@ _UPDATE_ROWS = f"""
      where (s.tenant, s.record, s.key) = (v.tenant, v.record, v.key)"""  # noqa: S608
 _ISSUE = """
     update entity e
-       set version = v.version, content_hash = v.content_hash, unfoldable = null, updated_at = clock_timestamp()
+       set version = v.version, content_hash = v.content_hash, status = coalesce(v.status, e.status), unfoldable = null, updated_at = clock_timestamp()
       from json_to_recordset(%s::json)
-        as v (tenant text, kind text, key text, version bigint, content_hash text)
+        as v (tenant text, kind text, key text, version bigint, content_hash text, status text)
      where (e.tenant, e.kind, e.key) = (v.tenant, v.kind, v.key)"""
 _MARK = """
     update entity e set unfoldable = v.reason, updated_at = clock_timestamp()
@@ -139,7 +139,7 @@ class _RowValues:
 
 
 def _issued(entity: EntityRow) -> dict[str, Any]:
-    return entity.key._asdict() | {"version": entity.version, "content_hash": entity.content_hash}
+    return entity.key._asdict() | {"version": entity.version, "content_hash": entity.content_hash, "status": entity.status}
 
 
 def _marked(entity: EntityRow) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _note_absent(connection: Connection, snapshot_id: uuid.UUID, manifest: Manif
     row = connection.execute(
         """with held as materialized (
              select s.record, s.key, s.key_columns, s.entity_kind, s.entity_key,
-                    coalesce(e.state->>'status', '') not in ('dropped', 'cancelled', 'removed') as there,
+                    coalesce(e.status, '') not in ('dropped', 'cancelled', 'removed') as there,
                     (coalesce(s.as_of_to, s.as_of_from) < %(before)s or (s.channel = %(channel)s and s.position < %(position)s))
                     and not exists (select from snapshot_row r
                                      where r.snapshot = %(snapshot)s and (r.record, r.key) = (s.record, s.key)) as absent

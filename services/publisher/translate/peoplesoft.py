@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache
 
 from schemas.events import OrderToken
 from schemas.keys import MAX_KEY_LENGTH, join
@@ -111,7 +112,6 @@ class _Rowset:
         self._today = (order.as_of_to or context.received_at).astimezone(context.site_timezone).date()
         self._fields: dict[int, Fields] = {}
         self._records = [context.dialect.record(row.record) for row in found]
-        self._readings: dict[str | None, Reading] = {}
         self._classes: dict[int, list[Fields]] = {}
         for row, record in zip(found, self._records, strict=True):
             fields = self._fields_of(row, record)
@@ -122,25 +122,28 @@ class _Rowset:
         """Append what the rows say, in document order: a later element is newer."""
         unknown: Counter[str] = Counter()
         drafts: list[tuple[str | None, Draft]] = []
+        reading_of = cache(self._reading)
         for row, record in zip(self._rows, self._records, strict=True):
             fields = self._fields[id(row)]
             if record not in PEOPLESOFT:
                 unknown[_printable(record)] += record not in self._context.dialect.ignored_records
                 continue
             try:
-                drafts += self._read(row, record, fields)
+                drafts += self._read(row, record, fields, reading_of)
             except RowRefused as refusal:
                 message.rejects.append(self._reject(row, record, fields, refusal))
         message.changes.extend(self._changes(drafts))
         message.rejects.extend(Reject("unknown_record", f"{record}: {count} rows") for record, count in unknown.items() if count)
 
-    def _read(self, row: Row, record: str, fields: Fields) -> list[tuple[str | None, Draft]]:
+    def _read(
+        self, row: Row, record: str, fields: Fields, reading_of: Callable[[str | None], Reading]
+    ) -> list[tuple[str | None, Draft]]:
         action = _action(row)
         if action not in _STATE and action not in _INHERITED:
             raise RowRefused("unknown_action", "AUDIT_ACTN")
         if action == "O" or fields.blank:
             return []
-        drafts = [(action, draft) for draft in reader_of(record)(fields, self._reading(action))]
+        drafts = [(action, draft) for draft in reader_of(record)(fields, reading_of(action))]
         for _, draft in drafts:
             if _too_long(draft):
                 raise RowRefused("bad_value", "key")
@@ -148,17 +151,14 @@ class _Rowset:
 
     def _reading(self, action: str | None) -> Reading:
         """The same for all rows with this action."""
-        reading = self._readings.get(action)
-        if reading is None:
-            reading = self._readings[action] = Reading(
-                tenant=self._context.tenant,
-                today=self._today,
-                dialect=self._context.dialect,
-                deletion=action in {"D", "K"},
-                unchanged=action == "",
-                owner=self._owner,
-            )
-        return reading
+        return Reading(
+            tenant=self._context.tenant,
+            today=self._today,
+            dialect=self._context.dialect,
+            deletion=action in {"D", "K"},
+            unchanged=action == "",
+            owner=self._owner,
+        )
 
     def _changes(self, drafts: list[tuple[str | None, Draft]]) -> list[Change]:
         """All but the ``K`` of keys that an ``N`` of this message has: two rows swapped numbers, or an update in disguise."""

@@ -7,5 +7,7 @@ create index entity_section on entity (institution, term, section, tenant);
 drop index entity_person;
 create index entity_person on entity (person, tenant);
 
--- Nothing reads these: the event is folded from the rows.
+-- Nothing reads these: the event is folded from the rows. Whether somebody is there by what it says is all that is asked of an entity.
+alter table entity add column status text;                    -- of the newest event
+update entity set status = state ->> 'status';
 alter table entity drop column state, drop column occurred_at, drop column accepted_at;
