@@ -73,7 +73,8 @@ _UPDATE_ROWS = f"""
      where (s.tenant, s.record, s.key) = (v.tenant, v.record, v.key)"""  # noqa: S608
 _ISSUE = """
     update entity e
-       set version = v.version, content_hash = v.content_hash, status = coalesce(v.status, e.status), unfoldable = null, updated_at = clock_timestamp()
+       set version = v.version, content_hash = v.content_hash, status = coalesce(v.status, e.status), unfoldable = null,
+           updated_at = clock_timestamp()
       from json_to_recordset(%s::json)
         as v (tenant text, kind text, key text, version bigint, content_hash text, status text)
      where (e.tenant, e.kind, e.key) = (v.tenant, v.kind, v.key)"""

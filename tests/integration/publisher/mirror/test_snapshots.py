@@ -100,7 +100,7 @@ class Campus:
 
     def enrolled(self) -> set[str]:
         """Who is in a class, by the mirror."""
-        return {found for (found,) in self.ask("select person from entity where state->>'status' = 'enrolled'")}
+        return {found for (found,) in self.ask("select person from entity where status = 'enrolled'")}
 
     def versions(self) -> dict[str, int]:
         return dict(self.ask("select key, version from entity"))
@@ -159,7 +159,7 @@ async def test_absence_says_nothing_of_another_scope(bench: Bench) -> None:
         await school.post([school_class()], name="CLASS_TBL")
         await school.apply(csv_of(everybody(1)))
         assert school.enrolled() == {person(0), "0095001", "0095002"}
-        assert school.ask("select state->>'status' from entity where kind = 'section'") == [("active",)]
+        assert school.ask("select status from entity where kind = 'section'") == [("active",)]
 
 
 async def test_what_says_no_time_is_not_removed_by_absence(bench: Bench) -> None:
@@ -178,7 +178,7 @@ async def test_a_class_that_is_gone_takes_what_it_said_of_its_course(bench: Benc
     async with campus(bench) as school:
         await school.post([described("001", "26191"), described("002", "26192")], name="CLASS_TBL")
         await school.apply(csv_of([described("001", "26191")], "CLASS_TBL"), kind="CLASS_TBL")
-        states = dict(school.ask("select key, state->>'status' from entity where kind in ('course', 'section')"))
+        states = dict(school.ask("select key, status from entity where kind in ('course', 'section')"))
         assert states["NORTH/2267/26192"] == states["NORTH/0026192-1-2267-001"] == "removed"
         assert states["NORTH/2267/26191"] == states["NORTH/0026191-1-2267-001"] == "active"
 
