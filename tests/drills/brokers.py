@@ -204,8 +204,12 @@ class Brokers:
         """Rotate what the brokers take from the consumer; connections that are open stay open."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         change = UserScramCredentialUpsertion(SASL_USER, info, password.encode())
-        for answer in self.admin.alter_user_scram_credentials([change]).values():
-            answer.result(20)
+
+        def rotate() -> None:
+            for answer in self.admin.alter_user_scram_credentials([change]).values():
+                answer.result(20)
+
+        self._patiently(rotate)
 
     @contextmanager
     def unwritable(self, topic: str) -> Iterator[None]:
@@ -225,7 +229,7 @@ class Brokers:
                 answer.result(20)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """A group's coordinator moves now and then, and the client may wait for the one that is gone."""
+        """Coordinators and controllers move now and then, and the client may wait for the one that is gone."""
         deadline = time.monotonic() + 60
         while True:
             try:

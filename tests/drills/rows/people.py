@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
+from schemas import keys
 from services.sandbox.sis.messages import RowChange
 from services.sandbox.sis.truth import STUDENT, Seat, section_id
 from tests.drills.world import World
@@ -56,7 +57,7 @@ def await_settled(world: World, people: Collection[str]) -> None:
     """Block until all that the student system said of them is read, and nothing is left to do about them; others may go on."""
 
     def settled() -> bool:
-        unread = {key.split("/")[3] for kind, key, _version in world.arena.unread() if kind == "enrollment"}
+        unread = {keys.split(key)[3] for kind, key, _version in world.arena.unread() if kind == "enrollment"}
         work = world.ledger_ask("select count(*) from work where person = any(%s)", list(people))
         return not unread & set(people) and work == [(0,)]
 
