@@ -22,6 +22,7 @@ from services.sandbox.canvas.writelog import Attempt
 from tests.simulation.guard import Guard
 from tests.simulation.lms import SeatName, Sent
 from tests.simulation.log import Entry
+from tests.simulation.numbers import Numbers
 from tests.simulation.rosters import Rosters
 from tests.simulation.sis import Message
 from tests.simulation.world import CALL_SECONDS, LATE_SECONDS, World
@@ -41,6 +42,7 @@ class Checks:
         self.late_landings = 0
         self.guard = Guard(world)
         self.rosters = Rosters(world)
+        self.numbers = Numbers(world)
         self.writes: Counter[SeatName] = Counter()
         self._seen_violations = 0
         self._ledger_versions: dict[EntityKey, int] = {}
@@ -100,6 +102,7 @@ class Checks:
         """Every change on its way is covered by a committed intent that is still good for it."""
         self.guard.on_send(sent)
         self.rosters.on_send(sent)
+        self.numbers.on_send(sent)
         world = self.world
         if sent.seat is None or world.scheduler.now - world.hurt_ledger_at < CALL_SECONDS + 1:
             return
@@ -162,6 +165,7 @@ class Checks:
         with world.databases.as_ledger() as connection:
             for text in assertions.violations(connection, self.policies):
                 world.violated("ledger", text)
+        self.numbers.look()
         self._versions_never_go_back()
         self._offsets_pass_nothing()
         self._every_dead_letter_is_written()
@@ -253,6 +257,7 @@ class Checks:
     def ledger_was_restored(self) -> None:
         """Its former self's versions do not bind it."""
         self._ledger_versions = {}
+        self.numbers.forget()
 
     # --- in the end ---
 

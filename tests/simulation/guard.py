@@ -68,10 +68,10 @@ class Guard:
         """The operator approves what was seen, whenever that was."""
         self._perform(slot, self._approve)
 
-    def approve_everything(self) -> None:
-        """Look and approve at once, in whichever consumer runs."""
+    def approve_everything(self, *, numbers: bool) -> None:
+        """Look and approve at once, in whichever consumer runs. Holds are where removals are limited, or `numbers` re-used."""
         slot = next((slot for slot in CONSUMERS if self._world.running(slot) and slot in self._world.programs), None)
-        if slot is not None and self._limited:
+        if slot is not None and (self._limited or numbers):
 
             def work(connection: Any) -> None:
                 self._look(connection)

@@ -111,7 +111,7 @@ class Run:
                 if not world.running(slot):
                     world.start(slot)  # also what was still about to stop
             self._deliver(chance, everything=True)
-            self.checks.guard.approve_everything()
+            self.checks.guard.approve_everything(numbers=self.checks.numbers.reused)
             world.run(1.0)
             unfinished = self.checks.unfinished()
             if world.violations or (unfinished is None and self.checks.rosters.mend()):
@@ -256,6 +256,11 @@ def look_at_holds(run: Run, chance: random.Random) -> None:
 def approve_holds(run: Run, chance: random.Random) -> None:
     """The operator approves what was seen then."""
     run.checks.guard.approve(chance.choice(CONSUMERS))
+
+
+def reuse_number(run: Run, chance: random.Random) -> None:
+    """The number of a class is given to another one."""
+    run.checks.numbers.reuse(chance)
 
 
 def meddle(run: Run, chance: random.Random) -> None:
@@ -646,6 +651,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (digests, 2, False),
     (clock_jump, 2, True),
     (override, 0, False),
+    (reuse_number, 0, False),
     (meddle, 0, True),
     (compare, 0, True),
     (into_shadow, 0, True),
@@ -667,12 +673,15 @@ _SCHOOL = {
         extract,
         resend,
         opening,
+        reuse_number,
     )
 }
 _REGISTRARS = 16
 """One seed in so many is the registrar's: of seats that are overridden only the end is checked, so that the others check more."""
 _ROSTERS = 8
 """In one seed of so many a teacher meddles with rows, and operators compare rosters and go in and out of shadow."""
+_NUMBERS = 16
+"""In one seed of so many the registrar gives numbers to other classes: of their seats only the end is checked as well."""
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
 
 
@@ -686,6 +695,8 @@ def choose(seed: int, more: Sequence[tuple[str, int]] = ()) -> list[Action]:
     kept = chance.choice((0.25, 0.5, 1.0))
     if seed % _REGISTRARS == _REGISTRARS - 1:
         more = (*more, ("override", 60))
+    if seed % _NUMBERS == _NUMBERS // 4 - 1:
+        more = (*more, ("reuse_number", 20), ("approve_holds", 10), ("look_at_holds", 10))
     if seed % _ROSTERS == _ROSTERS // 2:
         more = (*more, ("meddle", 14), ("compare", 14), ("into_shadow", 6), ("go_live", 10))
     names, weights = [], []

@@ -103,6 +103,18 @@ class Sis:
             self._tangle(section)
         return [self._commit(row, keys.section_key(TENANT, INSTITUTION, TERM, section))]
 
+    def reuse_number(self, section: str, course: str) -> tuple[list[Change], list[Change]]:
+        """The number is a class's of another course by now: the old row goes, and the new one comes."""
+        entity = keys.section_key(TENANT, INSTITUTION, TERM, section)
+        old, columns = self.sections[section], self._class_columns(section, "A")
+        for other, of in self.sections.items():
+            if of in (old, course):
+                self._tangle(other)
+        self.withdrew |= {(person, course) for person, of in self.withdrew if of == old}
+        gone = self._commit(Row("CLASS_TBL", self._class_key(section), columns, deleted=True), entity)
+        self.sections[section] = course
+        return [gone], self.set_class(section, "A")
+
     def set_instructor(self, section: str, number: str, person: str | None, role: str = "PI") -> list[Change]:
         """The row of one meeting pattern names another person, or is deleted (its key does not say of whom)."""
         key = self._class_key(section) | {"CLASS_MTG_NBR": "1", "INSTR_ASSIGN_SEQ": number}
@@ -192,7 +204,7 @@ class Sis:
         cancelled = {
             row.columns["CLASS_NBR"]
             for row in self.rows.values()
-            if row.record == "CLASS_TBL" and row.columns["CLASS_STAT"] == "X"
+            if row.record == "CLASS_TBL" and not row.deleted and row.columns["CLASS_STAT"] == "X"
         }
         for row in self.rows.values():
             if row.record == "STDNT_ENRL":
@@ -245,11 +257,11 @@ class Sis:
         }
 
     def _classes(self) -> dict[str, tuple[str, str]]:
-        """Course and component of every class that was ever told of."""
+        """Course and component of every class that was told of."""
         return {
             row.columns["CLASS_NBR"]: (row.key["CRSE_ID"], row.columns["SSR_COMPONENT"])
             for row in self.rows.values()
-            if row.record == "CLASS_TBL"
+            if row.record == "CLASS_TBL" and not row.deleted
         }
 
     def _note(self) -> None:

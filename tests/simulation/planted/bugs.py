@@ -1,4 +1,4 @@
-"""The bugs: reliability's sixteen, the fifteen of the design."""
+"""The bugs: reliability's sixteen, the fifteen of the design, three of the rosters, three of the policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.consumer.drive.driver import Driver
 from services.consumer.intake.batches import Batches
 from services.consumer.ledger import replay_batch, starting, storing
 from services.consumer.ledger.writing import is_live
-from services.consumer.policy import facts
+from services.consumer.policy import courses, decide, facts
 from services.consumer.rosters import comparing
 from services.consumer.targets.canvas.client import CanvasClient
 from services.consumer.targets.canvas.target import CanvasTarget
@@ -356,6 +356,24 @@ PLANTS = (
         "rosters 3",
         (Edit(comparing, "compare", "if seat.moving or not", "if not"),),
         rules=(("compare", 60), ("flap", 60), ("canvas_slow", 20), ("into_shadow", 30), ("go_live", 30)),
+    ),
+    Plant(
+        "one course, active and inactive",
+        "policy 1",
+        (Edit(decide, "decide", 'policy.left_behind == "deleted"', "False"),),
+        rules=(("change", 40),),
+    ),
+    Plant(
+        "a laboratory that nobody leaves",
+        "policy 2",
+        (Edit(courses, "follow_primaries", "rule is None or", "True or"),),
+        rules=(("change", 40),),
+    ),
+    Plant(
+        "let in by a re-used number",
+        "policy 3",
+        (Statement("and section_course.reused_as is not null", "and false"),),
+        rules=(("reuse_number", 30), ("change", 60)),
     ),
 )
 """In the order of the lists."""

@@ -83,8 +83,6 @@ def test_a_tenant_without_a_policy_gets_no_seats() -> None:
         (work("waiting", waits_kind="user", waits_object="9000001"), "waiting", "no user with the SIS id 9000001"),
         (work("retrying", reason="server_fault", attempts=3), "retrying", "attempt 3 failed (server_fault)"),
         (work("dead", reason="refused"), "dead", "(refused)"),
-        (work("guarded"), "guarded", "counted"),
-        (work("held", hold=7), "held", "in hold 7 until a person approves"),
         (work("suspect"), "suspect", "read again"),
         (work("pending"), "in_flight", "next in line"),
         (None, "lost_work", "nothing is planned"),
@@ -92,6 +90,22 @@ def test_a_tenant_without_a_policy_gets_no_seats() -> None:
 )
 def test_an_unsettled_seat_says_what_it_waits_for(row: dict[str, Any] | None, code: str, words: str) -> None:
     found = findings(known(seats=[seat(row)]))
+
+    assert codes(found) == ["sis_enrolled", code]
+    assert words in found[1].text
+
+
+@pytest.mark.parametrize(
+    ("desired", "row", "code", "words"),
+    [
+        ("deleted", work("guarded"), "guarded", "counted"),
+        ("deleted", work("held", hold=7), "held", "in hold 7 until a person approves"),
+        ("active", work("guarded"), "held", "the section's number was given to another class"),
+        ("active", work("held", hold=7), "held", "the section's number was given to another class"),
+    ],
+)
+def test_what_the_guard_withholds_says_whether_it_is_a_removal(desired: str, row: dict[str, Any], code: str, words: str) -> None:
+    found = findings(known(seats=[seat(row) | {"desired": desired}]))
 
     assert codes(found) == ["sis_enrolled", code]
     assert words in found[1].text
