@@ -31,7 +31,7 @@ def decide(
     """What the enrollments of a person give, and the overrides that are in force for them, in the order of their keys.
 
     A status or role that gives no seat gives nothing, and neither does an enrollment before its start, if the policy waits for
-    that. Without `now` every start has come; see `next_start`.
+    that. Without `now` every start has come; see `next_start`. What sections of one course mean for one another is in `courses`.
     """
     found = [
         *(_of_enrollment(one, policy, target, now) for one in follow_primaries(sorted(enrollments, key=_by_key), policy)),
