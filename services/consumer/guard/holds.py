@@ -23,7 +23,7 @@ HoldState = Literal["open", "approved", "discarded", "emptied"]
 
 
 class Hold(NamedTuple):
-    """Removals of one scope that need a person."""
+    """What needs a person: removals of one scope, or access to a section whose number was re-used."""
 
     hold: int
     tenant: str
