@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import structlog
@@ -25,9 +25,9 @@ from services.consumer.nouns import MissingKind, ObjectKind
 from services.consumer.policy.model import Policy
 from services.consumer.provision import queue, taking_up, wanting
 from services.consumer.provision.queue import Row
-from services.consumer.provision.steps import Change, Make, Nothing, Verdict, next_step, not_sent, react, seen_so
-from services.consumer.provision.wanting import Told, Untold, Unwanted, Wish
-from services.consumer.targets.objects import NoObject, NoParent, ObjectOutcome, ObjectTarget, ShownObject
+from services.consumer.provision.steps import REFUSED_SECONDS, Change, Make, Nothing, Verdict, next_step, not_sent, react, seen_so
+from services.consumer.provision.wanting import Moved, Told, Untold, Unwanted, Wish
+from services.consumer.targets.objects import NoObject, NoParent, ObjectOutcome, ObjectTarget, ShownObject, WantedObject
 from services.kit.failpoints import failpoint
 from services.kit.postgres import AWAY, Connection
 
@@ -37,6 +37,8 @@ _EVERY_SECONDS = 0.5
 _SHARE = 0.2
 """Of the token's calls in flight; the others are left to the seats that can be worked on."""
 _HELD_SECONDS = 60.0
+_MERGE_SECONDS = 2.0
+_REKEY = Change(frozenset(), gently=False)
 _MISSING: Mapping[ObjectKind, MissingKind] = {"person": "user", "section": "section"}
 """What seats that wait for it call an object."""
 
@@ -120,6 +122,8 @@ class Provisioning:
             await self._record(lease, row, verdict, lacks=wish.lacks)
         elif isinstance(wish, Unwanted):
             await self._leave(lease, row, wish)
+        elif isinstance(wish, Moved):
+            await self._move(lease, row, wish)
         else:
             await self._work(lease, row, wish, told, policy)
 
@@ -132,21 +136,26 @@ class Provisioning:
     async def _work(self, lease: Lease, row: Row, wish: Wish, told: Told, policy: Policy | None) -> None:
         seen = await self._caller.find(self._objects, wish.wanted)
         if not isinstance(seen, ShownObject | NoObject):
-            await self._record(lease, row, react(wish, None, seen, row.known, random.random()))  # noqa: S311
+            await self._record(lease, row, self._judged(wish, None, seen, row))
             return
         step = next_step(wish, seen, row.known)
         if isinstance(step, Nothing):
             await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known))
             return
-        if isinstance(step, Make) and await self._keeping.run(lambda it: queue.drop_unneeded(it, lease.target, row)):
+        if isinstance(step, Make) and await self._is_not_to_be_made(lease, row):
             return
         if isinstance(step, Change) and step.suspends(wish) and await self._too_many(lease, policy):
             await self._record(lease, row, Verdict("held", "too_many_suspensions", _HELD_SECONDS))
             return
-        outcome = await self._carried_out(lease, row, wish, step, seen)
+        wanted, objects = wish.wanted, self._objects
+        if isinstance(step, Change) and isinstance(seen, ShownObject):
+            operation = partial(objects.change, wanted, seen, step.attributes, gently=step.gently)
+        else:
+            operation = partial(objects.make, wanted)
+        outcome = await self._carried_out(lease, row, step.call, wanted, operation)
         if isinstance(outcome, NoParent) and policy is not None:
             await self._make_room(lease, row, wish, outcome, told, policy)
-        verdict = not_sent(row.known) if isinstance(outcome, NotSent) else react(wish, step, outcome, row.known, random.random())  # noqa: S311
+        verdict = self._judged(wish, step, outcome, row)
         suspended = isinstance(step, Change) and step.suspends(wish) and verdict.state in ("settled", "suspect")
         await self._record(lease, row, verdict, suspended=suspended)
 
@@ -155,21 +164,64 @@ class Provisioning:
         rules = policy.provision.people if policy else None
         return rules is None or await self._keeping.run(lambda it: queue.to_suspend(it, lease.target)) > rules.most_suspended
 
+    async def _is_not_to_be_made(self, lease: Lease, row: Row) -> bool:
+        """The account of another id is to become theirs, or nobody waits for it any more."""
+        sis_id = row.subject.object
+        if row.subject.kind == "person" and await self._keeping.run(lambda it: queue.is_heir(it, lease.target, sis_id)):
+            await self._record(lease, row, Verdict("waiting", "merge", _MERGE_SECONDS))
+            return True
+        return await self._keeping.run(lambda it: queue.drop_unneeded(it, lease.target, row))
+
+    async def _move(self, lease: Lease, row: Row, moved: Moved) -> None:
+        """Have nobody found under the old id any more; then what the LMS has of its seats is the other person's."""
+        seen = await self._caller.find(self._objects, moved.wanted)
+        if isinstance(seen, ShownObject):
+            obstacle = await self._rekeyed(lease, row, moved, seen)
+        elif isinstance(seen, NoObject):
+            obstacle = None
+        else:
+            obstacle = self._judged(Wish(moved.wanted), None, seen, row)
+        if obstacle is None:
+            await self._handed_over(lease, row, moved)
+        else:
+            await self._record(lease, row, obstacle)
+
+    async def _rekeyed(self, lease: Lease, row: Row, moved: Moved, seen: ShownObject) -> Verdict | None:
+        """Give the account the new id; where it has that one already, take the old one off it. Returns what stands in the way."""
+        heir = await self._caller.find(self._objects, WantedObject("person", moved.heir.object, {}))
+        if not isinstance(heir, ShownObject | NoObject):
+            return self._judged(Wish(moved.wanted), None, heir, row)
+        if isinstance(heir, ShownObject) and heir.lms_id != seen.lms_id:
+            return Verdict("refused", "two_accounts", REFUSED_SECONDS, did="refused")
+        new_id = moved.heir.object if isinstance(heir, NoObject) else ""
+        operation = partial(self._objects.rekey, moved.wanted, seen, new_id)
+        outcome = await self._carried_out(lease, row, "change", moved.wanted, operation)
+        return None if isinstance(outcome, ShownObject) else self._judged(Wish(moved.wanted), _REKEY, outcome, row)
+
+    async def _handed_over(self, lease: Lease, row: Row, moved: Moved) -> None:
+        if not await self._keeping.run(lambda it: queue.hand_over(it, lease.target, row)):
+            await self._record(lease, row, Verdict("retrying", "seats_under_way", _MERGE_SECONDS))
+            return
+        await self._keeping.run(lambda it: taking_up.add(it, lease.target, [moved.heir]))
+        await self._record(lease, row, Verdict("settled", "merged", did="moved"))
+        await self._prober.appeared("user", moved.heir.object)
+
     async def _carried_out(
-        self, lease: Lease, row: Row, wish: Wish, step: Make | Change, seen: ShownObject | NoObject
+        self, lease: Lease, row: Row, call: str, wanted: WantedObject, operation: Callable[[], Awaitable[ObjectOutcome]]
     ) -> ObjectOutcome | NotSent:
         """The call, once the ledger says that it may be under way."""
         send_by = time.monotonic() + self._window
-        begun = await self._keeping.run(lambda it: queue.begin(it, lease, row, step.call, self._deadline_seconds))
+        begun = await self._keeping.run(lambda it: queue.begin(it, lease, row, call, self._deadline_seconds))
         if not begun:
             return NotSent()
         failpoint("consumer.after_object_intent")
-        wanted, objects = wish.wanted, self._objects
-        if isinstance(step, Change) and isinstance(seen, ShownObject):
-            operation = partial(objects.change, wanted, seen, step.attributes, gently=step.gently)
-        else:
-            operation = partial(objects.make, wanted)
-        return await self._caller.move(f"{step.call}_{wanted.kind}", wanted, send_by, operation)
+        return await self._caller.move(f"{call}_{wanted.kind}", wanted, send_by, operation)
+
+    @staticmethod
+    def _judged(wish: Wish, step: Make | Change | None, outcome: ObjectOutcome | NotSent, row: Row) -> Verdict:
+        if isinstance(outcome, NotSent):
+            return not_sent(row.known)
+        return react(wish, step, outcome, row.known, random.random())  # noqa: S311
 
     async def _make_room(self, lease: Lease, row: Row, wish: Wish, missing: NoParent, told: Told, policy: Policy) -> None:
         """Have the term or course made first, where that is ours to do; otherwise it is waited for."""

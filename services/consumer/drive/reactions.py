@@ -117,7 +117,7 @@ def react(order: Order, attempt: Attempt, random: float) -> Settlement:
         touched=reaction.touched,
         late=reaction.late,
         read=(attempt.seen is not None and not attempt.wrote) or _never_there(order, attempt),
-        looked=attempt.seen is not None,
+        looked=attempt.seen is not None or _never_there(order, attempt),
         waits=reaction.waits,
         code=getattr(attempt.result, "code", None),
         seconds=attempt.seconds,

@@ -28,7 +28,8 @@ _TENANTS = "select distinct tenant from work where target = %s and state = 'guar
 IN_LIVE_TERM = "(work.term = any(%(terms)s::text[])) <> %(live)s"
 """Of a row called ``work``, with the parameters of `writing.Terms`. What waits in a term that is in shadow is judged when it is
 to be sent. Not asked of the table for each row: there may be a hundred thousand of them, for weeks."""
-# ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal.
+# ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal. Nothing is taken from a
+# person whom the SIS keeps under another id before their account has that one: afterwards it is another's.
 _GROUPS = f"""
 with told as (
   select seat.seat, seat.decision, seat.tenant, seat.section, seat.course, work.term,
@@ -53,7 +54,11 @@ with told as (
        where %(by_source)s and entitlement.target = work.target and entitlement.seat = work.seat
        order by entity.version desc limit 1) as came on true
    where work.target = %(target)s and work.state = 'guarded' and work.hold is null and {IN_LIVE_TERM}
-     and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant)
+     and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant
+     and not exists (
+       select from lms_object as moving
+        where moving.target = work.target and moving.tenant = seat.tenant and moving.person = seat.person
+          and moving.moves_to is not null))
 select tenant, section, course, term, leaves_course, cancelled,
        waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, source, array_agg(seat), array_agg(decision)
   from told group by tenant, section, course, term, leaves_course, cancelled, ripe, source

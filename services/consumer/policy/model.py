@@ -173,6 +173,10 @@ class Policy(Part):
         """How the LMS calls the section with this key text."""
         return self.section_in_lms(tenant, *keys.split(section_key))
 
+    def lms_user(self, tenant: str, person: str) -> str:
+        """How the LMS calls this person."""
+        return self.sis_ids.user.format(tenant=tenant, person=person)
+
     def section_in_lms(self, tenant: str, institution: str, term: str, section: str) -> str:
         """The same, of the parts of its key."""
         ids = self.sis_ids

@@ -37,7 +37,8 @@ class SectionRules(Part):
 class PersonRules(Part):
     """How a person's account is made, and what becomes of it."""
 
-    login: Annotated[str, template("tenant", "person", needs="person")] = "{person}"
+    login: Annotated[str, template("tenant", "person", "login", needs=("person", "login"))] = "{person}"
+    """With {login} what the SIS says is followed; otherwise only a new account gets it."""
     rename: bool = True
     """Whether a name that the SIS changes is changed in the LMS, unless somebody changed it there."""
     when_removed: Literal["keep", "suspend"] = "keep"

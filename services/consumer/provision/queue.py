@@ -17,7 +17,7 @@ from services.consumer.drive.lease import BEHIND, Lease, holding
 from services.consumer.ledger import history
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.writing import is_live
-from services.consumer.nouns import TERM, ObjectKind
+from services.consumer.nouns import PRIORITY_REPAIR, TERM, ObjectKind
 from services.consumer.provision.steps import Known, Verdict
 from services.consumer.provision.wanting import Subject, Told, course_key_of
 from services.kit.postgres import Connection, text_array
@@ -89,7 +89,8 @@ update lms_object
        waits_object = case when heard = %(heard)s then %(waits_object)s end,
        lacks_kind = %(lacks_kind)s, lacks_key = %(lacks_key)s,
        ask_at = case when %(lacks_kind)s::text is null then null else coalesce(ask_at, clock_timestamp()) end,
-       suspends = suspends and %(state)s <> 'settled',
+       suspends = suspends and (%(state)s <> 'settled' or heard <> %(heard)s),
+       moves_to = case when %(state)s = 'settled' and heard = %(heard)s then null else moves_to end,
        suspended_at = case when %(suspended)s then clock_timestamp() else suspended_at end
  where target = %(target)s and kind = %(kind)s and object = %(object)s
 """
@@ -104,6 +105,24 @@ update lms_object
   from inside
  where target = %(target)s and (lms_object.kind, lms_object.object) = (inside.kind, inside.object)
 """
+_HAND_OVER = f"""
+with theirs as materialized (
+  select target, seat from seat
+   where target = %(target)s and tenant = %(tenant)s and person = %(person)s and lms_user = %(object)s
+     and not (desired = 'deleted' and applied in ('deleted', 'absent'))
+   order by target, seat for no key update),
+given as (
+  update seat
+     set applied = 'unknown', applied_at = clock_timestamp(), lms_enrollment = null, lms_course = null
+    from theirs where (seat.target, seat.seat) = (theirs.target, theirs.seat)
+  returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, {TERM} as term)
+insert into work (target, seat, tenant, person, course, term, state, priority, next_at)
+select target, seat, tenant, person, course, term, 'pending', {PRIORITY_REPAIR}, clock_timestamp()
+  from given order by target, seat
+    on conflict (target, seat) do update
+   set state = 'pending', next_at = clock_timestamp(), attempts = 0, reason = null, code = null,
+       waits_kind = null, waits_object = null, hold = null, hold_number = null
+"""  # noqa: S608  (constants of ours)
 _TO_SUSPEND = """
 select count(*) from lms_object
  where target = %s and (suspends or suspended_at > clock_timestamp() - interval '1 day')
@@ -160,6 +179,24 @@ def begin(connection: Connection, lease: Lease, row: Row, call: str, deadline_se
     place = {"target": lease.target, "kind": row.subject.kind, "object": row.subject.object, "heard": row.heard}
     held = {"owner": lease.owner, "epoch": lease.epoch, "deadline": deadline_seconds, "call": call}
     return connection.execute(_BEGIN.encode(), place | held).rowcount == 1
+
+
+def is_heir(connection: Connection, target: str, sis_id: str) -> bool:
+    """Whether the account of another id is to become this person's: then none is made."""
+    row = connection.execute("select from lms_object where target = %s and moves_to = %s limit 1", [target, sis_id]).fetchone()
+    return row is not None
+
+
+def hand_over(connection: Connection, target: str, row: Row) -> bool:
+    """Nobody is found under this person's id any more: what the LMS has of their seats is another's now. They are read before
+    anything else, and nothing of them can be taken away. False while a call for one of them is under way."""
+    place = {"target": target, "tenant": row.subject.tenant, "person": row.person, "object": row.subject.object}
+    with connection.transaction():
+        busy = "select from intent where target = %(target)s and person = %(person)s and closed_at is null limit 1"
+        if connection.execute(busy, place).fetchone() is not None:
+            return False
+        connection.execute(_HAND_OVER.encode(), place)
+    return True
 
 
 def to_suspend(connection: Connection, target: str) -> int:

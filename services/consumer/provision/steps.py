@@ -90,7 +90,7 @@ def next_step(wish: Wish, seen: ShownObject | NoObject, known: Known) -> Make | 
     ours = frozenset(name for name in differs if _is_ours(name, wanted, seen, known))
     if ours:
         return Change(ours, gently=False)
-    gentle = frozenset(name for name in differs if name == "name" and wanted.kind == "person" and name not in known.confirmed)
+    gentle = frozenset(name for name in differs if name in wish.told and name not in known.confirmed)
     return Change(gentle, gently=True) if gentle else Nothing(tuple(sorted(differs)))
 
 

@@ -50,10 +50,10 @@ select %s, kind, object, tenant, key, person, section, term
  where known.state = 'settled'
 """
 _ADD_PEOPLE = """
-insert into lms_object (target, kind, object, tenant, key, person, suspends, next_at)
-select %(target)s, 'person', object, tenant, key, person, gone, clock_timestamp() + delay * interval '1 s'
+insert into lms_object (target, kind, object, tenant, key, person, suspends, moves_to, next_at)
+select %(target)s, 'person', object, tenant, key, person, gone, moves_to, clock_timestamp() + delay * interval '1 s'
   from unnest(%(objects)s::text[], %(tenants)s::text[], %(keys)s::text[], %(persons)s::text[], %(gone)s::boolean[],
-              %(delays)s::float8[]) as told (object, tenant, key, person, gone, delay)
+              %(moves)s::text[], %(delays)s::float8[]) as told (object, tenant, key, person, gone, moves_to, delay)
  where exists (select from seat where (seat.tenant, seat.person) = (told.tenant, told.person) and seat.target = %(target)s)
  order by object
     on conflict (target, kind, object) do nothing
@@ -66,23 +66,24 @@ update lms_object
 """
 _TOLD = """
 with told as materialized (
-  select * from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::float8[]) as told (tenant, kind, key, gone, delay)),
+  select * from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::text[], %s::float8[])
+                  as told (tenant, kind, key, gone, moves_to, delay)),
 found as (
-  select target, lms_object.kind, object, gone, delay
+  select target, lms_object.kind, object, gone, told.moves_to, delay
     from told join lms_object on (lms_object.tenant, lms_object.kind, lms_object.key) = (told.tenant, told.kind, told.key)
    union
-  select target, lms_object.kind, object, null, 0
+  select target, lms_object.kind, object, null, lms_object.moves_to, 0
     from told join lms_object
       on (lms_object.tenant, lms_object.lacks_kind, lms_object.lacks_key) = (told.tenant, told.kind, told.key)),
 locked as materialized (
-  select lms_object.target, lms_object.kind, lms_object.object, found.gone, found.delay
+  select lms_object.target, lms_object.kind, lms_object.object, found.gone, found.moves_to, found.delay
     from lms_object join found using (target, kind, object)
    order by lms_object.target, lms_object.kind, lms_object.object for update of lms_object)
 update lms_object
    set heard = heard + 1, state = 'pending', reason = null, attempts = 0, waits_kind = null, waits_object = null,
        lacks_kind = null, lacks_key = null, ask_at = null, state_since = clock_timestamp(),
        next_at = clock_timestamp() + locked.delay * interval '1 s',
-       suspends = case when lms_object.kind = 'person' then coalesce(locked.gone, suspends) else false end
+       suspends = coalesce(locked.gone, suspends), moves_to = locked.moves_to
   from locked
  where (lms_object.target, lms_object.kind, lms_object.object) = (locked.target, locked.kind, locked.object)
 """
@@ -142,6 +143,7 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
         [
             *(text_array(column) for column in zip(*(one.key for one in told), strict=True)),
             text_array(str(_is_gone(one)).lower() for one in told),
+            text_array(_heir(one, active) for one in told),
             text_array(_delay(one, active) for one in told),
         ],
     )
@@ -150,22 +152,34 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
 def _add_people(connection: Connection, people: Sequence[Arrival], target: str, active: Mapping[str, ActivePolicy]) -> None:
     """Whoever has a seat is kept as the SIS has them, where the policy does that at all."""
     rows = [
-        (_lms_user(one, active), one.key.tenant, one.key.key, one.person, str(_is_gone(one)).lower(), _delay(one, active))
+        (
+            active[one.key.tenant].policy.lms_user(one.key.tenant, one.person),
+            one.key.tenant,
+            one.key.key,
+            one.person,
+            str(_is_gone(one)).lower(),
+            _heir(one, active),
+            _delay(one, active),
+        )
         for one in people
         if one.key.tenant in active and active[one.key.tenant].policy.provision.people is not None
     ]
     if rows:
-        names = ("objects", "tenants", "keys", "persons", "gone", "delays")
+        names = ("objects", "tenants", "keys", "persons", "gone", "moves", "delays")
         columns = dict(zip(names, (text_array(column) for column in zip(*rows, strict=True)), strict=True))
         connection.execute(_ADD_PEOPLE, {"target": target, **columns})
 
 
-def _lms_user(one: Arrival, active: Mapping[str, ActivePolicy]) -> str:
-    return active[one.key.tenant].policy.sis_ids.user.format(tenant=one.key.tenant, person=one.person)
-
-
 def _is_gone(one: Arrival) -> bool:
-    return one.key.kind == "person" and one.event.status == "removed"
+    """Removed, and nowhere else."""
+    return isinstance(one.event, PersonEvent) and one.event.status == "removed" and one.event.merged_into is None
+
+
+def _heir(one: Arrival, active: Mapping[str, ActivePolicy]) -> str | None:
+    """How the LMS calls the person whom this one is now."""
+    known = active.get(one.key.tenant)
+    heir = one.event.merged_into if isinstance(one.event, PersonEvent) else None
+    return known.policy.lms_user(one.key.tenant, heir) if known and heir else None
 
 
 def reconsider(connection: Connection, target: str) -> int:

@@ -51,6 +51,17 @@ class Wish:
     """Whether it may be made when it is missing."""
     fixed: frozenset[Attribute] = frozenset()
     """What is said when it is made, and never changed afterwards."""
+    told: frozenset[Attribute] = frozenset()
+    """What is the SIS's own word, and so followed also where somebody else made the object; gently, the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The SIS keeps this person under another id: the login gets that one, before anything of the old id is taken away."""
+
+    wanted: WantedObject
+    heir: Subject
+    """The person under the new id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ def course_key_of(tenant: str, section: Mapping[str, Any]) -> EntityKey | None:
     return keys.course_key(tenant, section["institution"], course) if course else None
 
 
-def want(subject: Subject, told: Told, policy: Policy) -> Wish | Untold | Unwanted:
+def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Untold | Unwanted:
     """What this object should be. The policy that is active need not make this kind any more."""
     rules = policy.provision
     match subject.kind:
@@ -185,19 +196,26 @@ def _words_of_a_course(tenant: str, section: str, told: Told, names: str) -> dic
     }
 
 
-def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) -> Wish | Untold | Unwanted:
+def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) -> Wish | Moved | Untold | Unwanted:
     (person,) = keys.split(subject.key)
     if told.person is None:
         return Untold(EntityKey(subject.tenant, "person", subject.key))
+    if heir := told.person.get("merged_into"):
+        new_id = policy.lms_user(subject.tenant, heir)
+        return Moved(WantedObject("person", subject.object, {}), Subject("person", new_id, subject.tenant, keys.join(heir), None))
     if told.person["status"] == "removed":
         if rules.when_removed == "keep":
             return Unwanted("removed")
         return Wish(WantedObject("person", subject.object, {"state": "suspended"}), make=False)
-    login = rules.login.format(tenant=subject.tenant, person=person)
+    signs_in_with = told.person.get("login") or ""
+    if not signs_in_with and "{login" in rules.login:
+        return Untold(EntityKey(subject.tenant, "person", subject.key))
+    login = rules.login.format(tenant=subject.tenant, person=person, login=signs_in_with)
     name = " ".join((told.person.get("display_name") or "").split())[:_LONGEST]
     wanted = WantedObject("person", subject.object, {"name": name or login, "login": login, "state": "active"})
     # Of somebody whom the SIS gives no name any more the LMS keeps the one that it has.
-    return Wish(wanted, fixed=frozenset() if rules.rename and name else frozenset({"name"}))
+    fixed: frozenset[Attribute] = frozenset() if rules.rename and name else frozenset({"name"})
+    return Wish(wanted, fixed=fixed, told=frozenset({"name", "login"} if "{login" in rules.login else {"name"}))
 
 
 def _text(template: str, otherwise: str, **words: str) -> str:

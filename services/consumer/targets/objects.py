@@ -87,3 +87,8 @@ class ObjectTarget(Protocol):
         """Bring some of these attributes to what is wanted, with one changing call; the answer shows how far that went, so call
         again for the others. `gently`: values that a person has set by hand are left as they are."""
         ...
+
+    async def rekey(self, wanted: WantedObject, seen: ShownObject, sis_id: str) -> ObjectOutcome:
+        """Give the login of this person another SIS id, or none at all when it is empty, with one changing call. Nobody is found
+        under the old one any more; accounts and enrollments stay as they are."""
+        ...

@@ -167,12 +167,30 @@ class CanvasObjects:
             return ServerFault("not_found_though_there")
         if not isinstance(result, Payload):
             return result
-        shown = _shown(wanted, result.value) if own else _of_login(wanted, seen, result.value)
+        shown = _shown(wanted, result.value) if own else _of_login(wanted, result.value)
         if not isinstance(shown, ShownObject):
             return shown
         return (
             replace(shown, values={**seen.values, **shown.values}) if shown.lms_id == seen.lms_id else IdentityMismatch("object")
         )
+
+    async def rekey(self, wanted: WantedObject, seen: ShownObject, sis_id: str) -> ObjectOutcome:
+        """`change_sis_id` of a user, by the login that carries the id (``pseudonyms_controller.rb#update``)."""
+        operation = Operation(self._timeout)
+        return replace(await self._rekey(wanted, seen, sis_id, operation), usage=operation.usage)
+
+    async def _rekey(self, wanted: WantedObject, seen: ShownObject, sis_id: str, operation: Operation) -> ObjectOutcome:
+        login = await self._login(wanted, operation)
+        if not isinstance(login, _Login):
+            return login
+        form = {"login[sis_user_id]": sis_id}
+        result = await self._client.change("PUT", f"{_ROOT}/logins/{login.id}", operation, form=form)
+        if isinstance(result, NotFound):
+            return ServerFault("not_found_though_there")
+        if not isinstance(result, Payload):
+            return result
+        rekeyed = _of_login(replace(wanted, sis_id=sis_id), result.value)
+        return rekeyed if not isinstance(rekeyed, ShownObject) or rekeyed.lms_id == seen.lms_id else IdentityMismatch("object")
 
 
 def _path(wanted: WantedObject) -> str:
@@ -231,10 +249,11 @@ def _made(wanted: WantedObject, body: Any) -> ShownObject | Failure:
     return replace(shown, values={**shown.values, "login": wanted.values["login"], "state": "active"})
 
 
-def _of_login(wanted: WantedObject, seen: ShownObject, body: Any) -> ShownObject | Failure:
-    if not isinstance(body, dict) or "user_id" not in body:
+def _of_login(wanted: WantedObject, body: Any) -> ShownObject | Failure:
+    """A login's JSON, about the login that has the SIS id, or none if that is empty."""
+    if not isinstance(body, dict) or "user_id" not in body or "sis_user_id" not in body:
         return WrongShape("login")
-    if body.get("sis_user_id") != wanted.sis_id:
+    if (body["sis_user_id"] or "") != wanted.sis_id:
         return IdentityMismatch("object")
     return ShownObject(str(body["user_id"]), _values(body, _LOGIN_CALLED))
 

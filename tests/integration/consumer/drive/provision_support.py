@@ -86,8 +86,8 @@ class Campus:
         of = {"institution": "PSUNV", "term": "1259", "section": section, "status": "active", "course": "MUS201"}
         self.tell("section", **of | more)
 
-    def person(self, person: str = PERSON, name: str | None = "Clara Wieck", status: str = "active") -> None:
-        self.tell("person", person=person, status=status, display_name=name)
+    def person(self, person: str = PERSON, name: str | None = "Clara Wieck", status: str = "active", **more: Any) -> None:
+        self.tell("person", person=person, status=status, display_name=name, **more)
 
     def enroll(self, person: str = PERSON, section: str = "1001", status: str = "enrolled") -> None:
         of = {"institution": "PSUNV", "term": "1259", "section": section, "person": person}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 import pytest
 
 from services.consumer.ledger import writing
+from services.consumer.provision import queue
+from services.consumer.provision.steps import Verdict
 from tests.integration.consumer.drive.drive_support import TARGET, eventually
 from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, TERM, Campus
 
@@ -60,7 +61,7 @@ async def test_what_is_off_is_not_made_and_is_waited_for(campus: Campus, off: st
         if off in waiting:
             await campus.state(waiting[off][0], "waiting", waiting[off][1])
         await eventually(lambda: campus.ledger.one("select count(*) from work where state = 'waiting'") == 1)
-        await asyncio.sleep(1.5)
+        await eventually(lambda: campus.ledger.one("select max(probes) from dependency") >= 2)
         assert campus.calls()[endpoint] == 0
         campus.policy(*ALL)
         await campus.settled()
@@ -96,7 +97,7 @@ async def test_nothing_is_made_for_a_term_in_shadow(campus: Campus) -> None:
         campus.control.forget_calls()
         campus.person(name="Clara Schumann")
         await eventually(lambda: campus.ledger.one("select count(*) from lms_object where object = 'PSUNV-1259-1002'") == 1)
-        await asyncio.sleep(1.5)
+        await eventually(lambda: campus.ledger.one("select max(probes) from dependency") >= 2)
         assert [name for name in campus.calls() if name.endswith((".create", ".update"))] == []
         writing.go_live(campus.ledger.connection, TARGET, "", "ready", "somebody", compared=None)
         await campus.settled()
@@ -105,16 +106,57 @@ async def test_nothing_is_made_for_a_term_in_shadow(campus: Campus) -> None:
 
 
 async def test_what_nobody_waits_for_any_more_is_not_made(campus: Campus) -> None:
-    campus.policy("terms", "courses", "people")
+    campus.term()
+    campus.course()
+    campus.person()
+    campus.enroll()
+    async with campus.driving():
+        await campus.state(SECTION, "waiting", "untold:section")
+        campus.enroll(status="dropped")
+        await eventually(lambda: campus.ledger.one("select count(*) from dependency where kind = 'section'") == 0)
+        campus.section()
+        await eventually(lambda: campus.ledger.one("select count(*) from lms_object where object = %s", SECTION) == 0)
+        await campus.settled()
+    assert campus.calls()["sections.create"] == 0
+
+
+async def test_who_waits_goes_on_as_soon_as_it_is_made(campus: Campus) -> None:
+    """No schedule of anybody is needed for it."""
+    campus.policy(*ALL, sections="{name: '{section}'}")
+    campus.term()
+    campus.section()
+    campus.person()
+    campus.enroll()
+    async with campus.driving():
+        await campus.state(COURSE, "waiting", "untold:course")
+        await campus.state(SECTION, "waiting", "no_course")
+        for later in (
+            "update lms_object set next_at = clock_timestamp() + interval '1 hour'",
+            "update dependency set next_probe_at = clock_timestamp() + interval '1 hour'",
+            "update work set next_at = clock_timestamp() + interval '1 hour' where state = 'waiting'",
+        ):
+            campus.ledger.connection.execute(later)
+        campus.course()
+        await campus.settled(8)
+    assert campus.roster() == {PERSON: "active"}
+
+
+async def test_what_is_heard_during_an_attempt_is_looked_at_afterwards(campus: Campus) -> None:
     campus.school()
     campus.enroll()
     async with campus.driving():
-        await eventually(lambda: campus.ledger.one("select count(*) from dependency where kind = 'section'") == 1)
-        campus.enroll(status="dropped")
         await campus.settled()
-        campus.policy(*ALL)
-        await asyncio.sleep(1.5)
-    assert campus.calls()["sections.create"] == 0
+    connection = campus.ledger.connection
+    campus.course(catalog_number="202")
+    (row,) = (one for one in queue.due(connection, TARGET, 10, 1.0) if one.subject.object == COURSE)
+    campus.course(catalog_number="203")
+    lease = campus.ledger.lease()
+    assert not queue.begin(connection, lease, row, "change", 1.0), "a call for what was wanted before"
+    assert queue.record(connection, lease, row, Verdict("settled", exists=True), 1.0)
+    assert campus.ledger.one("select state, next_at <= clock_timestamp() from lms_object where object = %s", COURSE) == (
+        "pending",
+        True,
+    )
 
 
 async def test_a_cancelled_class_is_not_made(campus: Campus) -> None:

@@ -160,3 +160,28 @@ async def test_who_has_no_seat_is_nobody_of_ours(campus: Campus) -> None:
         campus.person("9000099", "Another Applicant")
         await campus.settled()
     assert campus.ledger.one("select count(*) from lms_object where object = '9000099'") == 0
+
+
+@pytest.mark.parametrize("made_by", ["us", "another feed"])
+async def test_a_login_that_the_student_system_tells_is_followed_unless_somebody_set_it_here(
+    campus: Campus, made_by: str
+) -> None:
+    campus.policy(*ALL, people="{login: '{login}'}")
+    if made_by != "us":
+        campus.control.objects(users=[{"sis_user_id": PERSON, "name": "Clara Wieck", "login": "cwieck"}])
+
+    def unique_id() -> str:
+        return str(campus.row("logins", PERSON)["unique_id"])
+
+    async with campus.driving():
+        campus.person(login="cwieck")
+        await enrolled(campus)
+        for login in ("cschumann", "clara.schumann"):
+            campus.person(login=login)
+            await campus.settled()
+            await eventually(lambda login=login: unique_id() == login)  # type: ignore[misc]
+        await campus.by_hand(f"accounts/self/logins/{campus.row('logins', PERSON)['id']}", {"login[unique_id]": "clara"})
+        campus.person(login="cws")
+        await campus.settled()
+        await eventually(lambda: campus.ledger.one("select kept from lms_object where object = %s", PERSON) == ["login"])
+    assert unique_id() == "clara"

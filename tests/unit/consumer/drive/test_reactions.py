@@ -153,6 +153,12 @@ def test_only_a_read_without_a_change_after_it_may_clear_suspicion() -> None:
     assert wrote(Done(ACTIVE), ABSENT).looked
 
 
+def test_whoever_is_not_there_was_looked_at() -> None:
+    """A seat that has to be verified would be asked for again and again otherwise."""
+    gone = read(NotThere("user"), desired="deleted", lms_enrollment=None)
+    assert (gone.applied, gone.read, gone.looked) == ("absent", True, True)
+
+
 def test_what_existed_before_our_first_change_is_adopted_and_the_rest_is_ours() -> None:
     assert read(AlreadySo(ACTIVE), ACTIVE).origin == "adopted"
     assert wrote(Done(ACTIVE), Observation("inactive", "e1")).origin == "adopted"

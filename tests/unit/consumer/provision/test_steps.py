@@ -62,7 +62,15 @@ FOUND = Known(origin="found")
 def test_only_what_is_ours_is_changed(
     wanted: WantedObject, seen: ShownObject | NoObject, known: Known, step: Make | Change | Nothing
 ) -> None:
-    assert next_step(Wish(wanted), seen, known) == step
+    told: frozenset[Attribute] = RENAME if wanted.kind == "person" else frozenset()
+    assert next_step(Wish(wanted, told=told), seen, known) == step
+
+
+def test_what_the_sis_tells_is_followed_where_somebody_else_made_it_and_what_the_policy_fixes_is_not() -> None:
+    seen = shown(PERSON, name="Clara Wieck", login="cwieck")
+    both: frozenset[Attribute] = frozenset({"name", "login"})
+    assert next_step(Wish(PERSON, told=both), seen, FOUND) == Change(both, gently=True)
+    assert next_step(Wish(PERSON, told=both, fixed=RENAME), seen, FOUND) == Change(frozenset({"login"}), gently=True)
 
 
 def test_a_removed_person_is_suspended_whoever_made_the_account_and_never_made() -> None:

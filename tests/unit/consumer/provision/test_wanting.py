@@ -10,7 +10,7 @@ from schemas import keys
 from schemas.keys import EntityKey
 from services.consumer.policy import model
 from services.consumer.policy.model import Policy
-from services.consumer.provision.wanting import Subject, Told, Untold, Unwanted, Wish, parent, want
+from services.consumer.provision.wanting import Moved, Subject, Told, Untold, Unwanted, Wish, parent, want
 from services.consumer.targets.objects import WantedObject
 from tests.policies import making
 
@@ -128,6 +128,23 @@ def test_what_the_sis_has_taken_back_is_not_made(subject: Subject, given: Told, 
 def test_a_removed_person_is_suspended_where_the_policy_says_so_and_never_made() -> None:
     found = want(PERSON, told(person=of("person", status="removed")), policy(people="{when_removed: suspend}"))
     assert found == Wish(WantedObject("person", "0009001", {"state": "suspended"}), make=False)
+
+
+def test_a_login_is_the_sis_own_word_where_the_policy_asks_for_it() -> None:
+    rules = policy(people="{login: '{login}@example.edu'}")
+    found = want(PERSON, told(person=of("person", login="cwieck")), rules)
+    assert isinstance(found, Wish)
+    assert (found.wanted.values["login"], "login" in found.told) == ("cwieck@example.edu", True)
+    assert want(PERSON, told(), rules) == Untold(EntityKey("main", "person", "0009001"))
+    ours = want(PERSON, told(person=of("person", login="cwieck")), policy())
+    assert isinstance(ours, Wish)
+    assert (ours.wanted.values["login"], "login" in ours.told) == ("0009001", False)
+
+
+def test_whom_the_sis_keeps_under_another_id_moves_there_and_is_not_suspended() -> None:
+    merged = told(person=of("person", status="removed", merged_into="0009002"))
+    heir = Subject("person", "0009002", "main", "0009002", None)
+    assert want(PERSON, merged, policy(people="{when_removed: suspend}")) == Moved(WantedObject("person", "0009001", {}), heir)
 
 
 def test_a_section_with_a_course_of_its_own_needs_no_course_of_the_sis() -> None:

@@ -1,0 +1,135 @@
+"""Two ids of the student system that turn out to be one person: the account gets the new id before anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration.consumer.drive.drive_support import eventually
+from tests.integration.consumer.drive.provision_support import ALL, SECTION, Campus
+
+OLD, NEW = "9000001", "9000002"
+
+
+@pytest.fixture
+def campus(campus: Campus) -> Campus:
+    """With a class in it."""
+    campus.policy(*ALL)
+    campus.control.sections(SECTION, course="PSUNV-MUS201")
+    campus.school()
+    return campus
+
+
+def learner(person: str, status: str) -> dict[str, Any]:
+    of = {
+        "institution": "PSUNV",
+        "term": "1259",
+        "section": "1001",
+        "person": person,
+        "role_family": "learner",
+        "role": "student",
+    }
+    return {"kind": "enrollment", "status": status, **of}
+
+
+def merged() -> dict[str, Any]:
+    return {"kind": "person", "person": OLD, "status": "removed", "merged_into": NEW}
+
+
+def heir() -> dict[str, Any]:
+    return {"kind": "person", "person": NEW, "status": "active", "display_name": "Clara Schumann"}
+
+
+def everything() -> list[dict[str, Any]]:
+    """What a merge makes the student system say, all at once."""
+    return [merged(), heir(), learner(NEW, "enrolled"), learner(OLD, "dropped")]
+
+
+async def enrolled(campus: Campus) -> int:
+    """Under the old id; returns Canvas's id of the enrollment."""
+    campus.enroll(OLD)
+    await campus.settled()
+    (row,) = campus.control.dump("enrollments")
+    campus.control.forget_calls()
+    return int(row["id"])
+
+
+def check(campus: Campus, row: int) -> None:
+    """The enrollment was never touched, and it is the new id's."""
+    (found,) = campus.control.dump("enrollments")
+    assert (found["id"], found["state"]) == (row, "active")
+    assert campus.calls()["enrollments.delete"] == campus.calls()["enrollments.create"] == 0
+    assert campus.calls()["users.create"] == 0
+    applied: dict[str, str] = dict(campus.ledger.connection.execute("select lms_user, applied from seat").fetchall())
+    assert applied == {OLD: "absent", NEW: "active"}
+    assert campus.ledger.one("select count(*) from lms_object where moves_to is not null") == 0
+
+
+async def test_the_account_gets_the_new_id_and_keeps_its_enrollments(campus: Campus) -> None:
+    async with campus.driving():
+        row = await enrolled(campus)
+        campus.tell_all(*everything())
+        await campus.settled()
+        await eventually(lambda: campus.user(NEW)["name"] == "Clara Schumann")
+    check(campus, row)
+    (login,) = (one for one in campus.control.dump("logins") if one["sis_user_id"] in (OLD, NEW))
+    assert (login["sis_user_id"], login["state"]) == (NEW, "active")
+
+
+@pytest.mark.parametrize("limits", [{"apply": True}, {"apply": False}], ids=["landed", "lost"])
+async def test_an_answer_that_was_lost_is_looked_for(campus: Campus, limits: dict[str, object]) -> None:
+    async with campus.driving():
+        row = await enrolled(campus)
+        campus.control.fault("reset", methods=["PUT"], count=1, **limits)
+        campus.tell_all(*everything())
+        await campus.settled(30)
+    check(campus, row)
+
+
+async def test_an_account_that_has_both_ids_loses_the_old_one_only(campus: Campus) -> None:
+    async with campus.driving():
+        row = await enrolled(campus)
+        campus.control.objects(users=[{"sis_user_id": NEW, "also": OLD, "login": "clara"}])
+        campus.tell_all(*everything())
+        await campus.settled()
+    check(campus, row)
+    assert {
+        one["unique_id"]: one["sis_user_id"] for one in campus.control.dump("logins") if one["unique_id"] in (OLD, "clara")
+    } == {
+        OLD: None,
+        "clara": NEW,
+    }
+
+
+async def test_two_accounts_are_a_persons_to_merge_and_nothing_is_taken_away_meanwhile(campus: Campus) -> None:
+    async with campus.driving():
+        row = await enrolled(campus)
+        campus.control.objects(users=[{"sis_user_id": NEW, "name": "Clara Schumann"}])
+        campus.tell_all(merged(), heir(), learner(OLD, "dropped"))
+        await campus.state(OLD, "refused", "two_accounts")
+        assert campus.ledger.one("select state from work where person = %s", OLD) == "guarded"
+        assert campus.roster()[OLD] == "active"
+
+        await campus.by_hand(f"users/sis_user_id:{OLD}/merge_into/sis_user_id:{NEW}", {})
+        campus.tell_all(learner(NEW, "enrolled"))
+        campus.ledger.connection.execute("update lms_object set next_at = clock_timestamp() where state = 'refused'")
+        await campus.settled()
+    check(campus, row)
+
+
+async def test_no_account_is_made_for_an_id_that_another_ones_account_will_have(campus: Campus) -> None:
+    async with campus.driving():
+        row = await enrolled(campus)
+        campus.control.fault("status", status=503, methods=["PUT"], for_seconds=2)
+        campus.tell_all(*everything())
+        await campus.state(NEW, "waiting", "merge")
+        await campus.settled(30)
+    check(campus, row)
+
+
+async def test_who_never_had_an_account_gets_one_under_the_new_id(campus: Campus) -> None:
+    campus.tell_all(merged(), heir(), learner(NEW, "enrolled"), learner(OLD, "dropped"))
+    async with campus.driving():
+        await campus.settled()
+    assert campus.roster() == {NEW: "active"}
