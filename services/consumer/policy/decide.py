@@ -111,7 +111,7 @@ def _seat(
         section=section,
         course=course,
         lms_section=policy.section_in_lms(tenant, *parts),
-        lms_user=policy.sis_ids.user.format(tenant=tenant, person=person),
+        lms_user=policy.lms_user(tenant, person),
         role=role.label,
         base_role=role.base,
     )
