@@ -171,6 +171,8 @@ def _of_seat(seat: _Row, work: _Row | None) -> Finding:  # noqa: PLR0911  (a tab
     match work["state"]:
         case "waiting":
             missing = f"the LMS has no {work['waits_kind']} with the SIS id {work['waits_object']}"
+            if work["making"] is not None:
+                return Finding("waiting", f"{wanted}; {missing}. Making it: {work['making']}.", "See GET /objects.")
             return Finding("waiting", f"{wanted}; {missing}.", f"Create the {work['waits_kind']} in the LMS; the seat follows.")
         case "retrying":
             return Finding("retrying", f"{wanted}; attempt {work['attempts']} failed{because} and is repeated.")
@@ -287,6 +289,9 @@ select seat.target, seat.lms_section, seat.lms_user, seat.role, seat.desired, se
          'state', work.state, 'reason', work.reason, 'attempts', work.attempts, 'next_at', work.next_at,
          'read_first', work.read_first, 'since', work.created_at, 'hold', work.hold,
          'waits_kind', work.waits_kind, 'waits_object', work.waits_object,
+         'making', (select concat_ws(', ', object.state, object.reason) from lms_object as object
+                     where object.target = work.target and object.object = work.waits_object
+                       and object.kind = case work.waits_kind when 'user' then 'person' else work.waits_kind end),
          'missing_since', dependency.since, 'probes', dependency.probes, 'next_probe_at', dependency.next_probe_at) end as work,
        (select jsonb_agg(jsonb_build_object('call', call, 'wanted', wanted, 'opened_at', opened_at, 'deadline', deadline))
           from intent

@@ -96,6 +96,14 @@ async def test_a_seat_that_waits_names_what_the_lms_lacks(api: Api) -> None:
     assert codes(found)[-1] == "waiting"
     assert found["seats"][0]["work"]["waits_object"] == "PSUNV-1259-1001"
     assert found["seats"][0]["work"]["next_probe_at"]
+    assert found["seats"][0]["work"]["making"] is None
+
+    api.ledger.connection.execute(
+        """insert into lms_object (target, kind, object, tenant, key, state, reason)
+           values ('canvas', 'section', 'PSUNV-1259-1001', 'main', 'PSUNV/1259/1001', 'refused', 'refused:sis_id_taken')"""
+    )
+    making = (await ask(api))["seats"][0]["work"]["making"]
+    assert making == "refused, refused:sis_id_taken"
 
 
 async def test_nobody_elses_story_is_told(api: Api) -> None:

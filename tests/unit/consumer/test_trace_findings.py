@@ -21,7 +21,7 @@ def seat(work: dict[str, Any] | None = None, *, settled: bool = False) -> dict[s
 
 
 def work(state: str, **changes: Any) -> dict[str, Any]:
-    return {"state": state, "reason": None, "attempts": 0, "waits_kind": None, "waits_object": None} | changes
+    return {"state": state, "reason": None, "attempts": 0, "waits_kind": None, "waits_object": None, "making": None} | changes
 
 
 def known(**changes: Any) -> Known:
@@ -81,6 +81,11 @@ def test_a_tenant_without_a_policy_gets_no_seats() -> None:
     ("row", "code", "words"),
     [
         (work("waiting", waits_kind="user", waits_object="9000001"), "waiting", "no user with the SIS id 9000001"),
+        (
+            work("waiting", waits_kind="section", waits_object="S-1", making="waiting, untold:section"),
+            "waiting",
+            "Making it: waiting, untold:section.",
+        ),
         (work("retrying", reason="server_fault", attempts=3), "retrying", "attempt 3 failed (server_fault)"),
         (work("dead", reason="refused"), "dead", "(refused)"),
         (work("suspect"), "suspect", "read again"),
