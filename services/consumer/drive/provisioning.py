@@ -37,8 +37,11 @@ _EVERY_SECONDS = 0.5
 _SHARE = 0.2
 """Of the token's calls in flight; the others are left to the seats that can be worked on."""
 _HELD_SECONDS = 60.0
+"""Suspensions that are held are counted again after this: the feed may have the people again."""
 _MERGE_SECONDS = 2.0
+"""Who waits for the account of another id looks again after this."""
 _REKEY = Change(frozenset(), gently=False)
+"""The step of a merge: no attribute of the object changes."""
 _MISSING: Mapping[ObjectKind, MissingKind] = {"person": "user", "section": "section"}
 """What seats that wait for it call an object."""
 
@@ -92,7 +95,9 @@ class Provisioning:
             return 0
         limit = max(1, int(capacity * _SHARE))
         due = await self._keeping.run(lambda it: queue.due(it, lease.target, limit, self._suspect_seconds))
-        await asyncio.gather(*(self._attempt(lease, row, active) for row in due))
+        ended = await asyncio.gather(*(self._attempt(lease, row, active) for row in due), return_exceptions=True)
+        for failure in filter(None, ended):  # not before all have ended: none of them may be picked a second time meanwhile
+            raise failure
         return len(due)
 
     async def _follow_the_policy(self, lease: Lease, active: Mapping[str, ActivePolicy]) -> None:

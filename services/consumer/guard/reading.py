@@ -28,10 +28,12 @@ _TENANTS = "select distinct tenant from work where target = %s and state = 'guar
 IN_LIVE_TERM = "(work.term = any(%(terms)s::text[])) <> %(live)s"
 """Of a row called ``work``, with the parameters of `writing.Terms`. What waits in a term that is in shadow is judged when it is
 to be sent. Not asked of the table for each row: there may be a hundred thousand of them, for weeks."""
-# ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal. Nothing is taken from a
-# person whom the SIS keeps under another id before their account has that one: afterwards it is another's.
+# ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each removal. `moving`: nothing is
+# taken from a person whom the SIS keeps under another id before their account has that one; there are hardly ever any.
 _GROUPS = f"""
-with told as (
+with moving as materialized (
+  select tenant, person from lms_object where target = %(target)s and moves_to is not null),
+told as (
   select seat.seat, seat.decision, seat.tenant, seat.section, seat.course, work.term,
          seat.course is null or not exists (
            select from seat as other
@@ -55,10 +57,7 @@ with told as (
        order by entity.version desc limit 1) as came on true
    where work.target = %(target)s and work.state = 'guarded' and work.hold is null and {IN_LIVE_TERM}
      and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant
-     and not exists (
-       select from lms_object as moving
-        where moving.target = work.target and moving.tenant = seat.tenant and moving.person = seat.person
-          and moving.moves_to is not null))
+     and not exists (select from moving where (moving.tenant, moving.person) = (seat.tenant, seat.person)))
 select tenant, section, course, term, leaves_course, cancelled,
        waited >= (%(waits)s::jsonb ->> tenant)::float8 as ripe, count(*)::int, source, array_agg(seat), array_agg(decision)
   from told group by tenant, section, course, term, leaves_course, cancelled, ripe, source

@@ -89,7 +89,7 @@ update lms_object
        waits_object = case when heard = %(heard)s then %(waits_object)s end,
        lacks_kind = %(lacks_kind)s, lacks_key = %(lacks_key)s,
        ask_at = case when %(lacks_kind)s::text is null then null else coalesce(ask_at, clock_timestamp()) end,
-       suspends = suspends and (%(state)s <> 'settled' or heard <> %(heard)s),
+       suspends = suspends and (%(state)s in ('pending', 'retrying', 'held') or heard <> %(heard)s),
        moves_to = case when %(state)s = 'settled' and heard = %(heard)s then null else moves_to end,
        suspended_at = case when %(suspended)s then clock_timestamp() else suspended_at end
  where target = %(target)s and kind = %(kind)s and object = %(object)s

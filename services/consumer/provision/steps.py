@@ -33,6 +33,7 @@ without asking; `refused`: a person has to look; `suspect`: as wanted, but a lat
 Origin = Literal["ours", "found"]
 REFUSED_SECONDS = 6 * 3600.0
 """What the LMS refuses is tried again after this: somebody may have removed the cause."""
+_NOT_SENT_SECONDS = 0.5
 _MISMATCHES_BEFORE_REFUSED = 3
 
 
@@ -144,7 +145,7 @@ def seen_so(wanted: WantedObject, seen: ShownObject | NoObject, nothing: Nothing
 
 def not_sent(known: Known) -> Verdict:
     """The attempt ended before its call."""
-    return Verdict("pending", delay_seconds=0.0, making=known.making)
+    return Verdict("pending", delay_seconds=_NOT_SENT_SECONDS, making=known.making)
 
 
 def react(wish: Wish, step: Make | Change | None, outcome: ObjectOutcome, known: Known, random: float) -> Verdict:  # noqa: PLR0911

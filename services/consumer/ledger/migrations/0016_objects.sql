@@ -44,8 +44,7 @@ create index lms_object_entity on lms_object (tenant, kind, key);
 create index lms_object_lacks on lms_object (tenant, lacks_kind, lacks_key) where lacks_key is not null;
 create index lms_object_waits on lms_object (target, waits_kind, waits_object) where waits_object is not null;
 create index lms_object_suspends on lms_object (target) where suspends or suspended_at is not null;
-create index lms_object_moves on lms_object (target, tenant, person) where moves_to is not null;
-create index lms_object_heirs on lms_object (target, moves_to) where moves_to is not null;
+create index lms_object_moves on lms_object (target, moves_to) where moves_to is not null;
 create index lms_object_unsettled on lms_object (target, kind, state) where state <> 'settled';
 create index lms_object_number on lms_object (target, number);
 

@@ -142,12 +142,14 @@ async def test_a_larger_limit_lets_them_through(campus: Campus) -> None:
     assert {login(campus, person) for person in people} == {"suspended"}
 
 
-async def test_a_removed_person_without_an_account_gets_none(campus: Campus) -> None:
+async def test_a_removed_person_without_an_account_gets_none_and_counts_as_no_suspension(campus: Campus) -> None:
     campus.person(name=None, status="removed")
     campus.enroll()
+    campus.person(name=None, status="removed")
     async with campus.driving():
         await campus.state(PERSON, "waiting", "removed")
         assert campus.calls()["users.create"] == 0
+        assert campus.ledger.one("select suspends from lms_object where object = %s", PERSON) is False
         campus.person()
         await campus.settled()
     assert campus.roster() == {PERSON: "active"}
