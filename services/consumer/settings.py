@@ -32,7 +32,7 @@ class Settings(LedgerSettings):
 
     canvas_url: str = Field(pattern=r"^https?://", description="origin of Canvas, for example https://canvas.example.edu")
     canvas_token_file: Path = Field(description="file with the API token on one line; re-read when it changes")
-    canvas_account: str = Field(default="self", description="Canvas account whose roles are used")
+    canvas_account: str = Field(default="self", description="Canvas account whose roles are used, and in which courses are made")
     policy_file: Path | None = Field(
         default=None,
         description="registrar's policy for the first start; the packaged one when absent. Later: `policy apply FILE`",
