@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    "publisher", "kafka", "consumer", "ledger", "mirror", "canvas", "addressing", "rosters", "clock", "replays", "operators",
+    "publisher", "sources", "kafka", "consumer", "ledger", "mirror", "canvas", "addressing", "rosters", "clock", "replays", "operators",
 )  # fmt: skip
 
 

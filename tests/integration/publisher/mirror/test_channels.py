@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from services.publisher.channels import Channel, Channels
 from services.publisher.metrics import Metrics
 from services.publisher.silence import Cadence
+from tests.integration.publisher.mirror.bench import Bench, eventually
+from tests.integration.publisher.mirror.test_process import EVENT, answers, process
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 EXPECTED = {"ib:SIS": Cadence(timedelta(minutes=30)), "ib:NEVER": Cadence(timedelta(minutes=30))}
@@ -57,3 +61,25 @@ async def test_what_was_heard_last_is_written_down_at_the_end(database_url: str)
         ending.heard("ib:SIS", NOW)
     async with channels(database_url) as next_one:
         assert (await known(next_one))["ib:SIS"].last_at == NOW
+
+
+@pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+async def test_operators_see_who_delivers_and_who_is_silent(bench: Bench) -> None:
+    cadences, operators = bench.folder / "cadences.yaml", bench.folder / "operators"
+    cadences.write_text("ib:SIS: {every_minutes: 0.001}\n")
+    operators.write_text("operator:word\n")
+    files = {"SOURCE_CADENCE_FILE": str(cadences), "OPERATIONS_CREDENTIALS_FILE": str(operators)}
+    async with process(bench, **files) as (_, client):
+        await eventually(lambda: answers(client, "/readyz"), 60)
+        assert (await client.post("/intake/events", json=EVENT)).status_code == 200
+        assert (await client.get("/sources")).status_code == 401
+        listed = (await client.get("/sources", auth=("operator", "word"))).json()["channels"]
+        assert [(one["channel"], one["deliveries"], one.get("silent")) for one in listed] == [
+            ("events:sis", 1, None),
+            ("ib:SIS", 0, True),
+        ]
+
+        async def told() -> bool:
+            return 'sis_channel_silent{channel="ib:SIS"} 1.0' in (await client.get("/metrics")).text
+
+        await eventually(told)

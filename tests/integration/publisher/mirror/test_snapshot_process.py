@@ -42,13 +42,13 @@ async def state(client: httpx.AsyncClient, snapshot: str) -> dict[str, Any]:
 async def test_a_publisher_that_dies_amid_an_extract_leaves_it_to_the_next(bench: Bench, event_log: LogReader) -> None:
     operators = operated(bench)
     async with process(bench, **operators, FAILPOINT="publisher.after_snapshot_page:kill@2") as (publisher, client):
-        await eventually(lambda: answers(client, "/readyz"))
+        await eventually(lambda: answers(client, "/readyz"), 60)
         taken = await send(client, csv_of(everybody(1_300)))
         assert taken.status_code == 202, taken.text
         await asyncio.wait_for(publisher.wait(), 60)
     assert 500 <= len({event.entity_key for event in event_log.events()}) < 1_300
     async with process(bench, **operators) as (_, client):
-        await eventually(lambda: answers(client, "/readyz"))
+        await eventually(lambda: answers(client, "/readyz"), 60)
 
         async def applied() -> bool:
             return bool((await state(client, taken.json()["id"]))["state"] == "applied")
@@ -62,7 +62,7 @@ async def test_a_publisher_that_dies_amid_an_extract_leaves_it_to_the_next(bench
 
 async def test_what_is_refused_is_said_to_the_sender_and_to_operators(bench: Bench) -> None:
     async with process(bench, **operated(bench)) as (_, client):
-        await eventually(lambda: answers(client, "/readyz"))
+        await eventually(lambda: answers(client, "/readyz"), 60)
         refusals = {
             "empty": await send(client, csv_of([])),
             "truncated": await send(client, csv_of(everybody(30))[:-40]),
@@ -81,7 +81,7 @@ async def test_what_is_refused_is_said_to_the_sender_and_to_operators(bench: Ben
 
 async def test_a_held_extract_is_let_go_by_its_digest_alone(bench: Bench) -> None:
     async with process(bench, **operated(bench)) as (_, client):
-        await eventually(lambda: answers(client, "/readyz"))
+        await eventually(lambda: answers(client, "/readyz"), 60)
         hours_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
         first = (await send(client, csv_of(everybody(60)), started_at=hours_ago)).json()["id"]
 
@@ -105,7 +105,7 @@ async def test_an_extract_needs_a_believable_claim(bench: Bench) -> None:
     content = csv_of([row(person(1))])
     digest = base64.b64encode(hashlib.sha256(b"another file").digest()).decode()
     async with process(bench, MAX_SNAPSHOT_BYTES="2000") as (_, client):
-        await eventually(lambda: answers(client, "/readyz"))
+        await eventually(lambda: answers(client, "/readyz"), 60)
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         assert (await send(client, content, started_at=tomorrow)).status_code == 422
         assert (await send(client, content, started_at="yesterday")).status_code == 422
