@@ -67,7 +67,8 @@ class Progress(NamedTuple):
 
 
 def insert(connection: Connection, snapshot_id: uuid.UUID, manifest: Manifest, digest: str, size: int, state: State) -> None:
-    """Note an extract; what it holds is counted later (`count`)."""
+    """Note an extract, of which nothing is counted yet, and forget what is long past."""
+    _forget_old(connection)
     connection.execute(
         """insert into snapshot (id, tenant, kind, institution, term, channel, started_at, ended_at, received_at, digest, bytes,
                                  state)
@@ -80,10 +81,9 @@ def insert(connection: Connection, snapshot_id: uuid.UUID, manifest: Manifest, d
 
 
 def refuse(connection: Connection, manifest: Manifest, digest: str, size: int, reason: str, detail: str) -> Snapshot:
-    """Note that one was refused, and forget what is long past."""
+    """Note that one was refused."""
     snapshot_id = uuid.uuid4()
     with connection.transaction():
-        connection.execute("delete from snapshot where closed_at < clock_timestamp() - make_interval(days => %s)", [_KEEP_DAYS])
         insert(connection, snapshot_id, manifest, digest, size, "refused")
         connection.execute(
             "update snapshot set reason = %s, detail = %s, closed_at = clock_timestamp() where id = %s",
@@ -175,6 +175,18 @@ def advance(connection: Connection, snapshot_id: uuid.UUID, progress: Progress, 
 def release(connection: Connection, worker: uuid.UUID) -> None:
     """Let other processes go on at once."""
     connection.execute("update snapshot set worker = null where worker = %s and state = 'applying'", [worker])
+
+
+def _forget_old(connection: Connection) -> None:
+    """What ended long ago, and what its process left behind before it was taken (the sender had no answer, and sent it again)."""
+    old = connection.execute(
+        """delete from snapshot
+            where closed_at < clock_timestamp() - make_interval(days => %s)
+               or (state = 'receiving' and received_at < clock_timestamp() - interval '1 day')
+            returning id""",
+        [_KEEP_DAYS],
+    ).fetchall()
+    _forget_rows(connection, *(row[0] for row in old))
 
 
 def _forget_rows(connection: Connection, *ended: uuid.UUID) -> None:

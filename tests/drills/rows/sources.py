@@ -261,7 +261,7 @@ class _Flushing:
 
 def _watch_backlog(world: World, flushing: _Flushing) -> dict[str, object]:
     """The greatest backlog that the API told while it drained, and how long it said that would take."""
-    deadline = time.monotonic() + lasting(300, 3600)
+    deadline = time.monotonic() + lasting(300, 3 * 3600)
     seats, eta = 0, None
     while flushing.going_on or not world.arena.settled():
         assert time.monotonic() < deadline, "the flood does not drain"

@@ -267,6 +267,13 @@ async def test_nothing_is_removed_while_a_row_names_nobody(bench: Bench) -> None
         assert len(school.enrolled()) == 30
 
 
+async def test_of_two_rows_with_one_key_the_later_counts(bench: Bench) -> None:
+    async with campus(bench) as school:
+        gone = row(person(1), STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP")
+        await school.apply(csv_of([row(person(0)), gone, row(person(1)), row(person(2)), gone | {"EMPLID": person(2)}]))
+        assert school.enrolled() == {person(0), person(1)}
+
+
 async def test_an_extract_that_is_mostly_unusable_is_refused(bench: Bench) -> None:
     async with campus(bench) as school:
         await school.post(everybody(30))
