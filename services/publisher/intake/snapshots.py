@@ -135,7 +135,8 @@ class _Intake:
         try:
             claim = _Claim.model_validate(dict(request.query_params))
         except ValidationError as error:
-            return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=described(error))
+            errors = [{"parameter": each["pointer"].lstrip("/"), "detail": each["detail"]} for each in described(error)]
+            return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=errors)
         if wrong := _impossible(claim, received_at):
             return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=[wrong])
         ended_at = claim.ended_at or received_at

@@ -258,6 +258,36 @@ async def test_a_row_that_cannot_be_used_drops_nobody(bench: Bench) -> None:
         assert school.enrolled() == {person(number) for number in range(29)}
 
 
+async def test_an_extract_whose_bad_rows_could_not_be_kept_is_taken_when_it_comes_again(bench: Bench) -> None:
+    content = csv_of([row(person(0), STDNT_ENRL_STATUS="?"), *everybody(20)[1:]])
+    started = datetime.now(UTC)
+    async with campus(bench) as school:
+        school.quarantine.is_down = True
+        with pytest.raises(Unavailable):
+            await school.send(content, started)
+        assert school.ask("select state from snapshot") == [("receiving",)]
+        school.quarantine.is_down = False
+        await school.apply(content, started)
+        assert school.quarantine.reasons == ["unknown_code"]
+        assert school.ask("select state from snapshot order by 1") == [("applied",), ("superseded",)]
+        assert school.ask("select count(*) from snapshot_row") == [(0,)]
+
+
+async def test_what_ended_long_ago_or_was_left_behind_is_forgotten_with_the_next_extract(bench: Bench) -> None:
+    async with campus(bench) as school:
+        ended = await school.apply(csv_of(everybody(3)))
+        school.quarantine.is_down = True
+        with pytest.raises(Unavailable):
+            await school.send(csv_of([row(person(0), STDNT_ENRL_STATUS="?")]))
+        with psycopg.connect(bench.database_url) as connection:
+            connection.execute("update mirror.snapshot set closed_at = closed_at - interval '91 days'")
+            connection.execute("update mirror.snapshot set received_at = received_at - interval '2 days'")
+        refused = await school.send(csv_of([]))
+        assert [one.id for one in await school.snapshots.newest()] == [refused.id]
+        assert await school.snapshots.find(ended.id) is None
+        assert school.ask("select count(*) from snapshot_row") == [(0,)]
+
+
 async def test_nothing_is_removed_while_a_row_names_nobody(bench: Bench) -> None:
     async with campus(bench) as school:
         await school.post(everybody(30))
