@@ -26,12 +26,13 @@ _SIZES_SECONDS = 900.0
 _OLD_SIZES_SECONDS = 30.0
 """What is about to be held is compared with younger numbers: on a registration morning a section doubles in minutes."""
 _MANY = 50
-"""Removals for which the statements are planned anew: a plan that was made while little waited reads all of it for each."""
+"""Rows of work, whatever they wait for, with which the statements are planned anew: a plan that was made while there was little
+work reads all of it for each removal."""
 
 _STATE = f"""
 select coalesce(bool_or(paused), false), coalesce(extract(epoch from clock_timestamp() - max(sizes_at)), 'infinity')::float8,
-       (select count(*)
-          from (select from work where target = %(target)s and state = 'guarded' and {IN_LIVE_TERM} limit %(many)s) as guarded)
+       exists (select from work where target = %(target)s and state = 'guarded' and {IN_LIVE_TERM}),
+       (select count(*) from (select from work where target = %(target)s limit %(many)s) as counted)
   from guard where target = %(target)s
 """  # noqa: S608  (a constant of ours)
 
@@ -62,12 +63,12 @@ def review(connection: Connection, target: str, policies: Policies, holds_lease:
         return done
     row = connection.execute(_STATE.encode(), {"target": target, "many": _MANY, **terms.parameters}).fetchone()
     assert row is not None  # noqa: S101  (an aggregate always gives a row)
-    paused, age, guarded = row
+    paused, age, guarded, work = row
     with suppress(Stopped):
         if paused:
             writer.pull_back()
         elif guarded:
-            if guarded == _MANY:
+            if work == _MANY:
                 connection.execute("discard plans")
             done.ready = writer.ready()
             done.held = writer.rejoin()

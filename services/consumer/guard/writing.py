@@ -77,7 +77,7 @@ with judged as materialized (
    cross join lateral (
      select * from work where work.target = %(target)s and work.seat = asked.seat and work.state = 'guarded' offset 0
         for no key update skip locked) as work
-    join seat on seat.target = %(target)s and seat.seat = work.seat
+   cross join lateral (select * from seat where seat.target = %(target)s and seat.seat = work.seat offset 0) as seat
    where seat.decision = asked.decision)
 """
 _LET_THROUGH = f"""{_JUDGED},

@@ -6,7 +6,10 @@ from services.consumer.drive import intents, lease, outcomes
 from services.consumer.drive.lease import Lease
 from services.consumer.drive.orders import Order
 from services.consumer.drive.reactions import Attempt, Settlement, react
-from services.consumer.ledger import database
+from services.consumer.guard import reviewing
+from services.consumer.ledger import database, policies
+from services.consumer.ledger.policies import Policies
+from services.consumer.policy.model import default_text
 from services.consumer.targets.port import Done, Observation
 from services.kit.postgres import Connection, prefer_indexes
 from tests.integration.consumer.drive.drive_support import SeatLedger, seat_of
@@ -77,6 +80,32 @@ def test_an_outcome_is_recorded_without_reading_the_intents_of_the_day(ledger: S
             before = _rows_read(connection, "intent")
             assert outcomes.record(connection, mine, [_done(order)], suspect_seconds=60)[order.intent].settled
             assert _rows_read(connection, "intent") - before < 10
+
+
+def test_a_round_of_the_guard_reads_what_waits_for_it_and_not_the_backlog(ledger: SeatLedger) -> None:
+    """Its plans were made when there was nothing but a removal now and then."""
+    ledger.connection.execute("alter table work set (autovacuum_enabled = off)")
+    ledger.connection.execute("alter table seat set (autovacuum_enabled = off)")
+    ledger.connection.execute("analyze work, seat")
+    policies.ensure(ledger.connection, "main", default_text())
+    with database.connect(ledger.url) as connection:
+        prefer_indexes(connection)
+        for number in range(12):
+            assert _judged(connection, ledger, f"p{number}") == 1
+        ledger.backlog(3000)
+        ledger.connection.execute("update guard set sizes_at = clock_timestamp()")  # counting them anew reads all seats, rarely
+        with connection.transaction():
+            before = _rows_read(connection) + _rows_read(connection, "seat")
+            assert _judged(connection, ledger, "p99") == 1
+            assert _rows_read(connection) + _rows_read(connection, "seat") - before < 100
+
+
+def _judged(connection: Connection, ledger: SeatLedger, person: str) -> int:
+    """A round for one removal; how many were let through or held."""
+    ledger.want(seat_of(person, f"S-{person}", f"C-{person}"), "deleted", applied="active", enrollment="e")
+    ledger.connection.execute("update work set state = 'guarded', cleared = null where person = %s", [person])
+    done = reviewing.review(connection, "canvas", Policies("canvas"), lambda _: True)
+    return done.passed.total() + done.held
 
 
 def _opened(connection: Connection, mine: Lease, seat: str) -> Order:
