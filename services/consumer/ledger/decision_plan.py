@@ -214,7 +214,9 @@ def _stored_entitlements(connection: Connection, persons: Sequence[PersonRef], t
     rows = connection.execute(
         """select e.tenant, e.kind, e.key, e.target, e.seat
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
-             join entitlement e using (tenant, person) where e.target = %s""",
+            cross join lateral (
+              select * from entitlement where entitlement.tenant = p.tenant and entitlement.person = p.person offset 0) as e
+            where e.target = %s""",
         [*_columns(persons), target],
     ).fetchall()
     return {(source_of(*row[:3]), SeatRef(*row[3:])) for row in rows}
@@ -226,7 +228,9 @@ def _stored_seats(connection: Connection, persons: Sequence[PersonRef], target: 
         """select s.seat, s.desired, s.applied, s.accepted_at, s.version, s.target, s.tenant, s.person, s.section, s.course,
                   s.lms_section, s.lms_user, s.role, s.base_role, s.associated_user
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
-             join seat s using (tenant, person) where s.target = %s""",
+            cross join lateral (
+              select * from seat where seat.tenant = p.tenant and seat.person = p.person offset 0) as s
+            where s.target = %s""",
         [*_columns(persons), target],
     ).fetchall()
     return {SeatRef(row[5], row[0]): _SeatRow(*row[1:]) for row in rows}

@@ -14,15 +14,22 @@ from services.kit.postgres import Connection, text_array
 
 
 def read(connection: Connection, persons: Collection[PersonRef]) -> dict[PersonRef, list[Enrollment]]:
-    """The enrollments of these people. Before deciding, lock the persons first: what is read earlier may be old."""
+    """The enrollments of these people. Before deciding, lock the persons first: what is read earlier may be old.
+
+    ``offset 0`` keeps a planner that knows nothing of the tables to one probe of an index for each person.
+    """
     rows = connection.execute(
         """select e.tenant, e.person, e.key, e.version, e.accepted_at,
                   e.event->>'status', e.event->>'role', e.event->>'effective_date',
                   s.event->>'status', s.event->>'institution', s.event->>'course', s.event->>'session', s.event->>'component',
                   s.version, s.accepted_at
              from unnest(%s::text[], %s::text[]) as p(tenant, person)
-             join entity e on e.tenant = p.tenant and e.person = p.person and e.kind = 'enrollment'
-             left join entity s on s.tenant = e.tenant and s.kind = 'section' and s.key = e.section""",
+            cross join lateral (
+              select * from entity
+               where entity.tenant = p.tenant and entity.person = p.person and entity.kind = 'enrollment' offset 0) as e
+             left join lateral (
+              select * from entity where entity.tenant = e.tenant and entity.kind = 'section' and entity.key = e.section
+              offset 0) as s on true""",
         [text_array(one.tenant for one in persons), text_array(one.person for one in persons)],
     ).fetchall()
     found: dict[PersonRef, list[Enrollment]] = {person: [] for person in persons}
