@@ -82,6 +82,24 @@ def test_an_outcome_is_recorded_without_reading_the_intents_of_the_day(ledger: S
             assert _rows_read(connection, "intent") - before < 10
 
 
+def test_an_outcome_is_recorded_without_reading_the_seats_of_others(ledger: SeatLedger) -> None:
+    """In the first minutes of a first load nobody has counted the table of seats."""
+    ledger.connection.execute("alter table seat set (autovacuum_enabled = off)")
+    ledger.connection.execute("alter table work set (autovacuum_enabled = off)")
+    ledger.backlog(3000)
+    ledger.connection.execute("delete from work")
+    with database.connect(ledger.url) as connection:
+        prefer_indexes(connection)
+        mine = lease.acquire(connection, "canvas", "me", 60)
+        assert mine is not None
+        for number in range(12):
+            order = _opened(connection, mine, ledger.want(seat_of(f"p{number}"), applied="absent"))
+            with connection.transaction():
+                before = _rows_read(connection, "seat")
+                assert outcomes.record(connection, mine, [_done(order)], suspect_seconds=60)[order.intent].settled
+                assert _rows_read(connection, "seat") - before < 20
+
+
 def test_a_round_of_the_guard_reads_what_waits_for_it_and_not_the_backlog(ledger: SeatLedger) -> None:
     """Its plans were made when there was nothing but a removal now and then."""
     ledger.connection.execute("alter table work set (autovacuum_enabled = off)")
