@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import cache
 
 from schemas.events import OrderToken
 from schemas.keys import MAX_KEY_LENGTH, join
@@ -122,28 +121,28 @@ class _Rowset:
         """Append what the rows say, in document order: a later element is newer."""
         unknown: Counter[str] = Counter()
         drafts: list[tuple[str | None, Draft]] = []
-        reading_of = cache(self._reading)
+        readings: dict[str | None, Reading] = {}
         for row, record in zip(self._rows, self._records, strict=True):
             fields = self._fields[id(row)]
             if record not in PEOPLESOFT:
                 unknown[_printable(record)] += record not in self._context.dialect.ignored_records
                 continue
             try:
-                drafts += self._read(row, record, fields, reading_of)
+                drafts += self._read(row, record, fields, readings)
             except RowRefused as refusal:
                 message.rejects.append(self._reject(row, record, fields, refusal))
         message.changes.extend(self._changes(drafts))
         message.rejects.extend(Reject("unknown_record", f"{record}: {count} rows") for record, count in unknown.items() if count)
 
-    def _read(
-        self, row: Row, record: str, fields: Fields, reading_of: Callable[[str | None], Reading]
-    ) -> list[tuple[str | None, Draft]]:
+    def _read(self, row: Row, record: str, fields: Fields, readings: dict[str | None, Reading]) -> list[tuple[str | None, Draft]]:
         action = _action(row)
         if action not in _STATE and action not in _INHERITED:
             raise RowRefused("unknown_action", "AUDIT_ACTN")
         if action == "O" or fields.blank:
             return []
-        drafts = [(action, draft) for draft in reader_of(record)(fields, reading_of(action))]
+        if action not in readings:
+            readings[action] = self._reading(action)
+        drafts = [(action, draft) for draft in reader_of(record)(fields, readings[action])]
         for _, draft in drafts:
             if _too_long(draft):
                 raise RowRefused("bad_value", "key")
