@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import ConfigDict, Field
+
+from services.kit.openapi import Described
 
 Check = Callable[[], dict[str, bool]]
 """Named conditions; all must hold."""
@@ -47,6 +51,22 @@ def problem(status: HTTPStatus, title: str, **members: object) -> JSONResponse:
     return JSONResponse(content, status_code=status.value, media_type="application/problem+json")
 
 
+class Conditions(Described):
+    """Named conditions."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": {"type": "boolean"}, "examples": [{"migrations": True}]})
+
+    reasons: dict[str, str] | None = Field(default=None, examples=[{"intake": "stopped at enrollstream.enrollment.v1/2"}])
+    """In words, what keeps one of them from being true."""
+
+
+_CHECKED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Conditions, "description": "All of them are true."},
+    503: {"model": Conditions, "description": "One of them is not true."},
+}
+_METRICS = {"text/plain": {"schema": {"type": "string", "examples": ["# HELP sis_seats All seats of a target.\n"]}}}
+
+
 def operations_router(
     alive: Check, ready: Check, registry: CollectorRegistry, reasons: Callable[[], dict[str, str]] = dict
 ) -> APIRouter:
@@ -54,18 +74,27 @@ def operations_router(
 
     `reasons` says in words what keeps the process from being ready, or from doing all it should; never with ids of people.
     """
-    router = APIRouter()
+    router = APIRouter(tags=["process"])
 
-    @router.get("/healthz")
+    @router.get("/healthz", operation_id="process.health", summary="Is it working?", responses=_CHECKED)
     def healthz() -> JSONResponse:
+        """Otherwise only a new process helps. Nothing outside is asked."""
         return _checked(alive())
 
-    @router.get("/readyz")
+    @router.get("/readyz", operation_id="process.readiness", summary="May it get traffic?", responses=_CHECKED)
     def readyz() -> JSONResponse:
+        """With the reasons, in words, of what is not as it should be."""
         return _checked(ready(), reasons())
 
-    @router.get("/metrics")
+    @router.get(
+        "/metrics",
+        operation_id="process.metrics",
+        summary="Read the metrics",
+        response_class=Response,
+        responses={200: {"description": "In Prometheus's text format.", "content": _METRICS}},
+    )
     def metrics() -> Response:
+        """All metrics of this process; no label is an id of a person."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
 
 from schemas import digests as digest_format
 from schemas.digests import DigestEnd
@@ -19,9 +18,11 @@ from schemas.topics import Topics
 from services.consumer.ledger import digests, recovery
 from services.kit.credentials import Callers
 from services.kit.kafka import KafkaSettings
+from services.kit.openapi import App
 from services.publisher.intake.digests import digests_router
 from tests.integration.agreement_support import Pair, pair, read_all
 from tests.integration.publisher.mirror.bench import Bench, LogReader, change, eventually, learner
+from tests.openapi import Promise
 
 ANNA, BERT = "9000001", "9000002"
 
@@ -196,11 +197,12 @@ async def test_an_operator_may_ask_for_a_round(bench: Bench) -> None:
     file = bench.folder / "operators"
     file.write_text("ops:sesame\n")
     async with bench.writer() as writer:
-        app = FastAPI()
+        app = App(access={})
         app.include_router(digests_router(writer, Callers(file)))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://publisher") as client:
             assert (await client.post("/digests")).status_code == HTTPStatus.UNAUTHORIZED
             answer = await client.post("/digests", headers={"Authorization": "Bearer sesame"})
+        Promise(app.openapi()).check("post", "/digests", answer)
         assert answer.status_code == HTTPStatus.ACCEPTED
 
         async def answered() -> bool:

@@ -160,13 +160,14 @@ async def raw_body(request: Request, limit_bytes: int) -> bytes:
         raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time", "body_too_slow") from error
 
 
-def number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    """A whole number of the query, within its bounds; raises `Refusal`."""
-    text = request.query_params.get(name, str(default))
-    found = int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else None
-    if found is None or not least <= found <= most:
-        raise invalid([{"parameter": name, "detail": f"a whole number from {least} to {most}"}])
-    return found
+def query(request: Request, model: type[_Model]) -> _Model:
+    """The parameters of the request's query as `model`; refuses with 422, naming those that are wrong but no values."""
+    known = {name: value for name, value in request.query_params.items() if name in model.model_fields}
+    try:
+        return model.model_validate(known)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)
+        raise invalid([{"parameter": str(one["loc"][0]) if one["loc"] else "", "detail": one["msg"]} for one in found]) from error
 
 
 def uuid_of(text: str) -> UUID | None:
@@ -175,11 +176,6 @@ def uuid_of(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-def described(model: type[BaseModel]) -> dict[str, Any]:
-    """For a route whose body is read by hand, after the caller is known: its description is still generated."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 
 def invalid(errors: list[dict[str, str]], reason: str = "invalid") -> Refusal:

@@ -7,56 +7,89 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas import keys
-from services.consumer.api.bodies import Body, Id, Nothing, OneOf, Reason, ReasonRequest, SectionPlace, TermPlace
+from services.consumer.api.answers import holds as answers
+from services.consumer.api.bodies import (
+    LARGEST,
+    LONGEST_PAGE,
+    Body,
+    CourseId,
+    Institution,
+    Later,
+    Moment,
+    NewestFirstQuery,
+    Nothing,
+    OneOf,
+    PageQuery,
+    Reason,
+    ReasonRequest,
+    SectionPlace,
+    Tenant,
+    TermPlace,
+)
 from services.consumer.api.desk import (
     Answer,
     Desk,
     OperationsRoute,
     Refusal,
     body,
-    described,
-    invalid,
     json_answer,
     not_found,
-    number,
+    query,
     uuid_of,
 )
 from services.consumer.guard import holds
 from services.consumer.guard.holds import Announced, Awaited, Hold, Member, Over, SamePerson, UnknownSnapshot
 from services.consumer.ledger.policies import Policies
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
-_LARGEST = 2**63 - 1
-_PAGE = 100
-_LONGEST_PAGE = 1000
+_HoldNumber = Annotated[str, Path(description="Number of the hold.", examples=["17"])]
+_PlannedId = Annotated[str, Path(description="Id of the announcement.", examples=["5e0f7c52-6a86-4f39-9d0e-0c7c7d1f6d11"])]
+_Switch = Annotated[str, Path(description="Which.", json_schema_extra={"enum": ["pause", "resume"]})]
+_OVER: Mapping[str, str] = {
+    state: f"The hold is not open any more: it was {state}" for state in ("approved", "discarded", "emptied")
+}
+_UNKNOWN_SNAPSHOT = "Nothing with this number is in the hold: read it again"
+_SAME_PERSON = "You have approved it already: so many removals need a second person"
+
+
+class HoldsQuery(NewestFirstQuery):
+    """Which holds."""
+
+    state: Literal["open", "all"] = "open"
+    """The open ones, or all."""
 
 
 class ApproveRequest(Body):
     """What was seen, and why it may go."""
 
-    snapshot: int = Field(ge=1, le=_LARGEST)
+    snapshot: int = Field(ge=1, le=LARGEST, examples=[4711])
     """Of the hold when it was looked at: what came later stays held."""
     reason: Reason
 
 
-class _Course(Body):
-    institution: Id
-    course: Id
+class CoursePlace(Body):
+    """One course of an institution."""
+
+    institution: Institution
+    course: CourseId
 
 
 class PlannedScope(OneOf):
     """Exactly one of these."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"course": {"institution": "PSUNV", "course": "004231"}}]})
+
     section: SectionPlace | None = None
-    course: _Course | None = None
+    course: CoursePlace | None = None
     term: TermPlace | None = None
     tenant: Nothing | None = None
 
@@ -70,11 +103,11 @@ class AnnounceRequest(Body):
     """Removals that are expected: where, when, how many at most, and why."""
 
     scope: PlannedScope
-    tenant: Id | None = None
+    tenant: Tenant | None = None
     """The consumer's own when absent."""
-    begins: AwareDatetime = Field(alias="from")
-    ends: AwareDatetime = Field(alias="until")
-    most: int = Field(ge=1, lt=2**31)
+    begins: Moment = Field(alias="from")
+    ends: Later = Field(alias="until")
+    most: int = Field(ge=1, lt=2**31, examples=[300])
     reason: Reason
 
     @model_validator(mode="after")
@@ -93,29 +126,36 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
     caller = Depends(desk.caller)
     target = policies.target
 
-    @router.get("/holds")
+    @router.get("/holds", **operation("holds.list", "List holds", answers.HoldPage, query=HoldsQuery))
     async def listed(request: Request, actor: str = caller) -> Response:
         """Holds, the newest first: the open ones, or all of them with `?state=all`."""
         try:
-            undecided = _undecided(request)
-            after = number(request, "after", default=_LARGEST, least=1, most=_LARGEST)
-            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+            asked = query(request, HoldsQuery)
         except Refusal as refusal:
             return await desk.refuse(actor, "holds.list", refusal)
-        return await desk.look(actor, "holds.list", partial(_listed, target, undecided=undecided, after=after, limit=limit))
+        return await desk.look(actor, "holds.list", partial(_listed, target, asked=asked))
 
-    @router.get("/holds/{hold}")
-    async def one(request: Request, hold: str, actor: str = caller) -> Response:
+    @router.get("/holds/{hold}", **operation("holds.read", "Read a hold", answers.HoldDetail, query=PageQuery, missing="hold"))
+    async def one(request: Request, hold: _HoldNumber, actor: str = caller) -> Response:
         """One hold, and a page of what is in it."""
         try:
-            after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
-            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+            page = query(request, PageQuery)
         except Refusal as refusal:
             return await desk.refuse(actor, "holds.read", refusal)
-        return await desk.perform(actor, "holds.read", partial(_read, target, hold, after=after, limit=limit))
+        return await desk.perform(actor, "holds.read", partial(_read, target, hold, page=page))
 
-    @router.post("/holds/{hold}/approve", openapi_extra=described(ApproveRequest))
-    async def approve(request: Request, hold: str, actor: str = caller) -> Response:
+    approving = operation(
+        "holds.approve",
+        "Approve a hold",
+        answers.Approved,
+        body=ApproveRequest,
+        missing="hold",
+        conflicts={**_OVER, "unknown_snapshot": _UNKNOWN_SNAPSHOT, "same_person": _SAME_PERSON},
+    )
+    approving["responses"][202] = {"model": answers.Awaited, "description": "It takes a second person."}
+
+    @router.post("/holds/{hold}/approve", **approving)
+    async def approve(request: Request, hold: _HoldNumber, actor: str = caller) -> Response:
         """Let the removals of a snapshot go."""
         try:
             asked = await body(request, ApproveRequest)
@@ -123,8 +163,11 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
             return await desk.refuse(actor, "holds.approve", refusal)
         return await desk.perform(actor, "holds.approve", partial(_approve, policies, hold, asked=asked, actor=actor))
 
-    @router.post("/holds/{hold}/discard", openapi_extra=described(ReasonRequest))
-    async def discard(request: Request, hold: str, actor: str = caller) -> Response:
+    @router.post(
+        "/holds/{hold}/discard",
+        **operation("holds.discard", "Discard a hold", answers.Discarded, body=ReasonRequest, missing="hold", conflicts=_OVER),
+    )
+    async def discard(request: Request, hold: _HoldNumber, actor: str = caller) -> Response:
         """Say no: the removals stay held until the student system takes them back, or somebody approves them after all."""
         try:
             asked = await body(request, ReasonRequest)
@@ -132,13 +175,18 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
             return await desk.refuse(actor, "holds.discard", refusal)
         return await desk.perform(actor, "holds.discard", partial(_discard, target, hold, reason=asked.reason))
 
-    @router.get("/removals")
+    @router.get("/removals", **operation("removals.read", "Read the state of removals", answers.Removals))
     async def state(actor: str = caller) -> Response:
         """Whether removals go, how many holds are open, and what was announced."""
         return await desk.look(actor, "removals.read", partial(_state, target))
 
-    @router.post("/removals/{what}", openapi_extra=described(ReasonRequest))
-    async def switch(request: Request, what: str, actor: str = caller) -> Response:
+    @router.post(
+        "/removals/{what}",
+        **operation(
+            "removals.switch", "Pause or resume removals", answers.Paused, body=ReasonRequest, missing="call: pause or resume"
+        ),
+    )
+    async def switch(request: Request, what: _Switch, actor: str = caller) -> Response:
         """`pause`: no removal is let through until `resume`."""
         try:
             if what not in ("pause", "resume"):
@@ -149,7 +197,16 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
         reason = asked.reason
         return await desk.perform(actor, f"removals.{what}", partial(_switch, target, pause=what == "pause", reason=reason))
 
-    @router.post("/planned-changes", status_code=HTTPStatus.CREATED, openapi_extra=described(AnnounceRequest))
+    @router.post(
+        "/planned-changes",
+        **operation(
+            "planned_changes.announce",
+            "Announce removals",
+            answers.Announced,
+            status=HTTPStatus.CREATED,
+            body=AnnounceRequest,
+        ),
+    )
     async def announce(request: Request, actor: str = caller) -> Response:
         """Announce removals, so that they are not counted."""
         try:
@@ -159,35 +216,36 @@ def hold_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
         work = partial(_announce, target, asked.tenant or tenant, asked=asked, actor=actor)
         return await desk.perform(actor, "planned_changes.announce", work)
 
-    @router.post("/planned-changes/{planned}/withdraw")
-    async def withdraw(planned: str, actor: str = caller) -> Response:
+    @router.post(
+        "/planned-changes/{planned}/withdraw",
+        **operation(
+            "planned_changes.withdraw",
+            "Withdraw an announcement",
+            answers.AnnouncementWithdrawn,
+            missing="planned change that is not over",
+        ),
+    )
+    async def withdraw(planned: _PlannedId, actor: str = caller) -> Response:
         """Take an announcement back."""
         return await desk.perform(actor, "planned_changes.withdraw", partial(_withdraw, target, planned))
 
     return router
 
 
-def _undecided(request: Request) -> bool:
-    state = request.query_params.get("state", "open")
-    if state not in ("open", "all"):
-        raise invalid([{"parameter": "state", "detail": "open or all"}])
-    return state == "open"
-
-
-def _listed(target: str, connection: Connection, *, undecided: bool, after: int, limit: int) -> Answer:
-    found = holds.find(connection, target, undecided=undecided, after=after, limit=limit)
-    last = found[-1].hold if len(found) == limit else None
+def _listed(target: str, connection: Connection, *, asked: HoldsQuery) -> Answer:
+    found = holds.find(connection, target, undecided=asked.state == "open", after=asked.after, limit=asked.limit)
+    last = found[-1].hold if len(found) == asked.limit else None
     return json_answer({"target": target, "holds": [_told(one) for one in found], "next_after": last}, {"target": target})
 
 
-def _read(target: str, name: str, connection: Connection, *, after: int, limit: int) -> Answer:
+def _read(target: str, name: str, connection: Connection, *, page: PageQuery) -> Answer:
     hold = holds.read(connection, target, _number(name))
     if hold is None:
         return not_found("hold", {"hold": name[:40]})
-    page = holds.members(connection, target, hold.hold, after, limit)
-    last = page[-1].number if len(page) == limit else None
-    content = _told(hold) | {"members": [_member(one) for one in page], "next_after": last}
-    return json_answer(content, {"hold": hold.hold, "members": len(page)})
+    found = holds.members(connection, target, hold.hold, page.after, page.limit)
+    last = found[-1].number if len(found) == page.limit else None
+    content = _told(hold) | {"members": [_member(one) for one in found], "next_after": last}
+    return json_answer(content, {"hold": hold.hold, "members": len(found)})
 
 
 def _approve(policies: Policies, name: str, connection: Connection, *, asked: ApproveRequest, actor: str) -> Answer:
@@ -197,9 +255,9 @@ def _approve(policies: Policies, name: str, connection: Connection, *, asked: Ap
     except Over as over:
         return _over(number, over)
     except UnknownSnapshot:
-        return _conflict(number, "Nothing with this number is in the hold: read it again", "unknown_snapshot")
+        return _conflict(number, _UNKNOWN_SNAPSHOT, "unknown_snapshot")
     except SamePerson:
-        return _conflict(number, "You have approved it already: so many removals need a second person", "same_person")
+        return _conflict(number, _SAME_PERSON, "same_person")
     if done is None:
         return not_found("hold", {"hold": name[:40]})
     detail = {"hold": number, "snapshot": asked.snapshot, "reason": asked.reason}
@@ -221,7 +279,7 @@ def _discard(target: str, name: str, connection: Connection, *, reason: str) -> 
 
 
 def _over(hold: int, over: Over) -> Answer:
-    return _conflict(hold, f"The hold is not open any more: it was {over.state}", over.state)
+    return _conflict(hold, _OVER[over.state], over.state)
 
 
 def _conflict(hold: int, title: str, reason: str) -> Answer:
@@ -235,7 +293,7 @@ def _state(target: str, connection: Connection) -> Answer:
         "paused": reason is not None,
         "reason": reason,
         "open_holds": holds.standing(connection, target).holds,
-        "planned_changes": [_announced(one) for one in holds.announced(connection, target, _LONGEST_PAGE)],
+        "planned_changes": [_announced(one) for one in holds.announced(connection, target, LONGEST_PAGE)],
     }
     return json_answer(content, {"target": target})
 

@@ -7,28 +7,30 @@ from http import HTTPStatus
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, invalid, json_answer, not_found
+from services.consumer.api.answers import intake as answers
+from services.consumer.api.bodies import LARGEST, Body
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, invalid, json_answer, not_found
 from services.consumer.ledger import parked, stops
 from services.consumer.ledger.parked import Waiting
 from services.consumer.ledger.stops import Stop
 from services.consumer.replay.log import Log, LogUnavailable
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
 _MOST_PARKED = 1000
-_LARGEST = 2**63 - 1
 
 
-class ResumeRequest(BaseModel):
+class ResumeRequest(Body):
     """Where the line shall go on: everywhere, in one topic or in one partition of it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    topic: Annotated[str, Field(min_length=1, max_length=249)] | None = None
-    partition: int | None = Field(default=None, ge=0, lt=2**31)
-    before: int | None = Field(default=None, ge=1, le=_LARGEST)
+    topic: Annotated[str, Field(min_length=1, max_length=249)] | None = Field(
+        default=None, examples=["enrollstream.enrollment.v1"]
+    )
+    partition: int | None = Field(default=None, ge=0, lt=2**31, examples=[2])
+    before: int | None = Field(default=None, ge=1, le=LARGEST, examples=[1300])
     """Records below this offset may go to the dead letters, however many; when absent, all that the partition holds now."""
 
     @model_validator(mode="after")
@@ -49,12 +51,21 @@ def intake_router(desk: Desk, log: Log) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["intake"])
     caller = Depends(desk.caller)
 
-    @router.get("/intake/stops")
+    @router.get("/intake/stops", **operation("intake.stops", "List where the line stopped", answers.IntakeStops))
     async def every(actor: str = caller) -> Response:
         """Every partition at which the line stopped."""
         return await desk.look(actor, "intake.stops", _every)
 
-    @router.post("/intake/resume", openapi_extra=described(ResumeRequest))
+    @router.post(
+        "/intake/resume",
+        **operation(
+            "intake.resume",
+            "Let the line go on",
+            answers.IntakeStops,
+            body=ResumeRequest,
+            missing="stop: the line flows there",
+        ),
+    )
     async def resume(request: Request, actor: str = caller) -> Response:
         """Let the line go on, over the records that cannot be used: they become dead letters."""
         try:
@@ -63,7 +74,7 @@ def intake_router(desk: Desk, log: Log) -> APIRouter:
             return await desk.refuse(actor, "intake.resume", refusal)
         return await desk.perform(actor, "intake.resume", partial(_resume, asked=asked, log=log))
 
-    @router.get("/intake/parked")
+    @router.get("/intake/parked", **operation("intake.parked", "List parked records", answers.ParkedRecords))
     async def waiting(actor: str = caller) -> Response:
         """Records with a word that only a newer release knows."""
         return await desk.perform(actor, "intake.parked", _parked)

@@ -9,16 +9,25 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from schemas import keys
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, invalid, json_answer, number
+from services.consumer.api.answers import objects as answers
+from services.consumer.api.bodies import PageQuery
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, json_answer, query
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import ObjectKind
 from services.consumer.provision import report
-from services.consumer.provision.report import KINDS, STATES, Listed
+from services.consumer.provision.report import KINDS, Listed
+from services.consumer.provision.steps import State
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
-_LARGEST = 2**63 - 1
-_PAGE = 100
-_LONGEST_PAGE = 1000
+
+class ObjectsQuery(PageQuery):
+    """Which objects."""
+
+    kind: ObjectKind | None = None
+    """Of all kinds when absent."""
+    state: State | None = None
+    """In all states when absent."""
 
 
 def object_router(desk: Desk, policies: Policies, supported: Collection[ObjectKind]) -> APIRouter:
@@ -26,32 +35,21 @@ def object_router(desk: Desk, policies: Policies, supported: Collection[ObjectKi
     router = APIRouter(route_class=OperationsRoute, tags=["objects"])
     caller = Depends(desk.caller)
 
-    @router.get("/objects/summary")
+    @router.get("/objects/summary", **operation("objects.summary", "Count objects by state", answers.ObjectSummary))
     async def summary(actor: str = caller) -> Response:
         """What is made, and how many are in which state for which reason."""
         return await desk.perform(actor, "objects.summary", partial(_summary, policies, supported))
 
-    @router.get("/objects")
+    @router.get("/objects", **operation("objects.list", "List objects", answers.ObjectPage, query=ObjectsQuery))
     async def listed(request: Request, actor: str = caller) -> Response:
         """A page at a time: all of them, or those of a kind or in a state."""
         try:
-            kind, state = _one_of(request, "kind", KINDS), _one_of(request, "state", STATES)
-            after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
-            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+            asked = query(request, ObjectsQuery)
         except Refusal as refusal:
             return await desk.refuse(actor, "objects.list", refusal)
-        work = partial(_listed, policies.target, kind=kind, state=state, after=after, limit=limit)
-        return await desk.perform(actor, "objects.list", work)
+        return await desk.perform(actor, "objects.list", partial(_listed, policies.target, asked=asked))
 
     return router
-
-
-def _one_of(request: Request, name: str, known: Collection[str]) -> Any:
-    """A word of the query, None without it; raises `Refusal`."""
-    given = request.query_params.get(name)
-    if given is not None and given not in known:
-        raise invalid([{"parameter": name, "detail": f"one of {', '.join(known)}"}])
-    return given
 
 
 def _summary(policies: Policies, supported: Collection[ObjectKind], connection: Connection) -> Answer:
@@ -62,15 +60,15 @@ def _summary(policies: Policies, supported: Collection[ObjectKind], connection: 
     return json_answer({"target": policies.target, "made": kinds, "objects": found}, {"target": policies.target})
 
 
-def _mode(made: bool, supported: bool) -> str:
+def _mode(made: bool, supported: bool) -> answers.Mode:
     if not made:
         return "off"
     return "on" if supported else "not_supported"
 
 
-def _listed(target: str, connection: Connection, *, kind: Any, state: Any, after: int, limit: int) -> Answer:
-    found = report.page(connection, target, kind, state, after, limit)
-    last = found[-1].number if len(found) == limit else None
+def _listed(target: str, connection: Connection, *, asked: ObjectsQuery) -> Answer:
+    found = report.page(connection, target, asked.kind, asked.state, asked.after, asked.limit)
+    last = found[-1].number if len(found) == asked.limit else None
     content = {"target": target, "objects": [_shown(one) for one in found], "next_after": last}
     return json_answer(content, {"target": target, "objects": len(found)})
 

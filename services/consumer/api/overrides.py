@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AwareDatetime, Field
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import Field
 
 from schemas import keys
 from schemas.events import EnrollmentRole
-from services.consumer.api.bodies import Body, Id, Reason, ReasonRequest, SectionPlace
+from services.consumer.api.answers import overrides as answers
+from services.consumer.api.bodies import (
+    LARGEST,
+    LONGEST_PAGE,
+    PAGE,
+    Body,
+    Later,
+    NewestFirstQuery,
+    PersonId,
+    Reason,
+    ReasonRequest,
+    SectionPlace,
+)
 from services.consumer.api.desk import (
     Answer,
     Desk,
     OperationsRoute,
     Refusal,
     body,
-    described,
     invalid,
     json_answer,
     not_found,
-    number,
+    query,
 )
 from services.consumer.ledger import overruling
 from services.consumer.ledger.announcing import announce
@@ -31,33 +43,46 @@ from services.consumer.ledger.overruling import Asked, Filter, InForce, Over, Ov
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PersonRef, SeatState
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
-_LARGEST = 2**63 - 1
-_PAGE = 100
-_LONGEST_PAGE = 1000
+_Number = Annotated[str, Path(description="Number of the override.", examples=["88"])]
+_REFUSALS = {
+    "no_policy": "The tenant has no active policy, so nobody gets a seat: apply one first",
+    "seat_of_another": "In the LMS this person is the same user as another of the student system: override that one's seat",
+}
+_HOW: dict[OverrideState, str] = {"ended": "has ended", "withdrawn": "was withdrawn", "in_force": "is ending now"}
+_OVER: Mapping[str, str] = {state: f"The override is not in force any more: it {how}" for state, how in _HOW.items()}
+
+
+class OverridesQuery(NewestFirstQuery):
+    """Which overrides."""
+
+    state: OverrideState | None = None
+    """All when absent."""
 
 
 class OverrideRequest(Body):
     """What one seat is to be, until when, and why. People are named here, in the body, because URLs are logged along the way."""
 
-    person: Id
+    person: PersonId
     section: SectionPlace
     role: EnrollmentRole
     """As the SIS calls it; the policy says which role of the LMS that is."""
     gives: SeatState
-    until: AwareDatetime
+    until: Later
     reason: Reason
 
 
 class SearchRequest(Body):
     """Whose overrides, or those of which section; and where the page begins."""
 
-    person: Id | None = None
+    person: PersonId | None = None
     section: SectionPlace | None = None
     state: OverrideState | None = None
-    after: int = Field(default=_LARGEST, ge=1, le=_LARGEST)
-    limit: int = Field(default=_PAGE, ge=1, le=_LONGEST_PAGE)
+    after: int = Field(default=LARGEST, ge=1, le=LARGEST, examples=[100])
+    """Where the page begins: `next_after` of the page before."""
+    limit: int = Field(default=PAGE, ge=1, le=LONGEST_PAGE)
 
 
 def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
@@ -65,7 +90,18 @@ def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["overrides"])
     caller = Depends(desk.caller)
 
-    @router.post("/overrides", status_code=HTTPStatus.CREATED, openapi_extra=described(OverrideRequest))
+    @router.post(
+        "/overrides",
+        **operation(
+            "overrides.make",
+            "Make an override",
+            answers.Override,
+            status=HTTPStatus.CREATED,
+            body=OverrideRequest,
+            conflicts={"in_force": "Override 88 decides this seat already: withdraw it first", **_REFUSALS},
+            located=True,
+        ),
+    )
     async def make(request: Request, actor: str = caller) -> Response:
         """Decide one seat otherwise than the SIS, until an end."""
         try:
@@ -74,20 +110,19 @@ def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
             return await desk.refuse(actor, "overrides.make", refusal)
         return await desk.perform(actor, "overrides.make", partial(_make, policies, tenant, asked=asked, actor=actor))
 
-    @router.get("/overrides")
+    @router.get("/overrides", **operation("overrides.list", "List overrides", answers.OverridePage, query=OverridesQuery))
     async def listed(request: Request, actor: str = caller) -> Response:
         """Overrides, the newest first; `?state=` in_force, ended or withdrawn."""
         try:
-            asked = SearchRequest(
-                state=_state(request),
-                after=number(request, "after", default=_LARGEST, least=1, most=_LARGEST),
-                limit=number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE),
-            )
+            asked = SearchRequest(**query(request, OverridesQuery).model_dump())
         except Refusal as refusal:
             return await desk.refuse(actor, "overrides.list", refusal)
         return await desk.perform(actor, "overrides.list", partial(_found, tenant, asked=asked))
 
-    @router.post("/overrides/search", openapi_extra=described(SearchRequest))
+    @router.post(
+        "/overrides/search",
+        **operation("overrides.search", "Find the overrides of a person or a section", answers.OverridePage, body=SearchRequest),
+    )
     async def search(request: Request, actor: str = caller) -> Response:
         """The same for one person, one section, or both."""
         try:
@@ -96,13 +131,23 @@ def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
             return await desk.refuse(actor, "overrides.search", refusal)
         return await desk.perform(actor, "overrides.search", partial(_found, tenant, asked=asked))
 
-    @router.get("/overrides/{override}")
-    async def one(override: str, actor: str = caller) -> Response:
+    @router.get("/overrides/{override}", **operation("overrides.read", "Read an override", answers.Override, missing="override"))
+    async def one(override: _Number, actor: str = caller) -> Response:
         """One override."""
         return await desk.perform(actor, "overrides.read", partial(_read, tenant, override))
 
-    @router.post("/overrides/{override}/withdraw", openapi_extra=described(ReasonRequest))
-    async def withdraw(request: Request, override: str, actor: str = caller) -> Response:
+    @router.post(
+        "/overrides/{override}/withdraw",
+        **operation(
+            "overrides.withdraw",
+            "Withdraw an override",
+            answers.Override,
+            body=ReasonRequest,
+            missing="override",
+            conflicts=_OVER,
+        ),
+    )
+    async def withdraw(request: Request, override: _Number, actor: str = caller) -> Response:
         """End an override now: the SIS decides the seat again."""
         try:
             asked = await body(request, ReasonRequest)
@@ -112,15 +157,6 @@ def override_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
         return await desk.perform(actor, "overrides.withdraw", work)
 
     return router
-
-
-def _state(request: Request) -> OverrideState | None:
-    known: tuple[OverrideState, ...] = get_args(OverrideState)
-    asked = request.query_params.get("state")
-    found = next((state for state in known if state == asked), None)
-    if asked is not None and found is None:
-        raise invalid([{"parameter": "state", "detail": f"one of {', '.join(known)}"}])
-    return found
 
 
 def _make(policies: Policies, tenant: str, connection: Connection, *, asked: OverrideRequest, actor: str) -> Answer:
@@ -143,18 +179,11 @@ def _refusal(refused: Refused) -> Response:
     if isinstance(refused, InForce):
         title = f"Override {refused.number} decides this seat already: withdraw it first"
         return problem(HTTPStatus.CONFLICT, title, reason=refused.reason, override=refused.number)
-    match refused.reason:
-        case "no_policy":
-            title = "The tenant has no active policy, so nobody gets a seat: apply one first"
-            return problem(HTTPStatus.CONFLICT, title, reason=refused.reason)
-        case "seat_of_another":
-            title = "In the LMS this person is the same user as another person of the student system: override that one's seat"
-            return problem(HTTPStatus.CONFLICT, title, reason=refused.reason)
-        case "no_seat":
-            return invalid([{"pointer": "/role", "detail": "the policy gives this role no seat; name another role"}]).response
-        case _:
-            wrong = {"pointer": "/until", "detail": f"in the future, and at most {overruling.LONGEST} from now"}
-            return invalid([wrong]).response
+    if refused.reason in _REFUSALS:
+        return problem(HTTPStatus.CONFLICT, _REFUSALS[refused.reason], reason=refused.reason)
+    if refused.reason == "no_seat":
+        return invalid([{"pointer": "/role", "detail": "the policy gives this role no seat; name another role"}]).response
+    return invalid([{"pointer": "/until", "detail": f"in the future, and at most {overruling.LONGEST} from now"}]).response
 
 
 def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection, *, actor: str, reason: str) -> Answer:
@@ -162,16 +191,12 @@ def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection
     try:
         work = overruling.withdraw(connection, policies, tenant, override, actor, reason)
     except Over as over:
-        title = f"The override is not in force any more: it {_HOW[over.state]}"
         detail = {"override": override, "reason": over.state}
-        return Answer(problem(HTTPStatus.CONFLICT, title, reason=over.state), detail, "refused")
+        return Answer(problem(HTTPStatus.CONFLICT, _OVER[over.state], reason=over.state), detail, "refused")
     if work is None:
         return not_found("override", {"override": name[:40]})
     announce(connection, work)
     return _read(tenant, name, connection)
-
-
-_HOW: dict[OverrideState, str] = {"ended": "has ended", "withdrawn": "was withdrawn", "in_force": "is ending now"}
 
 
 def _read(tenant: str, name: str, connection: Connection) -> Answer:

@@ -9,22 +9,41 @@ from typing import Any
 import psycopg
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from schemas import keys
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, invalid, json_answer, number, raw_body
+from services.consumer.api.answers import policies as answers
+from services.consumer.api.bodies import Query
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, invalid, json_answer, query, raw_body
 from services.consumer.guard import foreseeing
 from services.consumer.guard.foreseeing import Expected
 from services.consumer.ledger import policies, policy_plans
 from services.consumer.ledger.decision_plan import Change
 from services.consumer.ledger.policy_plans import Digest, PolicyPlan, WorldChanged
-from services.consumer.policy.model import PolicyError
+from services.consumer.policy.model import PolicyError, default_text
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
 _POLICY_BYTES = 256 * 1024
-_MOST_ROWS = 1000
-_MOST_WITHIN = 100_000
-_YAML = {"requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}}
+_YAML = {"application/yaml": {"schema": {"type": "string", "description": "A policy.", "examples": [default_text()]}}}
+_BUSY = "Another policy is being applied; plan again when it is done"
+
+
+class PlanQuery(Query):
+    """How much of the plan is told."""
+
+    rows: int = Field(default=0, ge=0, le=1000, examples=[20])
+    """So many of the seats in full; they name people."""
+
+
+class ApplyQuery(Query):
+    """Which plan is meant."""
+
+    plan: str = Field(pattern=r"^\d{1,18}-\d{1,18}-\d{1,18}-\d{1,18}-[0-9a-f]{64}$", examples=[answers.DIGEST_EXAMPLE])
+    """The digest of the plan that was seen."""
+    within: int = Field(default=0, ge=0, le=100_000, examples=[5])
+    """Give or take so many seats of each kind."""
 
 
 def policy_router(desk: Desk, tenant: str, target: str) -> APIRouter:
@@ -32,29 +51,39 @@ def policy_router(desk: Desk, tenant: str, target: str) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["policies"])
     caller = Depends(desk.caller)
 
-    @router.post("/policies/plan", openapi_extra=_YAML)
+    @router.post("/policies/plan", **operation("policies.plan", "Plan a policy", answers.PolicyPlan, body=_YAML, query=PlanQuery))
     async def plan(request: Request, actor: str = caller) -> Response:
         """What would change; `?rows=` of the seats in full. Nothing is written."""
         try:
-            rows = number(request, "rows", default=0, least=0, most=_MOST_ROWS)
+            rows = query(request, PlanQuery).rows
             text = await _text(request)
         except Refusal as refusal:
             return await desk.refuse(actor, "policies.plan", refusal)
         return await desk.perform(actor, "policies.plan", partial(_plan, target, tenant, text=text, rows=rows))
 
-    @router.post("/policies/apply", status_code=HTTPStatus.ACCEPTED, openapi_extra=_YAML)
+    @router.post(
+        "/policies/apply",
+        **operation(
+            "policies.apply",
+            "Apply a policy",
+            answers.PolicyApplied,
+            status=HTTPStatus.ACCEPTED,
+            body=_YAML,
+            query=ApplyQuery,
+            conflicts={"world_changed": "The policy would change something else by now; plan again", "busy": _BUSY},
+        ),
+    )
     async def apply(request: Request, actor: str = caller) -> Response:
         """Make it the active policy, if it still changes what the plan `?plan=` said, give or take `?within=` seats of each kind.
         Everybody is decided again soon after."""
         try:
-            planned = Digest.of(request.query_params.get("plan", ""))
-            if planned is None:
-                raise invalid([{"parameter": "plan", "detail": "the digest of a plan, see POST /policies/plan"}])
-            within = number(request, "within", default=0, least=0, most=_MOST_WITHIN)
+            asked = query(request, ApplyQuery)
+            planned = Digest.of(asked.plan)
+            assert planned is not None  # noqa: S101  (has the digest's form)
             text = await _text(request)
         except Refusal as refusal:
             return await desk.refuse(actor, "policies.apply", refusal)
-        work = partial(_apply, target, tenant, text=text, planned=planned, within=within, actor=actor)
+        work = partial(_apply, target, tenant, text=text, planned=planned, within=asked.within, actor=actor)
         return await desk.perform(actor, "policies.apply", work)
 
     return router
@@ -94,8 +123,7 @@ def _apply(target: str, tenant: str, connection: Connection, *, text: str, plann
         response = problem(HTTPStatus.CONFLICT, str(changed), reason="world_changed", **told)
         return Answer(response, detail | told | {"reason": "world_changed"}, "refused")
     except psycopg.errors.SerializationFailure:
-        title = "Another policy is being applied; plan again when it is done"
-        return Answer(problem(HTTPStatus.CONFLICT, title, reason="busy"), detail | {"reason": "busy"}, "refused")
+        return Answer(problem(HTTPStatus.CONFLICT, _BUSY, reason="busy"), detail | {"reason": "busy"}, "refused")
     content: dict[str, object] = {"version": version, "new": is_new}
     return Answer(JSONResponse(content, HTTPStatus.ACCEPTED), detail | content)
 

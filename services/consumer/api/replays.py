@@ -6,47 +6,49 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.topics import Topics
 from services.consumer.api import replay_answers
+from services.consumer.api.answers import replays as answers
+from services.consumer.api.bodies import Body, PageQuery, Sha256
 from services.consumer.api.desk import (
     Answer,
     Desk,
     OperationsRoute,
     Refusal,
     body,
-    described,
     invalid,
     json_answer,
     not_found,
-    number,
+    query,
+    uuid_of,
 )
 from services.consumer.ledger import replay_plans, replay_report, replays
 from services.consumer.ledger.replay_scopes import Offsets, Scope, Times
 from services.consumer.ledger.replays import Order, Range, Replay, TooLarge
 from services.consumer.replay.log import Log, LogUnavailable
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
 _NEWEST = 50
-_PAGE = 100
-_LONGEST_PAGE = 1000
 _DIFFERENCES = 100
-_LARGEST = 2**63 - 1
+_ReplayId = Annotated[str, Path(description="Id of the replay.", examples=["6f1c1e9e-2f0b-4f0c-9d0f-7f2b8f6f5a10"])]
+_CONFLICTS = {
+    "no_finished_plan": "Only a plan that is done can be applied",
+    "other_digest": "The plan has another digest",
+    "world_changed": "The world has changed since the plan; plan again",
+}
+_HAS_ENDED = {"has_ended": "The replay has ended by itself"}
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class PlanRequest(_Body):
+class ReplayPlanRequest(Body):
     """What to plan. People are named here, in the body, because URLs are logged along the way."""
 
     scope: Scope
@@ -54,10 +56,10 @@ class PlanRequest(_Body):
     """Also read settled seats back from the LMS."""
 
 
-class ApplyRequest(_Body):
+class ReplayApplyRequest(Body):
     """Which plan is meant: the digest of what the caller has seen."""
 
-    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    digest: Sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,19 @@ def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) 
     router = APIRouter(route_class=OperationsRoute, tags=["replays"])
     caller = Depends(desk.caller)
 
-    @router.post("/replays", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(PlanRequest))
+    @router.post(
+        "/replays",
+        **operation(
+            "replay.plan",
+            "Plan a replay",
+            answers.Replay,
+            status=HTTPStatus.ACCEPTED,
+            body=ReplayPlanRequest,
+            located=True,
+        ),
+    )
     async def plan(request: Request, actor: str = caller) -> Response:
+        """Find out what opening these seats again would change. A plan changes nothing; it runs on after the answer."""
         try:
             order = await _order(request, log, reach)
         except Refusal as refusal:
@@ -86,32 +99,60 @@ def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) 
         wake()
         return response
 
-    @router.post("/replays/{replay}/apply", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(ApplyRequest))
-    async def apply(request: Request, replay: str, actor: str = caller) -> Response:
+    @router.post(
+        "/replays/{replay}/apply",
+        **operation(
+            "replay.apply",
+            "Carry a plan out",
+            answers.Replay,
+            status=HTTPStatus.ACCEPTED,
+            body=ReplayApplyRequest,
+            missing="replay",
+            conflicts=_CONFLICTS,
+            located=True,
+        ),
+    )
+    async def apply(request: Request, replay: _ReplayId, actor: str = caller) -> Response:
+        """Carry a plan out if it still says what would happen; asked twice, the answer is the same replay."""
         try:
-            asked = await body(request, ApplyRequest)
+            asked = await body(request, ReplayApplyRequest)
         except Refusal as refusal:
             return await desk.refuse(actor, "replay.apply", refusal)
         response = await desk.perform(actor, "replay.apply", partial(_apply, name=replay, digest=asked.digest, actor=actor))
         wake()
         return response
 
-    @router.post("/replays/{replay}/cancel")
-    async def cancel(replay: str, actor: str = caller) -> Response:
+    @router.post(
+        "/replays/{replay}/cancel",
+        **operation("replay.cancel", "Cancel a replay", answers.Replay, missing="replay", conflicts=_HAS_ENDED),
+    )
+    async def cancel(replay: _ReplayId, actor: str = caller) -> Response:
+        """End a replay or a plan after the batch that is under way; what was done stays done."""
         response = await desk.perform(actor, "replay.cancel", partial(_cancel, name=replay))
         wake()
         return response
 
-    @router.get("/replays")
+    @router.get("/replays", **operation("replay.list", "List replays", answers.ReplayList))
     async def newest(actor: str = caller) -> Response:
+        """The newest fifty, plans among them."""
         return await desk.perform(actor, "replay.list", _newest)
 
-    @router.get("/replays/{replay}")
-    async def report(request: Request, replay: str, actor: str = caller) -> Response:
+    @router.get(
+        "/replays/{replay}",
+        **operation("replay.read", "Read a replay", answers.ReplayReport, query=PageQuery, missing="replay"),
+    )
+    async def report(request: Request, replay: _ReplayId, actor: str = caller) -> Response:
+        """How far it has come, and a page of what became of each offset or seat."""
         return await _read(desk, request, actor, "replay.read", partial(_report, name=replay))
 
-    @router.get("/replays/{replay}/changes")
-    async def changes(request: Request, replay: str, actor: str = caller) -> Response:
+    @router.get(
+        "/replays/{replay}/changes",
+        **operation(
+            "replay.changes", "Read what a plan would change", answers.ReplayChanges, query=PageQuery, missing="finished plan"
+        ),
+    )
+    async def changes(request: Request, replay: _ReplayId, actor: str = caller) -> Response:
+        """A page of what a finished plan would change."""
         return await _read(desk, request, actor, "replay.changes", partial(_changes, name=replay))
 
     return router
@@ -120,11 +161,10 @@ def replay_router(desk: Desk, log: Log, reach: Reach, wake: Callable[[], None]) 
 async def _read(desk: Desk, request: Request, actor: str, action: str, work: Callable[..., Answer]) -> Response:
     """A page of something: the numbers behind `after`, which name nobody."""
     try:
-        after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
-        limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+        page = query(request, PageQuery)
     except Refusal as refusal:
         return await desk.refuse(actor, action, refusal)
-    return await desk.perform(actor, action, partial(work, after=after, limit=limit))
+    return await desk.perform(actor, action, partial(work, after=page.after, limit=page.limit))
 
 
 # --- planning ---
@@ -132,7 +172,7 @@ async def _read(desk: Desk, request: Request, actor: str, action: str, work: Cal
 
 async def _order(request: Request, log: Log, reach: Reach) -> Order:
     """What the caller asks for, checked against the log; raises `Refusal`."""
-    asked = await body(request, PlanRequest)
+    asked = await body(request, ReplayPlanRequest)
     scope = asked.scope.at_home(reach.tenant, reach.target)
     ranges: Sequence[Range] = ()
     match scope.asked:
@@ -196,17 +236,16 @@ def _apply(connection: Connection, name: str, digest: str, actor: str) -> Answer
         return not_found("replay", {})
     detail = {"plan": str(plan.replay), "digest": digest}
     if not plan.dry_run or plan.state != "done":
-        return _conflict("Only a plan that is done can be applied", "no_finished_plan", detail)
+        return _conflict("no_finished_plan", detail)
     if digest != plan.digest:
-        return _conflict("The plan has another digest", "other_digest", detail)
+        return _conflict("other_digest", detail)
     if plan.applied_by is not None:
         return _accepted(connection, plan.applied_by, detail)
     differences = replay_plans.differences(connection, plan, _DIFFERENCES)
     if differences:
         told = replay_answers.differences(differences)
-        title = "The world has changed since the plan; plan again"
         counted = {which: told[which] for which in ("appeared", "vanished", "changed")}
-        return _conflict(title, "world_changed", detail | counted, **told)
+        return _conflict("world_changed", detail | counted, **told)
     order = Order(plan.scope, plan.ranges, dry_run=False, verify=plan.verify, plan=plan.replay)
     return _accepted(connection, replays.create(connection, order, actor), detail)
 
@@ -217,7 +256,7 @@ def _cancel(connection: Connection, name: str) -> Answer:
         return not_found("replay", {})
     detail = {"replay": str(replay.replay)}
     if replay.state in ("done", "failed"):
-        return _conflict("The replay has ended by itself", "has_ended", detail)
+        return _conflict("has_ended", detail)
     replays.cancel(connection, replay.replay)
     return _told(connection, replay.replay, detail)
 
@@ -228,7 +267,8 @@ def _told(connection: Connection, replay: UUID, detail: dict[str, Any]) -> Answe
     return json_answer(replay_answers.summary(stored), detail)
 
 
-def _conflict(title: str, reason: str, detail: dict[str, Any], **members: object) -> Answer:
+def _conflict(reason: str, detail: dict[str, Any], **members: object) -> Answer:
+    title = {**_CONFLICTS, **_HAS_ENDED}[reason]
     response = problem(HTTPStatus.CONFLICT, title, reason=reason, **members)
     return Answer(response, detail | {"reason": reason}, "refused")
 
@@ -270,11 +310,8 @@ def _changes(connection: Connection, name: str, after: int, limit: int) -> Answe
 
 
 def _find(connection: Connection, name: str, *, lock: bool = False) -> Replay | None:
-    try:
-        replay = UUID(name)
-    except ValueError:
-        return None
-    return replays.find(connection, replay, lock=lock)
+    replay = uuid_of(name)
+    return replays.find(connection, replay, lock=lock) if replay else None
 
 
 def _wrong(pointer: str, detail: str, reason: str) -> Refusal:

@@ -5,43 +5,54 @@ from __future__ import annotations
 import uuid
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import ConfigDict
 
 from schemas import keys
-from services.consumer.api.bodies import Body, Nothing, OneOf, SectionPlace, TermPlace
+from services.consumer.api.answers import rosters as answers
+from services.consumer.api.bodies import Body, Nothing, OneOf, PageQuery, SectionPlace, SectionQuery, TermPlace
 from services.consumer.api.desk import (
     Answer,
     Desk,
     OperationsRoute,
     Refusal,
     body,
-    described,
-    invalid,
     json_answer,
     not_found,
-    number,
+    query,
     uuid_of,
 )
 from services.consumer.ledger.policies import Policies
 from services.consumer.rosters import agreement, findings, runs
 from services.consumer.rosters.agreement import Agreement
-from services.consumer.rosters.comparing import KINDS
+from services.consumer.rosters.comparing import Kind
 from services.consumer.rosters.findings import Count, Finding
 from services.consumer.rosters.runs import AlreadyRunning, Run, Scope
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
-_LARGEST = 2**63 - 1
-_PAGE = 100
-_LONGEST_PAGE = 1000
+_UNREAD = 100
 _NEWEST = 50
+_RunId = Annotated[str, Path(description="Id of the comparison.", examples=["0d5c3f3e-7a5e-4c0c-8a52-3d3d5a3d7e10"])]
+_RUNNING = "Another comparison is running: wait for its end, or cancel it"
+_OVER = "The comparison is over"
+
+
+class DifferencesQuery(SectionQuery, PageQuery):
+    """Which differences."""
+
+    kind: Kind | None = None
+    """All when absent."""
 
 
 class CompareScope(OneOf):
     """Exactly one of these."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"term": {"institution": "PSUNV", "term": "1259"}}]})
 
     section: SectionPlace | None = None
     term: TermPlace | None = None
@@ -67,7 +78,17 @@ def roster_router(desk: Desk, policies: Policies) -> APIRouter:
     caller = Depends(desk.caller)
     target = policies.target
 
-    @router.post("/comparisons", status_code=HTTPStatus.ACCEPTED, openapi_extra=described(CompareRequest))
+    @router.post(
+        "/comparisons",
+        **operation(
+            "comparisons.start",
+            "Compare rosters",
+            answers.ComparisonStarted,
+            status=HTTPStatus.ACCEPTED,
+            body=CompareRequest,
+            conflicts={"already_running": _RUNNING},
+        ),
+    )
     async def start(request: Request, actor: str = caller) -> Response:
         """Compare the rosters of a section, a term or everything with the ledger."""
         try:
@@ -76,38 +97,48 @@ def roster_router(desk: Desk, policies: Policies) -> APIRouter:
             return await desk.refuse(actor, "comparisons.start", refusal)
         return await desk.perform(actor, "comparisons.start", partial(_start, policies, asked=asked, actor=actor))
 
-    @router.get("/comparisons")
+    @router.get("/comparisons", **operation("comparisons.list", "List comparisons", answers.ComparisonList))
     async def listed(actor: str = caller) -> Response:
         """The newest fifty."""
         return await desk.look(actor, "comparisons.list", partial(_listed, target))
 
-    @router.get("/comparisons/{run}")
-    async def one(run: str, actor: str = caller) -> Response:
+    @router.get(
+        "/comparisons/{run}", **operation("comparisons.read", "Read a comparison", answers.ComparisonDetail, missing="comparison")
+    )
+    async def one(run: _RunId, actor: str = caller) -> Response:
         """How far it is, and what it found."""
         return await desk.look(actor, "comparisons.read", partial(_one, target, run))
 
-    @router.post("/comparisons/{run}/cancel")
-    async def cancel(run: str, actor: str = caller) -> Response:
+    @router.post(
+        "/comparisons/{run}/cancel",
+        **operation(
+            "comparisons.cancel",
+            "Cancel a comparison",
+            answers.ComparisonCancelled,
+            missing="comparison",
+            conflicts={"over": _OVER},
+        ),
+    )
+    async def cancel(run: _RunId, actor: str = caller) -> Response:
         """End it before its time; what was found stays."""
         return await desk.perform(actor, "comparisons.cancel", partial(_cancel, target, run))
 
-    @router.get("/differences")
+    @router.get(
+        "/differences", **operation("differences.list", "List differences", answers.DifferencePage, query=DifferencesQuery)
+    )
     async def differences(request: Request, actor: str = caller) -> Response:
         """What stands, a page at a time: all of it, or that of an institution, a term, a section, a kind."""
         try:
-            scope, kind = _scope(request), _kind(request)
-            after = number(request, "after", default=0, least=0, most=_LARGEST - 1)
-            limit = number(request, "limit", default=_PAGE, least=1, most=_LONGEST_PAGE)
+            asked = query(request, DifferencesQuery)
         except Refusal as refusal:
             return await desk.refuse(actor, "differences.list", refusal)
-        work = partial(_differences, target, scope=scope, kind=kind, after=after, limit=limit)
-        return await desk.perform(actor, "differences.list", work)
+        return await desk.perform(actor, "differences.list", partial(_differences, target, asked=asked))
 
-    @router.get("/agreement")
+    @router.get("/agreement", **operation("agreement.read", "Read the agreement", answers.AgreementReport, query=SectionQuery))
     async def agreed(request: Request, actor: str = caller) -> Response:
         """Term by term: how many seats are as they should be, and what the others are."""
         try:
-            scope = _scope(request)
+            scope = _scope(query(request, SectionQuery))
         except Refusal as refusal:
             return await desk.refuse(actor, "agreement.read", refusal)
         return await desk.look(actor, "agreement.read", partial(_agreement, target, scope=scope))
@@ -115,23 +146,8 @@ def roster_router(desk: Desk, policies: Policies) -> APIRouter:
     return router
 
 
-def _scope(request: Request) -> Scope:
-    """Of the query; a section needs its term, and a term its institution."""
-    given = [request.query_params.get(name) for name in Scope._fields]
-    for name, part, place in zip(Scope._fields, given, range(3), strict=True):
-        if part is not None and (not part or len(part) > 255 or "\0" in part):
-            raise invalid([{"parameter": name, "detail": "1 to 255 characters"}])
-        if part is not None and None in given[:place]:
-            needed = " and ".join(Scope._fields[:place])
-            raise invalid([{"parameter": name, "detail": f"needs {needed} beside it: ids repeat across them"}])
-    return Scope(*given)
-
-
-def _kind(request: Request) -> str | None:
-    kind = request.query_params.get("kind")
-    if kind is not None and kind not in KINDS:
-        raise invalid([{"parameter": "kind", "detail": f"one of {', '.join(KINDS)}"}])
-    return kind
+def _scope(asked: SectionQuery) -> Scope:
+    return Scope(asked.institution, asked.term, asked.section)
 
 
 def _start(policies: Policies, connection: Connection, *, asked: CompareRequest, actor: str) -> Answer:
@@ -139,8 +155,7 @@ def _start(policies: Policies, connection: Connection, *, asked: CompareRequest,
     try:
         sections = runs.start(connection, policies.target, run, scope, policies, actor, repair=asked.repair)
     except AlreadyRunning as other:
-        title = "Another comparison is running: wait for its end, or cancel it"
-        response = problem(HTTPStatus.CONFLICT, title, reason="already_running", comparison=str(other.run))
+        response = problem(HTTPStatus.CONFLICT, _RUNNING, reason="already_running", comparison=str(other.run))
         return Answer(response, {"reason": "already_running"}, "refused")
     content = {"comparison": str(run), "sections": sections}
     detail = content | {"scope": scope.as_json(), "repair": asked.repair}
@@ -157,7 +172,7 @@ def _one(target: str, name: str, connection: Connection) -> Answer:
     found = runs.read(connection, target, run) if run else None
     if found is None:
         return not_found("comparison", {"comparison": name[:40]})
-    unread = [{"section": section, "code": code} for section, code in runs.failed(connection, target, found.run, _PAGE)]
+    unread = [{"section": section, "code": code} for section, code in runs.failed(connection, target, found.run, _UNREAD)]
     return json_answer(_run(found) | {"failed_sections": unread}, {"comparison": str(found.run)})
 
 
@@ -167,9 +182,7 @@ def _cancel(target: str, name: str, connection: Connection) -> Answer:
         return not_found("comparison", {"comparison": name[:40]})
     detail = {"comparison": str(run)}
     if not runs.cancel(connection, target, run):
-        return Answer(
-            problem(HTTPStatus.CONFLICT, "The comparison is over", reason="over"), detail | {"reason": "over"}, "refused"
-        )
+        return Answer(problem(HTTPStatus.CONFLICT, _OVER, reason="over"), detail | {"reason": "over"}, "refused")
     return json_answer(detail | {"state": "cancelled"}, detail)
 
 
@@ -180,9 +193,9 @@ def _run(one: Run) -> dict[str, Any]:
     return {"comparison": str(one.run)} | told | {"scope": scope}
 
 
-def _differences(target: str, connection: Connection, *, scope: Scope, kind: str | None, after: int, limit: int) -> Answer:
-    found = findings.page(connection, target, scope.prefix, kind, after, limit)
-    last = found[-1].number if len(found) == limit else None
+def _differences(target: str, connection: Connection, *, asked: DifferencesQuery) -> Answer:
+    found = findings.page(connection, target, _scope(asked).prefix, asked.kind, asked.after, asked.limit)
+    last = found[-1].number if len(found) == asked.limit else None
     content = {"target": target, "differences": [_finding(one) for one in found], "next_after": last}
     return json_answer(content, {"target": target, "differences": len(found)})
 

@@ -4,40 +4,48 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas import keys
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, invalid, json_answer
+from services.consumer.api.answers import seats as answers
+from services.consumer.api.bodies import LONGEST_PAGE, PAGE, Body, Id, Moment, PlaceQuery, Query, Target
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, json_answer, query
 from services.consumer.ledger import dead_letters, states
 from services.consumer.ledger.dead_letters import DeadClass, DeadLetter, Place, Timers
 from services.consumer.ledger.states import Summary
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
-_Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+
+class TargetQuery(Query):
+    """Of which target."""
+
+    target: Target | None = None
+    """The consumer's own when absent."""
 
 
-class PlaceRequest(BaseModel):
+class SummaryQuery(TargetQuery, PlaceQuery):
+    """Which seats."""
+
+
+class DeadLettersPlace(Body):
     """Where a page begins: `next_after` of the page before."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    since: AwareDatetime
-    seat: _Name
+    since: Moment
+    seat: Id = Field(examples=["PSUNV-1259-1001/0009001/StudentEnrollment/"])
 
 
-class DeadLettersRequest(BaseModel):
+class DeadLettersRequest(Body):
     """A page of one class. It travels in the body because `after` names a person, and URLs are logged along the way."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dead_class: _Name = Field(alias="class")
-    target: _Name | None = None
+    dead_class: Id = Field(alias="class", examples=["refused:validation"])
+    target: Target | None = None
     """The consumer's own when absent."""
-    after: PlaceRequest | None = None
-    limit: int = Field(default=100, ge=1, le=1000)
+    after: DeadLettersPlace | None = None
+    limit: int = Field(default=PAGE, ge=1, le=LONGEST_PAGE)
 
 
 def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
@@ -45,25 +53,31 @@ def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["seats"])
     caller = Depends(desk.caller)
 
-    @router.get("/seats/summary")
+    @router.get("/seats/summary", **operation("seats.summary", "Count seats by state", answers.SeatSummary, query=SummaryQuery))
     async def summary(request: Request, actor: str = caller) -> Response:
         """All seats of a target by state, or those of an institution or one of its terms."""
         try:
-            asked = _scope(request, target)
+            asked = query(request, SummaryQuery)
         except Refusal as refusal:
             return await desk.refuse(actor, "seats.summary", refusal)
-        return await desk.look(actor, "seats.summary", partial(_summary, asked=asked))
+        return await desk.look(actor, "seats.summary", partial(_summary, asked=asked, target=asked.target or target))
 
-    @router.get("/dead-letters")
+    @router.get(
+        "/dead-letters",
+        **operation("dead_letters.list", "List the classes of dead letters", answers.DeadLetterClasses, query=TargetQuery),
+    )
     async def classes(request: Request, actor: str = caller) -> Response:
         """The classes of dead letters, with their number, their age, and when a timer brings them back."""
         try:
-            asked = _text(request, "target") or target
+            asked = query(request, TargetQuery).target or target
         except Refusal as refusal:
             return await desk.refuse(actor, "dead_letters.list", refusal)
         return await desk.look(actor, "dead_letters.list", partial(_classes, target=asked, timers=timers))
 
-    @router.post("/dead-letters/search", openapi_extra=described(DeadLettersRequest))
+    @router.post(
+        "/dead-letters/search",
+        **operation("dead_letters.read", "List dead letters of a class", answers.DeadLetterPage, body=DeadLettersRequest),
+    )
     async def search(request: Request, actor: str = caller) -> Response:
         """The dead letters of one class, those that died first first."""
         try:
@@ -75,33 +89,18 @@ def seat_router(desk: Desk, target: str, timers: Timers) -> APIRouter:
     return router
 
 
-def _scope(request: Request, target: str) -> dict[str, str | None]:
-    institution, term = _text(request, "institution"), _text(request, "term")
-    if term is not None and institution is None:
-        raise invalid([{"parameter": "institution", "detail": "needed with a term: terms repeat across institutions"}])
-    return {"target": _text(request, "target") or target, "institution": institution, "term": term}
-
-
-def _text(request: Request, name: str) -> str | None:
-    text = request.query_params.get(name)
-    if text is not None and (not text or len(text) > 255 or "\0" in text):
-        raise invalid([{"parameter": name, "detail": "1 to 255 characters"}])
-    return text
-
-
-def _summary(connection: Connection, asked: dict[str, str | None]) -> Answer:
-    target = asked["target"]
-    assert target is not None  # noqa: S101  (filled in by `_scope`)
-    lines = states.summary(connection, target, asked["institution"], asked["term"])
+def _summary(connection: Connection, asked: SummaryQuery, target: str) -> Answer:
+    scope = {"target": target, "institution": asked.institution, "term": asked.term}
+    lines = states.summary(connection, target, asked.institution, asked.term)
     waiting = states.backlog(lines)
-    content = asked | {
+    content = scope | {
         "seats": sum(line.seats for line in lines),
         "backlog": {"seats": waiting.seats, "per_minute": waiting.per_minute, "eta_seconds": waiting.eta_seconds},
         "states": [_line(line) for line in lines],
         "suspect": _beside(sum(line.suspect for line in lines), [line.suspect_oldest_at for line in lines]),
         "intent_open": _beside(sum(line.intent_open for line in lines), [line.intent_oldest_at for line in lines]),
     }
-    return json_answer(content, asked)
+    return json_answer(content, scope)
 
 
 def _line(line: Summary) -> dict[str, Any]:

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, json_answer
+from services.consumer.api.answers.traces import Trace
+from services.consumer.api.bodies import Body, PersonId, SectionPlace, Tenant
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, json_answer
 from services.consumer.trace import Subject, trace
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
-_Id = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 
-
-class SectionRequest(BaseModel):
-    """A section, by the ids of the SIS."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    institution: _Id
-    term: _Id
-    section: _Id
-
-
-class TraceRequest(BaseModel):
+class TraceRequest(Body):
     """A person and a section, by the ids of the SIS. They travel in the body because URLs are logged along the way."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    tenant: _Id | None = None
+    tenant: Tenant | None = None
     """The consumer's own when absent."""
-    person: _Id
-    section: SectionRequest
+    person: PersonId
+    section: SectionPlace
 
 
 def trace_router(desk: Desk, tenant: str) -> APIRouter:
@@ -41,8 +28,9 @@ def trace_router(desk: Desk, tenant: str) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["trace"])
     caller = Depends(desk.caller)
 
-    @router.post("/trace", openapi_extra=described(TraceRequest))
+    @router.post("/trace", **operation("trace", "Trace a person in a section", Trace, body=TraceRequest))
     async def look_up(request: Request, actor: str = caller) -> Response:
+        """Why the person has, or has not, a seat in the section: everything that the ledger knows, and how things stand."""
         try:
             asked = await body(request, TraceRequest)
         except Refusal as refusal:

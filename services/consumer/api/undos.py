@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import orjson
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AwareDatetime, Field, model_validator
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas import keys
-from services.consumer.api.bodies import Body, Id, Nothing, OneOf, Reason, ReasonRequest, SectionPlace, TermPlace
+from services.consumer.api.answers import overrides as answers
+from services.consumer.api.bodies import (
+    Body,
+    Later,
+    Moment,
+    Nothing,
+    OneOf,
+    PersonId,
+    Reason,
+    ReasonRequest,
+    SectionPlace,
+    Sha256,
+    TermPlace,
+)
 from services.consumer.api.desk import (
     Answer,
     Desk,
     OperationsRoute,
     Refusal,
     body,
-    described,
     invalid,
     json_answer,
     not_found,
@@ -32,22 +44,31 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.undo_plans import Inverse, Scope, TooMany, UndoPlan, Window
 from services.consumer.ledger.undoing import Order, Undo, WorldChanged
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
 
 _ROWS = 1000
 _NEWEST = 50
+_UndoId = Annotated[str, Path(description="Id of the undo.", examples=["b1c8a4de-4c5f-4b59-9f0a-5f2d3f6f0c7a"])]
+_WORLD_CHANGED = "The plan says something else by now; nothing was done. Plan again"
+_NO_POLICY = "The tenant has no active policy, so nobody gets a seat: apply one first"
+_WITHDRAWN = "The undo was withdrawn before"
 
 
-class _Person(Body):
-    person: Id
+class PersonPlace(Body):
+    """One person, by the id of the SIS."""
+
+    person: PersonId
 
 
 class UndoScope(OneOf):
     """Exactly one of these."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"term": {"institution": "PSUNV", "term": "1259"}}]})
+
     section: SectionPlace | None = None
     term: TermPlace | None = None
-    person: _Person | None = None
+    person: PersonPlace | None = None
     everything: Nothing | None = None
 
     @property
@@ -56,11 +77,11 @@ class UndoScope(OneOf):
         return Scope(**getattr(self, self.name).model_dump())
 
 
-class PlanRequest(Body):
+class UndoPlanRequest(Body):
     """Between which times, and where. People are named in the body, because URLs are logged along the way."""
 
-    begins: AwareDatetime = Field(alias="from")
-    ends: AwareDatetime = Field(alias="until")
+    begins: Moment = Field(alias="from")
+    ends: Later = Field(alias="until")
     scope: UndoScope
 
     @model_validator(mode="after")
@@ -70,12 +91,12 @@ class PlanRequest(Body):
         return self
 
 
-class ApplyRequest(PlanRequest):
+class UndoRequest(UndoPlanRequest):
     """The same, with what was seen, and why."""
 
-    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    digest: Sha256
     """Of the plan that was seen."""
-    in_force_until: AwareDatetime
+    in_force_until: Later
     """The end of the overrides: by then the student system has to say the same."""
     reason: Reason
 
@@ -85,36 +106,57 @@ def undo_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["undos"])
     caller = Depends(desk.caller)
 
-    @router.post("/undos/plan", openapi_extra=described(PlanRequest))
+    @router.post("/undos/plan", **operation("undos.plan", "Plan an undo", answers.UndoPlan, body=UndoPlanRequest))
     async def plan(request: Request, actor: str = caller) -> Response:
         """Which seats would have to be what. Nothing is written."""
         try:
-            asked = await body(request, PlanRequest)
+            asked = await body(request, UndoPlanRequest)
         except Refusal as refusal:
             return await desk.refuse(actor, "undos.plan", refusal)
         return await desk.perform(actor, "undos.plan", partial(_plan, policies, tenant, asked=asked))
 
-    @router.post("/undos", status_code=HTTPStatus.CREATED, openapi_extra=described(ApplyRequest))
+    @router.post(
+        "/undos",
+        **operation(
+            "undos.apply",
+            "Carry an undo out",
+            answers.UndoMade,
+            status=HTTPStatus.CREATED,
+            body=UndoRequest,
+            conflicts={"world_changed": _WORLD_CHANGED, "no_policy": _NO_POLICY},
+            located=True,
+        ),
+    )
     async def apply(request: Request, actor: str = caller) -> Response:
         """Carry the plan out, if it still says the same."""
         try:
-            asked = await body(request, ApplyRequest)
+            asked = await body(request, UndoRequest)
         except Refusal as refusal:
             return await desk.refuse(actor, "undos.apply", refusal)
         return await desk.perform(actor, "undos.apply", partial(_apply, policies, tenant, asked=asked, actor=actor))
 
-    @router.get("/undos")
+    @router.get("/undos", **operation("undos.list", "List undos", answers.UndoList))
     async def listed(actor: str = caller) -> Response:
         """The newest fifty."""
         return await desk.perform(actor, "undos.list", partial(_listed, policies, tenant))
 
-    @router.get("/undos/{undo}")
-    async def one(undo: str, actor: str = caller) -> Response:
+    @router.get("/undos/{undo}", **operation("undos.read", "Read an undo", answers.Undo, missing="undo"))
+    async def one(undo: _UndoId, actor: str = caller) -> Response:
         """One, and how many of its overrides still decide."""
         return await desk.perform(actor, "undos.read", partial(_read, policies, tenant, undo))
 
-    @router.post("/undos/{undo}/withdraw", openapi_extra=described(ReasonRequest))
-    async def withdraw(request: Request, undo: str, actor: str = caller) -> Response:
+    @router.post(
+        "/undos/{undo}/withdraw",
+        **operation(
+            "undos.withdraw",
+            "Withdraw an undo",
+            answers.UndoWithdrawn,
+            body=ReasonRequest,
+            missing="undo",
+            conflicts={"withdrawn": _WITHDRAWN},
+        ),
+    )
+    async def withdraw(request: Request, undo: _UndoId, actor: str = caller) -> Response:
         """End its overrides: the student system decides these seats again."""
         try:
             asked = await body(request, ReasonRequest)
@@ -126,16 +168,16 @@ def undo_router(desk: Desk, tenant: str, policies: Policies) -> APIRouter:
     return router
 
 
-def _window(asked: PlanRequest) -> Window:
+def _window(asked: UndoPlanRequest) -> Window:
     return Window(asked.begins, asked.ends)
 
 
-def _detail(asked: PlanRequest) -> dict[str, object]:
+def _detail(asked: UndoPlanRequest) -> dict[str, object]:
     """For the audit, which has not the person's own words."""
     return asked.model_dump(mode="json", by_alias=True, exclude={"reason"}, exclude_none=True)
 
 
-def _plan(policies: Policies, tenant: str, connection: Connection, *, asked: PlanRequest) -> Answer:
+def _plan(policies: Policies, tenant: str, connection: Connection, *, asked: UndoPlanRequest) -> Answer:
     try:
         found = undo_plans.plan(connection, policies, tenant, _window(asked), asked.scope.scope)
     except TooMany:
@@ -143,7 +185,7 @@ def _plan(policies: Policies, tenant: str, connection: Connection, *, asked: Pla
     return json_answer(_told_plan(found), _detail(asked) | {"seats": len(found.inverses), "digest": found.digest})
 
 
-def _too_many(asked: PlanRequest) -> Answer:
+def _too_many(asked: UndoPlanRequest) -> Answer:
     wrong = {
         "pointer": "/scope",
         "detail": f"more than {undo_plans.MOST} seats: name a term, a section or a person, or less time",
@@ -151,7 +193,7 @@ def _too_many(asked: PlanRequest) -> Answer:
     return Answer(invalid([wrong], "too_many").response, _detail(asked) | {"reason": "too_many"}, "refused")
 
 
-def _apply(policies: Policies, tenant: str, connection: Connection, *, asked: ApplyRequest, actor: str) -> Answer:
+def _apply(policies: Policies, tenant: str, connection: Connection, *, asked: UndoRequest, actor: str) -> Answer:
     detail = _detail(asked)
     order = Order(_window(asked), asked.scope.scope, asked.digest, asked.in_force_until, asked.reason, actor)
     try:
@@ -159,8 +201,7 @@ def _apply(policies: Policies, tenant: str, connection: Connection, *, asked: Ap
     except TooMany:
         return _too_many(asked)
     except WorldChanged as changed:
-        title = "The plan says something else by now; nothing was done. Plan again"
-        response = problem(HTTPStatus.CONFLICT, title, reason="world_changed", now=_told_plan(changed.now))
+        response = problem(HTTPStatus.CONFLICT, _WORLD_CHANGED, reason="world_changed", now=_told_plan(changed.now))
         return Answer(response, detail | {"reason": "world_changed"}, "refused")
     except Refused as refused:
         return Answer(_refusal(refused), detail | {"reason": refused.reason}, "refused")
@@ -175,8 +216,7 @@ def _refusal(refused: Refused) -> Response:
     if refused.reason == "end_out_of_bounds":
         wrong = {"pointer": "/in_force_until", "detail": f"in the future, and at most {overruling.LONGEST} from now"}
         return invalid([wrong]).response
-    title = "The tenant has no active policy, so nobody gets a seat: apply one first"
-    return problem(HTTPStatus.CONFLICT, title, reason=refused.reason)
+    return problem(HTTPStatus.CONFLICT, _NO_POLICY, reason=refused.reason)
 
 
 def _listed(policies: Policies, tenant: str, connection: Connection) -> Answer:
@@ -197,7 +237,7 @@ def _withdraw(policies: Policies, tenant: str, name: str, connection: Connection
     detail = {"undo": str(undo)}
     done = undoing.withdraw(connection, policies, tenant, undo, actor, reason)
     if done is None:
-        response = problem(HTTPStatus.CONFLICT, "The undo was withdrawn before", reason="withdrawn")
+        response = problem(HTTPStatus.CONFLICT, _WITHDRAWN, reason="withdrawn")
         return Answer(response, detail | {"reason": "withdrawn"}, "refused")
     ended, work = done
     announce(connection, work)

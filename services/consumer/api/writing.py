@@ -8,13 +8,17 @@ from http import HTTPStatus
 from fastapi import APIRouter, Depends, Request, Response
 
 from schemas import keys
+from services.consumer.api.answers import rosters as answers
 from services.consumer.api.bodies import Body, Reason, TermPlace
-from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, described, json_answer
+from services.consumer.api.desk import Answer, Desk, OperationsRoute, Refusal, body, json_answer
 from services.consumer.ledger import writing
 from services.consumer.ledger.writing import ALL_TERMS, Compared, NotCompared, Switch
 from services.consumer.rosters.runs import Scope
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.kit.postgres import Connection
+
+_NOT_COMPARED = "Compare the rosters first (POST /comparisons): what would be written now is not what anybody has seen"
 
 
 class SwitchRequest(Body):
@@ -33,12 +37,21 @@ def writing_router(desk: Desk, target: str) -> APIRouter:
     router = APIRouter(route_class=OperationsRoute, tags=["writing"])
     caller = Depends(desk.caller)
 
-    @router.get("/writing")
+    @router.get("/writing", **operation("writing.read", "Read which terms are live", answers.Writing))
     async def listed(actor: str = caller) -> Response:
         """What was said of each term, and of all others."""
         return await desk.look(actor, "writing.read", partial(_listed, target))
 
-    @router.post("/writing", openapi_extra=described(SwitchRequest))
+    @router.post(
+        "/writing",
+        **operation(
+            "writing.switch",
+            "Switch a term live or into shadow",
+            answers.Switched,
+            body=SwitchRequest,
+            conflicts={"not_compared": _NOT_COMPARED},
+        ),
+    )
     async def switch(request: Request, actor: str = caller) -> Response:
         """Switch a term, or all that have no word of their own, live or into shadow."""
         try:
@@ -75,6 +88,7 @@ def _switch(target: str, connection: Connection, *, asked: SwitchRequest, actor:
     try:
         released = writing.go_live(connection, target, term, asked.reason, actor, compared=compared)
     except NotCompared:
-        title = "Compare the rosters first (POST /comparisons): what would be written now is not what anybody has seen"
-        return Answer(problem(HTTPStatus.CONFLICT, title, reason="not_compared"), detail | {"refused": "not_compared"}, "refused")
+        return Answer(
+            problem(HTTPStatus.CONFLICT, _NOT_COMPARED, reason="not_compared"), detail | {"refused": "not_compared"}, "refused"
+        )
     return json_answer({"live": True, "released": released._asdict()}, detail | released._asdict())

@@ -11,20 +11,24 @@ from schemas.keys import MAX_KEY_LENGTH, EntityKey, EntityKind
 
 _LARGEST = 2**63 - 1
 _Id = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+_Topic = Annotated[str, Field(examples=["enrollstream.enrollment.v1"])]
+_Tenant = Annotated[_Id, Field(examples=["main"])]
+_Institution = Annotated[_Id, Field(examples=["PSUNV"])]
+_Term = Annotated[_Id, Field(examples=["1259"])]
 _Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH, pattern=r"^[^\x00]+$")]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class Offsets(_Model):
     """Offsets `from` to `to` of one partition, both included. `to` may lie past the end of the log: it is cut there."""
 
-    topic: str
-    partition: int = Field(ge=0, lt=2**31)
-    first: int = Field(alias="from", ge=0, le=_LARGEST)
-    last: int = Field(alias="to", ge=0, le=_LARGEST)
+    topic: _Topic
+    partition: int = Field(ge=0, lt=2**31, examples=[2])
+    first: int = Field(alias="from", ge=0, le=_LARGEST, examples=[1200])
+    last: int = Field(alias="to", ge=0, le=_LARGEST, examples=[1299])
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -36,9 +40,9 @@ class Offsets(_Model):
 class Times(_Model):
     """The records of a topic from `since` until before `until`, by Kafka's timestamps, in all partitions."""
 
-    topic: str
-    since: AwareDatetime
-    until: AwareDatetime
+    topic: _Topic
+    since: AwareDatetime = Field(examples=["2027-01-11T08:00:00Z"])
+    until: AwareDatetime = Field(examples=["2027-01-11T09:00:00Z"])
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -48,7 +52,7 @@ class Times(_Model):
 
 
 class _OfTenant(_Model):
-    tenant: _Id | None = None
+    tenant: _Tenant | None = None
     """The consumer's own when absent."""
 
 
@@ -56,40 +60,42 @@ class Key(_OfTenant):
     """One entity, by its kind and encoded key (see `schemas.keys`)."""
 
     kind: EntityKind
-    key: _Key
+    key: _Key = Field(examples=["PSUNV/1259/1001/0009001/learner"])
 
 
 class Person(_OfTenant):
     """Everything of one person, by the id of the SIS."""
 
-    person: _Id
+    person: _Id = Field(examples=["0009001"])
 
 
 class Section(_OfTenant):
     """Everybody in one section."""
 
-    institution: _Id
-    term: _Id
-    section: _Id
+    institution: _Institution
+    term: _Term
+    section: _Id = Field(examples=["1001"])
 
 
 class Term(_OfTenant):
     """Everybody in one term."""
 
-    institution: _Id
-    term: _Id
+    institution: _Institution
+    term: _Term
 
 
 class DeadLetters(_Model):
     """The seats that the LMS refuses for one cause; see `dead_letters`."""
 
-    target: _Id | None = None
+    target: _Id | None = Field(default=None, examples=["canvas"])
     """The consumer's own when absent."""
-    dead_class: _Id = Field(alias="class")
+    dead_class: _Id = Field(alias="class", examples=["refused:validation"])
 
 
 class Scope(_Model):
     """Exactly one of these."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"dead_letters": {"class": "refused:validation"}}]})
 
     offsets: Offsets | None = None
     times: Times | None = None

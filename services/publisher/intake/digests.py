@@ -9,7 +9,9 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from services.publisher.intake.operating import operated
+from services.kit.openapi import operation
+from services.publisher.intake.answers import DigestsAsked
+from services.publisher.intake.operating import TRY_AGAIN, operated
 from services.publisher.intake.ports import Callers
 
 
@@ -22,10 +24,14 @@ class DigestSource(Protocol):
 
 def digests_router(source: DigestSource, callers: Callers | None) -> APIRouter:
     """The route; without `callers` it refuses everybody."""
-    router = APIRouter()
+    router = APIRouter(tags=["digests"])
+    asked = operation(
+        "digests.ask", "Compare mirror and ledger now", DigestsAsked, status=HTTPStatus.ACCEPTED, try_again=TRY_AGAIN
+    )
 
-    @router.post("/digests", response_class=JSONResponse)
+    @router.post("/digests", **asked)
     async def digests(request: Request) -> Response:
+        """A round of digests begins within a second; the consumers compare it as soon as their intake has read that far."""
         return await operated(request, callers, lambda _actor: _ask(source))
 
     return router

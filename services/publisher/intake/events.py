@@ -12,23 +12,58 @@ from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from services.kit.http import problem
+from services.kit.openapi import operation, refusal
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
+from services.publisher.intake.answers import Taken
 from services.publisher.intake.body import Body, declared_bytes, read_body
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.ports import Callers, ChannelBook, IntakeSettings, Mirror
 from services.publisher.metrics import Metrics
-from services.publisher.translate.canonical import CanonicalContext, Problems, translate
+from services.publisher.translate.canonical import MAX_EVENTS, CanonicalContext, Item, Problems, translate
 
 SOURCE = "events"
+_NOTHING_TAKEN = "Nothing of the request was taken"
+_TRY_AGAIN = "Not taken; send the same request again"
 _STATUS = {
     "malformed": HTTPStatus.BAD_REQUEST,
     "too_many": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
+
+
+class EventsBatch(BaseModel):
+    """Several events."""
+
+    events: list[Item] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class EventsRequest(RootModel[Item | list[Item] | EventsBatch]):
+    """One event, an array of them, or a batch. The route reads it by itself, to tell of every item what is wrong with it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "kind": "enrollment",
+                    "institution": "NORTH",
+                    "term": "2267",
+                    "section": "26191",
+                    "person": "0090001",
+                    "status": "dropped",
+                    "role": "student",
+                    "effective_date": "2026-12-01",
+                    "occurred_at": "2026-12-01T09:02:11-06:00",
+                    "sequence": 41,
+                },
+                {"events": [{"kind": "person", "person": "0090001", "display_name": "Ada Amberg"}]},
+            ]
+        }
+    )
 
 
 def events_router(
@@ -41,11 +76,16 @@ def events_router(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
-    router = APIRouter()
+    router = APIRouter(tags=["intake"])
+    described = operation("intake.events", "Deliver events", Taken, caller="source", body=EventsRequest, try_again=_TRY_AGAIN)
+    # A body that comes too slowly is told to come again: the source repeats by itself.
+    del described["responses"][408]
+    described["responses"][400] = refusal(HTTPStatus.BAD_REQUEST, _NOTHING_TAKEN)
     intake = _Intake(accept, callers, metrics, settings, budget, channels, clock)
 
-    @router.post("/intake/events")
-    async def events(request: Request) -> JSONResponse:
+    @router.post("/intake/events", **described)
+    async def events(request: Request) -> Response:
+        """Canonical JSON. A request is taken whole or not at all; sending it again is harmless."""
         return await intake.answer(request)
 
     return router
@@ -110,7 +150,7 @@ class _Intake:
 def _refused(problems: Problems) -> tuple[str, JSONResponse]:
     errors = [{"pointer": item.pointer, "detail": item.detail} for item in problems.items]
     outcome = "too_large" if problems.kind == "too_many" else "rejected_schema"
-    return outcome, problem(_STATUS[problems.kind], "Nothing of the request was taken", errors=errors)
+    return outcome, problem(_STATUS[problems.kind], _NOTHING_TAKEN, errors=errors)
 
 
 def _unauthorized() -> JSONResponse:
@@ -120,6 +160,6 @@ def _unauthorized() -> JSONResponse:
 
 
 def _try_again() -> JSONResponse:
-    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not taken; send the same request again")
+    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, _TRY_AGAIN)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

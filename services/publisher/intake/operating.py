@@ -16,6 +16,7 @@ from services.publisher.intake.body import BodyTooSlow
 from services.publisher.intake.ports import Callers
 
 Actor = str
+TRY_AGAIN = "Not known to be done; ask again"
 
 
 async def operated(request: Request, callers: Callers | None, handle: Callable[[Actor], Awaitable[JSONResponse]]) -> JSONResponse:
@@ -32,7 +33,7 @@ async def operated(request: Request, callers: Callers | None, handle: Callable[[
     except ValidationError as error:
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was done", errors=described(error))
     except Unavailable as error:
-        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not known to be done; ask again", reason=error.reason)
+        response = problem(HTTPStatus.SERVICE_UNAVAILABLE, TRY_AGAIN, reason=error.reason)
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 

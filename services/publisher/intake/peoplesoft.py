@@ -9,11 +9,9 @@ well-formed XML, because handlers on the other side parse them.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from xml.sax.saxutils import escape
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -22,6 +20,7 @@ from services.publisher.changes import Reject
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
 from services.publisher.intake.body import Body, declared_bytes, read_body
 from services.publisher.intake.budget import Budget
+from services.publisher.intake.peoplesoft_answers import DESCRIPTION, success, try_again, unauthorized
 from services.publisher.intake.ports import Callers, ChannelBook, IntakeSettings, Mirror, Poison, QuarantineStore
 from services.publisher.metrics import Metrics
 from services.publisher.translate.peoplesoft import Message, PeopleSoftContext, translate
@@ -29,6 +28,7 @@ from services.publisher.translate.peoplesoft import Message, PeopleSoftContext, 
 log = structlog.get_logger()
 
 SOURCE = "peoplesoft"
+_TRY_AGAIN = partial(try_again, RETRY_AFTER_SECONDS)
 _LARGE_BODY = 100 * 1024
 """Above this a message is parsed in a thread: the loop goes on answering while it takes its tenths of a second."""
 
@@ -44,11 +44,16 @@ def peoplesoft_router(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
-    router = APIRouter()
+    router = APIRouter(tags=["intake"])
     intake = _Intake(accept, quarantine, callers, metrics, settings, budget, channels, clock)
-
-    # Starlette's route, not FastAPI's: there is nothing to resolve or validate, and that costs as much as the parsing of a row.
+    # Starlette's route answers: FastAPI's resolves and validates what there is not, which costs as much as the parsing of a row.
     router.add_route("/intake/peoplesoft", intake.answer, methods=["POST"])
+
+    @router.post("/intake/peoplesoft", response_class=Response, **DESCRIPTION)
+    async def peoplesoft(request: Request) -> Response:
+        """Rowset messages as Integration Broker posts them, and pings. What cannot be used is a 200 too, and in quarantine."""
+        return await intake.answer(request)  # for the description: the route above comes first
+
     return router
 
 
@@ -78,12 +83,12 @@ class _Intake:
 
     async def answer(self, request: Request) -> Response:
         """Never raises, and never answers anything but 200, 401 and 503."""
-        return await answer(self._metrics, SOURCE, partial(self._handle, request), _try_again)
+        return await answer(self._metrics, SOURCE, partial(self._handle, request), _TRY_AGAIN)
 
     async def _handle(self, request: Request) -> tuple[str, Response]:
         # 1. Who calls, before anything of the body is read.
         if self._callers.identify(request.headers.get("authorization")) is None:
-            return "rejected_auth", _unauthorized()
+            return "rejected_auth", unauthorized()
         # 2. What they say, if there is room for it.
         limit = self._settings.max_body_bytes
         with self._budget.share(declared_bytes(request, limit)) as share:
@@ -96,16 +101,16 @@ class _Intake:
             return await self._too_large(body)
         message = await self._translate(body.data, headers, received_at)
         if message.ping:
-            return "ping", _success("pong")
+            return "ping", success("pong")
         self._metrics.last_message.labels(SOURCE).set(received_at.timestamp())
         self._channels.heard(message.channel, received_at)
         # 3. The good rows first: what is wrong with the others must not delay them.
         if message.changes:
             await self._mirror.accept(message.changes, SOURCE)
         if not message.rejects:
-            return "accepted", _success("accepted")
+            return "accepted", success("accepted")
         await self._keep(message.channel, message.rejects, Poison(body.data, body.bytes, body.digest))
-        return "quarantined", _success(f"accepted; {len(message.rejects)} parts are in quarantine")
+        return "quarantined", success(f"accepted; {len(message.rejects)} parts are in quarantine")
 
     async def _translate(self, body: bytes, headers: dict[str, str], received_at: datetime) -> Message:
         context = PeopleSoftContext(
@@ -119,7 +124,7 @@ class _Intake:
     async def _too_large(self, body: Body) -> tuple[str, Response]:
         reject = Reject("too_large", f"more than {self._settings.max_body_bytes} bytes")
         await self._keep("ib:unknown", [reject], Poison(None, body.bytes, body.digest))
-        return "too_large", _success("too large; noted in quarantine, nothing was taken")
+        return "too_large", success("too large; noted in quarantine, nothing was taken")
 
     async def _keep(self, channel: str, rejects: list[Reject], poison: Poison) -> None:
         await self._quarantine.put(channel, rejects, poison)
@@ -127,24 +132,3 @@ class _Intake:
             self._metrics.quarantined.labels(SOURCE, reject.reason).inc()
         self._metrics.rows.labels(SOURCE, "quarantined").inc(sum(reject.columns is not None for reject in rejects))
         log.warning("intake_quarantined", channel=channel, reason=rejects[0].reason, count=len(rejects), bytes=poison.bytes)
-
-
-def _success(title: str) -> Response:
-    return _reply(200, "success", title, 0)
-
-
-def _try_again() -> Response:
-    return _reply(503, "error", "try again later", 10, {"Retry-After": str(RETRY_AFTER_SECONDS)})
-
-
-def _unauthorized() -> Response:
-    return _reply(401, "error", "wrong or missing credentials", 20, {"WWW-Authenticate": 'Basic realm="enrollstream"'})
-
-
-def _reply(status: int, kind: str, title: str, code: int, headers: dict[str, str] | None = None) -> Response:
-    """The shape of PeopleSoft's own ping answer."""
-    content = (
-        f'<?xml version="1.0"?>\n<IBResponse type="{kind}"><DefaultTitle>{escape(title)}</DefaultTitle>'
-        f"<StatusCode>{code}</StatusCode><TransactionID>{uuid.uuid4()}</TransactionID></IBResponse>\n"
-    )
-    return Response(content, status, headers, media_type="text/xml; charset=utf-8")

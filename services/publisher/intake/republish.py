@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Protocol
+from typing import Annotated, Protocol
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from services.kit.http import problem
+from services.kit.openapi import operation
+from services.publisher.intake.answers import RepublishList, RepublishState
 from services.publisher.intake.body import read_body
-from services.publisher.intake.operating import operated
+from services.publisher.intake.operating import TRY_AGAIN, operated
 from services.publisher.intake.ports import Callers
 from services.publisher.mirror.republish import Republish, Scope
 
 log = structlog.get_logger()
 _MAX_BODY_BYTES = 16 * 1024
 _BODY_SECONDS = 5
+_RepublishId = Annotated[str, Path(description="Id of the republish.", examples=["8d7f0f0e-53b5-4a5a-8a0e-1f0c9f3b2a77"])]
 
 
 class Republisher(Protocol):
@@ -44,7 +47,9 @@ class Republisher(Protocol):
         ...
 
 
-class _Command(BaseModel):
+class RepublishRequest(BaseModel):
+    """What to emit again."""
+
     model_config = ConfigDict(extra="forbid")
 
     scope: Scope
@@ -52,18 +57,33 @@ class _Command(BaseModel):
 
 def republish_router(republisher: Republisher, callers: Callers | None) -> APIRouter:
     """The routes; without `callers` they refuse everybody."""
-    router = APIRouter()
+    router = APIRouter(tags=["republish"])
+    asked = operation(
+        "republish.ask",
+        "Emit current state again",
+        RepublishState,
+        body=RepublishRequest,
+        located=True,
+        try_again=TRY_AGAIN,
+    )
+    asked["responses"][202] = asked["responses"][200] | {"description": "The rest goes on in the background."}
 
-    @router.post("/republish", response_class=JSONResponse)
+    @router.post("/republish", **asked)
     async def republish(request: Request) -> Response:
+        """Every entity in the scope gets a new version with the content it has. Done when it is small; otherwise it goes on."""
         return await operated(request, callers, lambda _actor: _ask(request, republisher))
 
-    @router.get("/republish", response_class=JSONResponse)
+    @router.get("/republish", **operation("republish.list", "List republishes", RepublishList, try_again=TRY_AGAIN))
     async def republishes(request: Request) -> Response:
+        """The newest fifty."""
         return await operated(request, callers, lambda _actor: _list(republisher))
 
-    @router.get("/republish/{republish_id}", response_class=JSONResponse)
-    async def state(request: Request, republish_id: str) -> Response:
+    @router.get(
+        "/republish/{republish_id}",
+        **operation("republish.read", "Read a republish", RepublishState, missing="republish", try_again=TRY_AGAIN),
+    )
+    async def state(request: Request, republish_id: _RepublishId) -> Response:
+        """How far it has come."""
         return await operated(request, callers, lambda _actor: _show(republisher, republish_id))
 
     return router
@@ -73,7 +93,7 @@ async def _ask(request: Request, republisher: Republisher) -> JSONResponse:
     body = await read_body(request, _MAX_BODY_BYTES, _BODY_SECONDS)
     if body.data is None:
         return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {_MAX_BODY_BYTES} bytes")
-    asked = await republisher.republish(_Command.model_validate_json(body.data).scope)
+    asked = await republisher.republish(RepublishRequest.model_validate_json(body.data).scope)
     log.info("republish_asked", count=asked.count, outcome="done" if asked.done else "going_on")
     status = HTTPStatus.OK if asked.done else HTTPStatus.ACCEPTED
     return JSONResponse(_shown(asked), status.value, {"Location": f"/republish/{asked.id}"})

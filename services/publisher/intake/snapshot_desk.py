@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Protocol
+from typing import Annotated, Protocol
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.kit.http import problem
+from services.kit.openapi import operation
+from services.publisher.intake.answers import SnapshotList, SnapshotState
 from services.publisher.intake.body import read_body
-from services.publisher.intake.operating import operated
+from services.publisher.intake.operating import TRY_AGAIN, operated
 from services.publisher.intake.ports import Callers
 from services.publisher.snapshots.service import NotHeld
 from services.publisher.snapshots.table import Snapshot
 
 _MAX_BODY_BYTES = 16 * 1024
 _BODY_SECONDS = 5
+_NOT_HELD = "It is not held"
 _WHY_NOT = {
     "other_digest": "The extract that is held is another one",
     "busy": "Another extract of its scope is being applied",
+    **dict.fromkeys(("receiving", "refused", "applying", "applied", "superseded"), _NOT_HELD),
 }
+_SnapshotId = Annotated[str, Path(description="Id of the extract.", examples=["8d7f0f0e-53b5-4a5a-8a0e-1f0c9f3b2a77"])]
 
 
 class SnapshotDesk(Protocol):
@@ -43,27 +48,47 @@ class SnapshotDesk(Protocol):
         ...
 
 
-class _Approval(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Approval(BaseModel):
+    """An operator's word on an extract that is held."""
 
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", examples=["9b0e" + "5d1c" * 15])
     """SHA-256 of the file that was looked at."""
 
 
 def snapshot_desk_router(desk: SnapshotDesk, callers: Callers | None) -> APIRouter:
     """The routes; without `callers` they refuse everybody."""
-    router = APIRouter()
+    router = APIRouter(tags=["snapshots"])
 
-    @router.get("/snapshots")
-    async def listed(request: Request) -> JSONResponse:
+    @router.get("/snapshots", **operation("snapshots.list", "List full extracts", SnapshotList, try_again=TRY_AGAIN))
+    async def listed(request: Request) -> Response:
+        """The newest fifty, with those that were refused."""
         return await operated(request, callers, lambda _actor: _list(desk))
 
-    @router.get("/snapshots/{snapshot_id}")
-    async def state(request: Request, snapshot_id: str) -> JSONResponse:
+    @router.get(
+        "/snapshots/{snapshot_id}",
+        **operation("snapshots.read", "Read a full extract", SnapshotState, missing="snapshot", try_again=TRY_AGAIN),
+    )
+    async def state(request: Request, snapshot_id: _SnapshotId) -> Response:
+        """What became of it, and how far it is."""
         return await operated(request, callers, lambda _actor: _show(desk, snapshot_id))
 
-    @router.post("/snapshots/{snapshot_id}/approve")
-    async def approve(request: Request, snapshot_id: str) -> JSONResponse:
+    @router.post(
+        "/snapshots/{snapshot_id}/approve",
+        **operation(
+            "snapshots.approve",
+            "Approve a full extract",
+            SnapshotState,
+            status=HTTPStatus.ACCEPTED,
+            body=Approval,
+            missing="snapshot",
+            conflicts=_WHY_NOT,
+            try_again=TRY_AGAIN,
+        ),
+    )
+    async def approve(request: Request, snapshot_id: _SnapshotId) -> Response:
+        """Apply one that is held, if it has the content that was looked at."""
         return await operated(request, callers, lambda actor: _approve(request, desk, snapshot_id, actor))
 
     return router
@@ -83,11 +108,11 @@ async def _show(desk: SnapshotDesk, snapshot_id: str) -> JSONResponse:
 
 async def _approve(request: Request, desk: SnapshotDesk, snapshot_id: str, actor: str) -> JSONResponse:
     body = await read_body(request, _MAX_BODY_BYTES, _BODY_SECONDS)
-    digest = _Approval.model_validate_json(body.data or b"").digest
+    digest = Approval.model_validate_json(body.data or b"").digest
     try:
         return JSONResponse(shown(await desk.approve(UUID(snapshot_id), digest, actor)), HTTPStatus.ACCEPTED.value)
     except NotHeld as refusal:
-        return problem(HTTPStatus.CONFLICT, _WHY_NOT.get(refusal.reason, "It is not held"), reason=refusal.reason)
+        return problem(HTTPStatus.CONFLICT, _WHY_NOT[refusal.reason], reason=refusal.reason)
     except (LookupError, ValueError):
         return problem(HTTPStatus.NOT_FOUND, "No such snapshot")
 

@@ -19,13 +19,15 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, BinaryIO, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect
 
 from services.kit.http import problem
+from services.kit.openapi import operation
 from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
+from services.publisher.intake.answers import SnapshotState
 from services.publisher.intake.body import BodyTooSlow
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.operating import described
@@ -39,6 +41,14 @@ from services.publisher.translate.extract import KINDS, ExtractRefused, Manifest
 SOURCE = "snapshot"
 _IN_MEMORY_BYTES = 64 * 1024
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
+_HELD = "The extract waits for a person"
+_TRY_AGAIN = "Not taken; send the same file again"
+_EXAMPLE = (
+    "EMPLID,ACAD_CAREER,INSTITUTION,STRM,CLASS_NBR,STDNT_ENRL_STATUS,ENRL_STATUS_REASON,ENRL_ADD_DT,ENRL_DROP_DT\n"
+    "0090001,UGRD,NORTH,2267,26191,E,ENRL,2026-11-01,\nTRAILER,1\n"
+)
+_CSV = {"text/csv": {"schema": {"type": "string", "description": "The whole file, with its trailer.", "examples": [_EXAMPLE]}}}
+_Kind = Annotated[str, Path(description="What its rows are.", json_schema_extra={"enum": list(KINDS)})]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -63,16 +73,18 @@ class SnapshotSettings:
     timeout_seconds: float
 
 
-class _Claim(BaseModel):
+class Claim(BaseModel):
     """What the sender says about the file, in the query of the URL."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    institution: Name
-    term: Name
-    started_at: AwareDatetime
+    institution: Annotated[Name, Field(examples=["NORTH"])]
+    """Whose rows these are."""
+    term: Annotated[Name, Field(examples=["2267"])]
+    """All rows of it, and no other."""
+    started_at: AwareDatetime = Field(examples=["2027-01-11T15:04:05Z"])
     """When the query began that the file was made of."""
-    ended_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = Field(default=None, examples=["2027-01-11T15:09:41Z"])
     """When it ended; the moment of arrival when absent."""
 
 
@@ -93,11 +105,26 @@ def snapshots_router(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
-    router = APIRouter()
+    router = APIRouter(tags=["intake"])
     intake = _Intake(store, callers, metrics, settings, budget, channels, clock)
+    taken = operation(
+        "intake.snapshots",
+        "Deliver a full extract",
+        SnapshotState,
+        caller="source",
+        body=_CSV,
+        query=Claim,
+        missing="kind of extract",
+        conflicts={"shrunk": _HELD},
+        located=True,
+        try_again=_TRY_AGAIN,
+    )
+    del taken["responses"][408]  # a body that comes too slowly is told to come again
+    taken["responses"][202] = taken["responses"][200] | {"description": "It is stored, and will be applied."}
 
-    @router.post("/intake/snapshots/{kind}")
-    async def snapshots(request: Request, kind: str) -> JSONResponse:
+    @router.post("/intake/snapshots/{kind}", **taken)
+    async def snapshots(request: Request, kind: _Kind) -> Response:
+        """One term of one institution, in CSV. Sending it again is harmless."""
         return await answer(metrics, SOURCE, partial(intake.handle, request, kind), _try_again)
 
     return router
@@ -133,7 +160,7 @@ class _Intake:
             return "rejected_schema", problem(HTTPStatus.NOT_FOUND, f"There are extracts of {', '.join(KINDS)}")
         received_at = self._clock()
         try:
-            claim = _Claim.model_validate(dict(request.query_params))
+            claim = Claim.model_validate(dict(request.query_params))
         except ValidationError as error:
             errors = [{"parameter": each["pointer"].lstrip("/"), "detail": each["detail"]} for each in described(error)]
             return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=errors)
@@ -175,7 +202,7 @@ class _Intake:
         return _answered(await self._store.take(manifest, arrived.file, *told))
 
 
-def _impossible(claim: _Claim, received_at: datetime) -> dict[str, str] | None:
+def _impossible(claim: Claim, received_at: datetime) -> dict[str, str] | None:
     if claim.started_at > received_at + MARGIN:
         return {"parameter": "started_at", "detail": "lies in the future; what is absent would be taken for gone"}
     if claim.ended_at is not None and not claim.started_at <= claim.ended_at <= received_at + MARGIN:
@@ -199,7 +226,7 @@ def _answered(snapshot: Snapshot) -> tuple[str, JSONResponse]:
     if snapshot.state == "held":
         return "held", problem(
             HTTPStatus.CONFLICT,
-            "The extract waits for a person",
+            _HELD,
             reason=snapshot.reason,
             detail=snapshot.detail,
             snapshot=content,
@@ -215,6 +242,6 @@ def _unauthorized() -> JSONResponse:
 
 
 def _try_again() -> JSONResponse:
-    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, "Not taken; send the same file again")
+    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, _TRY_AGAIN)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from services.kit.openapi import operation
 from services.publisher.channels import Channel
-from services.publisher.intake.operating import operated
+from services.publisher.intake import answers
+from services.publisher.intake.operating import TRY_AGAIN, operated
 from services.publisher.intake.ports import Callers
 
 
@@ -23,10 +25,11 @@ class ChannelList(Protocol):
 
 def sources_router(channels: ChannelList, callers: Callers | None) -> APIRouter:
     """The route; without `callers` it refuses everybody."""
-    router = APIRouter()
+    router = APIRouter(tags=["sources"])
 
-    @router.get("/sources")
-    async def sources(request: Request) -> JSONResponse:
+    @router.get("/sources", **operation("sources.list", "List channels", answers.ChannelList, try_again=TRY_AGAIN))
+    async def sources(request: Request) -> Response:
+        """When each channel delivered last, and which are silent though they should not be."""
         return await operated(request, callers, lambda _actor: _list(channels))
 
     return router

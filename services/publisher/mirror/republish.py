@@ -28,13 +28,19 @@ _LISTED = 50
 class Scope(BaseModel):
     """Which entities; the given fields all have to match. Exactly everything needs ``all``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1, str_max_length=255)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        str_min_length=1,
+        str_max_length=255,
+        json_schema_extra={"examples": [{"term": "2267", "section": "26191"}]},
+    )
 
     tenant: str | None = Field(default=None, description="one SIS id space; the publisher's own when absent")
-    institution: str | None = None
-    term: str | None = None
-    section: str | None = Field(default=None, description="needs its term: section numbers repeat")
-    person: str | None = Field(default=None, description="the person and everything they are enrolled in")
+    institution: str | None = Field(default=None, examples=["NORTH"])
+    term: str | None = Field(default=None, examples=["2267"])
+    section: str | None = Field(default=None, description="needs its term: section numbers repeat", examples=["26191"])
+    person: str | None = Field(default=None, description="the person and everything they are enrolled in", examples=["0090001"])
     all: bool = Field(default=False, description="everything of the tenant")
 
     @model_validator(mode="after")

@@ -28,6 +28,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """What lies before is no time: many programs send year 1 for it, which the database's client may not be able to read back."""
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Institution = Annotated[Identifier, Field(examples=["NORTH"])]
+Term = Annotated[Identifier, Field(examples=["2267"])]
+Section = Annotated[Identifier, Field(examples=["26191"])]
+Course = Annotated[Identifier, Field(examples=["004231"])]
+Person = Annotated[Identifier, Field(examples=["0090001"])]
 Text = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
@@ -62,30 +67,33 @@ class Problems:
 class _Submission(BaseModel):
     """What every event may say."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     kind: str
-    deleted: bool = False
+    deleted: bool = Field(default=False, examples=[False])
     """The source no longer has it."""
-    occurred_at: AwareDatetime | None = None
+    occurred_at: AwareDatetime | None = Field(default=None, examples=["2026-12-01T09:02:11-06:00"])
     """When it became so; decides which of two events is newer where there is no sequence."""
-    sequence: int | None = Field(default=None, ge=0, lt=2**63)
+    sequence: int | None = Field(default=None, ge=0, lt=2**63, examples=[41])
     """Increases with each change in this source; outranks `occurred_at`."""
 
 
-class _Enrollment(_Submission):
-    institution: Identifier
-    term: Identifier
-    section: Identifier
-    person: Identifier
+class EnrollmentItem(_Submission):
+    """One person in one section."""
+
+    kind: Literal["enrollment"]
+    institution: Institution
+    term: Term
+    section: Section
+    person: Person
     status: EnrollmentStatus | None = None
     role: EnrollmentRole | None = None
     role_family: RoleFamily | None = None
     """Follows from the role, and is needed where there is none or it is ``other``."""
-    effective_date: date | None = None
+    effective_date: date | None = Field(default=None, examples=["2026-12-01"])
 
     @model_validator(mode="after")
-    def _complete(self) -> _Enrollment:
+    def _complete(self) -> EnrollmentItem:
         if not self.deleted and (self.status is None or self.role is None):
             raise ValueError("status and role are required unless deleted is true")
         implied = _FAMILIES.get(self.role or "other")
@@ -112,36 +120,53 @@ _FAMILIES: dict[EnrollmentRole, RoleFamily] = {
 }
 
 
-class _Person(_Submission):
-    person: Identifier
-    display_name: Text | None = None
-    login: Text | None = None
-    merged_into: Identifier | None = None
+class PersonItem(_Submission):
+    """One person; a name to display."""
+
+    kind: Literal["person"]
+    person: Person
+    display_name: Text | None = Field(default=None, examples=["Ada Amberg"])
+    login: Text | None = Field(default=None, examples=[None])
+    """What the person signs in with; only where the operator lets it through (`PERSON_LOGINS`)."""
+    merged_into: Person | None = Field(default=None, examples=[None])
+    """The id under which the SIS keeps this person now."""
 
 
-class _Section(_Submission):
-    institution: Identifier
-    term: Identifier
-    section: Identifier
+class SectionItem(_Submission):
+    """One section."""
+
+    kind: Literal["section"]
+    institution: Institution
+    term: Term
+    section: Section
     status: Literal["active", "tentative", "closed", "cancelled"] = "active"
-    course: Identifier | None = None
-    session: Text | None = None
-    component: Text | None = None
-    effective_date: date | None = None
+    course: Course | None = None
+    session: Text | None = Field(default=None, examples=["001"])
+    component: Text | None = Field(default=None, examples=["LEC"])
+    effective_date: date | None = Field(default=None, examples=["2026-12-01"])
 
 
-class _Course(_Submission):
-    institution: Identifier
-    course: Identifier
-    subject: Text | None = None
-    catalog_number: Text | None = None
+class CourseItem(_Submission):
+    """One course."""
+
+    kind: Literal["course"]
+    institution: Institution
+    course: Course
+    subject: Text | None = Field(default=None, examples=["GEOL"])
+    catalog_number: Text | None = Field(default=None, examples=["1000"])
 
 
-class _Term(_Submission):
-    institution: Identifier
-    term: Identifier
-    start_date: date | None = None
-    end_date: date | None = None
+class TermItem(_Submission):
+    """One term."""
+
+    kind: Literal["term"]
+    institution: Institution
+    term: Term
+    start_date: date | None = Field(default=None, examples=["2026-08-24"])
+    end_date: date | None = Field(default=None, examples=["2026-12-18"])
+
+
+Item = EnrollmentItem | PersonItem | SectionItem | CourseItem | TermItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +180,16 @@ class _Kind:
 
 _KINDS = {
     "enrollment": _Kind(
-        _Enrollment,
+        EnrollmentItem,
         records.CANONICAL_ENROLLMENT,
         lambda tenant, e: keys.enrollment_key(tenant, e.institution, e.term, e.section, e.person, e.family),
     ),
-    "person": _Kind(_Person, records.CANONICAL_PERSON, lambda tenant, e: keys.person_key(tenant, e.person)),
+    "person": _Kind(PersonItem, records.CANONICAL_PERSON, lambda tenant, e: keys.person_key(tenant, e.person)),
     "section": _Kind(
-        _Section, records.CANONICAL_SECTION, lambda tenant, e: keys.section_key(tenant, e.institution, e.term, e.section)
+        SectionItem, records.CANONICAL_SECTION, lambda tenant, e: keys.section_key(tenant, e.institution, e.term, e.section)
     ),
-    "course": _Kind(_Course, records.CANONICAL_COURSE, lambda tenant, e: keys.course_key(tenant, e.institution, e.course)),
-    "term": _Kind(_Term, records.CANONICAL_TERM, lambda tenant, e: keys.term_key(tenant, e.institution, e.term)),
+    "course": _Kind(CourseItem, records.CANONICAL_COURSE, lambda tenant, e: keys.course_key(tenant, e.institution, e.course)),
+    "term": _Kind(TermItem, records.CANONICAL_TERM, lambda tenant, e: keys.term_key(tenant, e.institution, e.term)),
 }
 
 
@@ -253,7 +278,7 @@ def _unacceptable(event: _Submission, entity: EntityKey, context: CanonicalConte
     """What is wrong with an event that is well formed."""
     if event.occurred_at is not None and not _EPOCH <= event.occurred_at <= context.received_at + CLOCK_TOLERANCE:
         return Problem("/occurred_at", "lies in the future, or before 1970; leave it out when it is not known")
-    if isinstance(event, _Person) and event.login and not context.logins:
+    if isinstance(event, PersonItem) and event.login and not context.logins:
         return Problem("/login", "logins are not taken here: PERSON_LOGINS is off")
     if len(entity.key) > keys.MAX_KEY_LENGTH:
         return Problem("", "the ids are too long together")

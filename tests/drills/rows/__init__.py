@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
-    "publisher", "sources", "kafka", "consumer", "ledger", "mirror", "canvas", "addressing", "rosters", "clock", "replays", "operators",
+    "publisher", "sources", "kafka", "consumer", "ledger", "mirror",
+    "canvas", "addressing", "rosters", "clock", "replays", "operators",
 )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
 
 from schemas.topics import Topics
 from services.consumer.api.desk import Desk
@@ -27,7 +26,9 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.metrics import Metrics
 from services.consumer.replay.log import Bounds, Log, LogUnavailable, Reader
 from services.kit.credentials import Callers
+from services.kit.openapi import App
 from tests.integration.consumer.ledger_support import START, TENANT, TIMERS, Ledger
+from tests.openapi import Promise
 
 MAX_RECORDS = 1000
 OPS = "ops-secret"
@@ -55,7 +56,10 @@ class FixedLog:
 
 
 class Api:
-    """The operations API of a consumer, with the callers `ops` and `desk`; without a `log` over a fixed one."""
+    """The operations API of a consumer, with the callers `ops` and `desk`; without a `log` over a fixed one.
+
+    Every answer is held to the API's own description.
+    """
 
     def __init__(self, ledger: Ledger, folder: Path, topics: Topics | None = None, log: Log | None = None) -> None:
         self.credentials = folder / "operations"
@@ -67,7 +71,7 @@ class Api:
         self.wakes = 0
         desk = Desk(Callers(self.credentials), ledger.url, self.metrics)
         self.desk = desk
-        app = FastAPI()
+        app = App(access={})
         app.include_router(replay_router(desk, log or self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
@@ -80,6 +84,7 @@ class Api:
         app.include_router(policy_router(desk, TENANT, "canvas"))
         app.include_router(intake_router(desk, log or self.log))
         self.app = app
+        self.promise = Promise(app.openapi())
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -89,7 +94,9 @@ class Api:
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://consumer", headers=headers) as client:
-            return await client.request(method, path, **request)
+            answer = await client.request(method, path, **request)
+        self.promise.check(method, path, answer)
+        return answer
 
     def audit(self) -> list[tuple[Any, ...]]:
         """(actor, action, outcome, detail), oldest first."""

@@ -306,8 +306,8 @@ async def test_a_plan_that_no_longer_holds_is_a_conflict(ledger: Ledger, tmp_pat
     [
         ("/policies/plan", b"drop_action: gone\n", "line 1: "),
         ("/policies/plan", b"\xff", "line 1: not UTF-8 text"),
-        ("/policies/plan?rows=5000", b"", "from 0 to 1000"),
-        ("/policies/apply", KEEPS.encode(), "the digest of a plan"),
+        ("/policies/plan?rows=5000", b"", "less than or equal to 1000"),
+        ("/policies/apply", KEEPS.encode(), "Field required"),
         (f"/policies/apply?plan=0-0-0-0-{'0' * 64}", b"a: [", "line "),
     ],
 )

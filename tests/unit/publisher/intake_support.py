@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import httpx
-from fastapi import FastAPI
 
+from services.kit.openapi import App
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.events import events_router
 from services.publisher.intake.peoplesoft import peoplesoft_router
 from services.publisher.intake.ports import IntakeSettings
 from services.publisher.metrics import Metrics
+from tests.openapi import Promise
 from tests.unit.publisher.fakes import FakeCallers, FakeChannels, FakeMirror, FakeQuarantine
 
 AUTHORIZED = {"authorization": "Basic known"}
@@ -37,16 +38,29 @@ class Intake:
     max_requests: int = 100
     max_bytes: int = 100 * LIMIT
 
-    def app(self) -> FastAPI:
+    def app(self) -> App:
         callers = FakeCallers({"Basic known": "campus"})
         parts = (callers, self.metrics, self.settings, Budget(self.max_requests, self.max_bytes, self.metrics), self.channels)
-        app = FastAPI()
+        app = App(access={})
         app.include_router(peoplesoft_router(self.mirror, self.quarantine, *parts, lambda: datetime.now(UTC)))
         app.include_router(events_router(self.mirror, *parts))
         return app
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app()), base_url="http://publisher", headers=AUTHORIZED)
+        """Every answer that it gets is held to its description."""
+        app = self.app()
+        promise = Promise(app.openapi())
+
+        async def check(answer: httpx.Response) -> None:
+            await answer.aread()
+            promise.check(answer.request.method, answer.request.url.path, answer)
+
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://publisher",
+            headers=AUTHORIZED,
+            event_hooks={"response": [check]},
+        )
 
     def sample(self, name: str, **labels: str) -> float | None:
         """A metric now."""

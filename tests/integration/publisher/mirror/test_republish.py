@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from fastapi import FastAPI
 
 from services.kit.credentials import Callers
+from services.kit.openapi import App
 from services.publisher.intake.republish import republish_router
 from services.publisher.mirror.writer import MirrorWriter
 from tests.integration.publisher.mirror.bench import Bench, LogReader, change, eventually, learner
+from tests.openapi import Promise
 
 OPERATOR = {"Authorization": "Bearer sesame"}
 
@@ -35,11 +36,13 @@ async def post(writer: MirrorWriter, callers: Callers | None, body: Any, headers
 async def call(
     writer: MirrorWriter, callers: Callers | None, method: str, path: str, headers: dict[str, str] = OPERATOR, **more: Any
 ) -> httpx.Response:
-    """Call a route."""
-    app = FastAPI()
+    """Call a route; the answer is held to its description."""
+    app = App(access={})
     app.include_router(republish_router(writer, callers))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://publisher") as client:
-        return await client.request(method, path, headers=headers, **more)
+        answer = await client.request(method, path, headers=headers, **more)
+    Promise(app.openapi()).check(method, path, answer)
+    return answer
 
 
 def gist(response: httpx.Response) -> tuple[int, int, int, bool]:
