@@ -136,6 +136,8 @@ class PersonEvent(Event):
     """As the SIS would show it to others; absent when it has none or the person was removed."""
     login: Text | None = Field(default=None, max_length=255)
     """What the person signs in with. Personal data: only where the publisher's operator lets it through."""
+    email: Text | None = Field(default=None, max_length=255)
+    """Where the person is written to; as for the login."""
     merged_into: Identifier | None = None
     """Of a removed one: the id under which the SIS keeps this person from now on."""
 

@@ -95,7 +95,7 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
         sources=Callers(settings.intake_credentials_file),
         operators=Callers(operators) if operators else None,
         intake=IntakeSettings(
-            person_logins=settings.person_logins,
+            personal=settings.personal,
             tenant=settings.tenant,
             site_timezone=zone,
             max_body_bytes=settings.max_body_bytes,

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     person_logins: bool = Field(
         default=False, description="take what people sign in with from POST /intake/events and pass it on; refused otherwise"
     )
+    person_emails: bool = Field(default=False, description="the same for their e-mail addresses")
 
     max_body_bytes: int = Field(default=5 * 1024 * 1024, ge=1024, description="longest request body")
     body_timeout_seconds: float = Field(default=5, gt=0, description="a body has to arrive within this time")
@@ -111,6 +112,11 @@ class Settings(BaseSettings):
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ValueError("MAX_BODIES_BYTES must be at least MAX_BODY_BYTES: otherwise the longest body is never taken")
         return self
+
+    @property
+    def personal(self) -> frozenset[str]:
+        """Which members with more than a name are taken of a person."""
+        return frozenset(name for name, taken in (("login", self.person_logins), ("email", self.person_emails)) if taken)
 
     @property
     def topics(self) -> Topics:

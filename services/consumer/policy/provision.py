@@ -37,8 +37,10 @@ class SectionRules(Part):
 class PersonRules(Part):
     """How a person's account is made, and what becomes of it."""
 
-    login: Annotated[str, template("tenant", "person", "login", needs=("person", "login"))] = "{person}"
-    """With {login} what the SIS says is followed; otherwise only a new account gets it."""
+    login: Annotated[str, template("tenant", "person", "login", "email", needs=("person", "login", "email"))] = "{person}"
+    """With {login} or {email} what the SIS says is followed; otherwise only a new account gets it."""
+    email: Annotated[str, template("tenant", "person", "login", "email", needs=("person", "login", "email"))] | None = None
+    """None leaves addresses to the LMS."""
     rename: bool = True
     """Whether a name that the SIS changes is changed in the LMS, unless somebody changed it there."""
     when_removed: Literal["keep", "suspend"] = "keep"

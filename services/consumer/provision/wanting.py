@@ -18,6 +18,7 @@ from services.consumer.targets.objects import Attribute, WantedObject
 _LONGEST = 255
 _GONE = ("cancelled", "removed")
 _OF_THE_COURSE_EVENT = ("{subject", "{catalog_number")
+_TOLD_OF_PEOPLE = ("login", "email")
 
 
 class Subject(NamedTuple):
@@ -207,15 +208,25 @@ def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) ->
         if rules.when_removed == "keep":
             return Unwanted("removed")
         return Wish(WantedObject("person", subject.object, {"state": "suspended"}), make=False)
-    signs_in_with = told.person.get("login") or ""
-    if not signs_in_with and "{login" in rules.login:
+    return _account(subject, told.person, {"tenant": subject.tenant, "person": person}, rules)
+
+
+def _account(subject: Subject, event: Mapping[str, Any], ids: Mapping[str, str], rules: PersonRules) -> Wish | Untold:
+    """Of a person whom the SIS has."""
+    words = {**ids, **{name: event[name] for name in _TOLD_OF_PEOPLE if event.get(name)}}
+    templates: dict[Attribute, str] = {"login": rules.login}
+    if rules.email is not None:
+        templates["email"] = rules.email
+    if any(f"{{{word}" in template for template in templates.values() for word in _TOLD_OF_PEOPLE if word not in words):
         return Untold(EntityKey(subject.tenant, "person", subject.key))
-    login = rules.login.format(tenant=subject.tenant, person=person, login=signs_in_with)
-    name = " ".join((told.person.get("display_name") or "").split())[:_LONGEST]
-    wanted = WantedObject("person", subject.object, {"name": name or login, "login": login, "state": "active"})
+    values: dict[Attribute, str] = {"state": "active"}
+    values |= {attribute: template.format(**words)[:_LONGEST] for attribute, template in templates.items()}
+    name = " ".join((event.get("display_name") or "").split())[:_LONGEST]
+    values["name"] = name or values["login"]
     # Of somebody whom the SIS gives no name any more the LMS keeps the one that it has.
     fixed: frozenset[Attribute] = frozenset() if rules.rename and name else frozenset({"name"})
-    return Wish(wanted, fixed=fixed, told=frozenset({"name", "login"} if "{login" in rules.login else {"name"}))
+    told = {attribute for attribute, template in templates.items() if any(f"{{{word}" in template for word in _TOLD_OF_PEOPLE)}
+    return Wish(WantedObject("person", subject.object, values), fixed=fixed, told=frozenset({"name", *told}))
 
 
 def _text(template: str, otherwise: str, **words: str) -> str:

@@ -14,9 +14,9 @@ from typing import ClassVar, Literal, Protocol
 from services.consumer.nouns import ObjectKind
 from services.consumer.targets.port import NO_USAGE, Failure, Usage
 
-Attribute = Literal["name", "code", "starts", "ends", "login", "state"]
+Attribute = Literal["name", "code", "starts", "ends", "login", "email", "state"]
 """Of a term: name, starts, ends (instants in UTC, ``2026-08-24T04:00:00Z``). Of a course: name, code. Of a section: name. Of a
-person: name, login, state (``active`` or ``suspended``, of the login)."""
+person: name, email, login, state (``active`` or ``suspended``, of the login)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class _Intake:
             limit = self._settings.max_body_bytes
             return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes")
         received_at = self._clock()
-        context = CanonicalContext(self._settings.tenant, f"events:{caller}", received_at, self._settings.person_logins)
+        context = CanonicalContext(self._settings.tenant, f"events:{caller}", received_at, self._settings.personal)
         found = translate(body.data, context)
         if isinstance(found, Problems):
             return _refused(found)

@@ -68,5 +68,5 @@ class IntakeSettings:
     body_timeout_seconds: float = 5
     dialect: Dialect = field(default_factory=Dialect)
     """The site's own names for PeopleSoft records and fields; `dialect_file.read_dialect` reads them."""
-    person_logins: bool = False
-    """Whether what people sign in with is taken and passed on."""
+    personal: frozenset[str] = frozenset()
+    """Which of a person's `login` and `email` are taken and passed on."""

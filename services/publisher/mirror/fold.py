@@ -157,7 +157,9 @@ def _fold_person(key: EntityKey, rows: Sequence[MirrorRow]) -> State:
     live = [row for row in rows if not row.deleted]
     merged_into = _first(live, "merged_into")
     active = bool(live) and (not own or any(not row.deleted for row in own)) and merged_into is None
-    more = {"login": _first(live, "login") if active else None, "merged_into": merged_into}
+    more = {"merged_into": merged_into}
+    if active:
+        more |= {"login": _first(live, "login"), "email": _first(live, "email")}
     return {
         "person": person,
         "status": "active" if active else "removed",

@@ -44,8 +44,8 @@ class CanonicalContext:
     channel: str
     """One per caller: sequence numbers compare only within it."""
     received_at: datetime
-    logins: bool = False
-    """Whether what people sign in with is taken: the operator's decision, because it is personal data."""
+    personal: frozenset[str] = frozenset()
+    """Which members with more than a name are taken of a person: the operator's decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,8 @@ class PersonItem(_Submission):
     display_name: Text | None = Field(default=None, examples=["Ada Amberg"])
     login: Text | None = Field(default=None, examples=[None])
     """What the person signs in with; only where the operator lets it through (`PERSON_LOGINS`)."""
+    email: Text | None = Field(default=None, examples=[None])
+    """An address of theirs; likewise (`PERSON_EMAILS`)."""
     merged_into: Person | None = Field(default=None, examples=[None])
     """The id under which the SIS keeps this person now."""
 
@@ -272,6 +274,9 @@ def change(item: Any, context: CanonicalContext) -> Change | list[Problem]:
     entity = kind.entity(context.tenant, event)
     problem = _unacceptable(event, entity, context)
     return [problem] if problem else _as_change(event, kind.record, entity, context)
+
+
+_PERSONAL = frozenset({"login", "email"})
 
 
 def _unacceptable(event: _Submission, entity: EntityKey, context: CanonicalContext) -> Problem | None:

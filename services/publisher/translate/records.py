@@ -67,7 +67,7 @@ CANONICAL_ENROLLMENT = Record(
     columns=("status", "role"),
     dates=("effective_date",),
 )
-CANONICAL_PERSON = Record("canonical.person", key=("person",), columns=("display_name", "login", "merged_into"))
+CANONICAL_PERSON = Record("canonical.person", key=("person",), columns=("display_name", "login", "email", "merged_into"))
 CANONICAL_SECTION = Record(
     "canonical.section",
     key=("institution", "term", "section"),
@@ -77,5 +77,5 @@ CANONICAL_SECTION = Record(
 CANONICAL_COURSE = Record("canonical.course", key=("institution", "course"), columns=("subject", "catalog_number"))
 CANONICAL_TERM = Record("canonical.term", key=("institution", "term"), dates=("start_date", "end_date"))
 
-NAME_COLUMNS = frozenset({"DISPLAY_NAME", "display_name", "login"})
+NAME_COLUMNS = frozenset({"DISPLAY_NAME", "display_name", "login", "email"})
 """The only columns that hold a person's name, or what may be made of it; quarantine masks them."""

@@ -129,6 +129,8 @@ class User:
     short_name: str
     created_at: datetime
     pronouns: str | None = None
+    email: str | None = None
+    """The default address, of a confirmed communication channel."""
     state: str = "registered"
     fake_student: bool = False
     """The Student View's test student of a course."""

@@ -147,6 +147,21 @@ async def test_unknown_fields_are_a_lack_of_rights(api: Api, taken: str, wanted:
     assert (await change(api, **wanted)).status_code == 403
 
 
+async def test_an_address_is_a_channel_of_a_new_user_and_shown_of_one_user_only(api: Api) -> None:
+    """app/controllers/users_controller.rb#create_user, #api_show, #update"""
+    body = {
+        "user": {"name": "Maria Winkelmann"},
+        "pseudonym": {"unique_id": "maria", "sis_user_id": "U9"},
+        "communication_channel": {"type": "email", "address": "maria@example.edu", "skip_confirmation": True},
+    }
+    made = await api.call("POST", USERS, json=body)
+    assert (made.status_code, "email" in made.json()) == (200, False)
+    assert (await api.get("users/sis_user_id:U9")).json()["email"] == "maria@example.edu"
+    changed = await api.call("PUT", "users/sis_user_id:U9", json={"user": {"email": "m.kirch@example.edu"}})
+    assert changed.json()["email"] == "m.kirch@example.edu"
+    assert (await api.get("users/sis_user_id:U9/profile")).json()["primary_email"] == "m.kirch@example.edu"
+
+
 async def test_removing_a_user_takes_every_enrollment_those_made_by_hand_too(api: Api) -> None:
     """app/models/user.rb#remove_from_root_account"""
     api.seed(enrollments=[{"section": "S1", "user": "U1", "sis_import_id": 7}, {"section": "S3", "user": "U1"}])

@@ -21,7 +21,7 @@ WITHOUT_PERSONAL_DATA = {
 }
 """Ids of people (`person`) are pseudonyms and allowed; names, addresses, birth dates, grades are not."""
 
-PERSONAL = {"PersonEvent": _IN_EVERY_EVENT | {"person", "status", "display_name", "login", "merged_into"}}
+PERSONAL = {"PersonEvent": _IN_EVERY_EVENT | {"person", "status", "display_name", "login", "email", "merged_into"}}
 
 
 def test_no_model_has_a_field_that_was_not_argued_for() -> None:

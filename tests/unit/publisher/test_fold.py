@@ -320,15 +320,20 @@ def test_a_person_who_is_kept_under_another_id_is_removed_and_says_which() -> No
     assert (back["status"], back.get("merged_into")) == ("active", None)
 
 
-def test_logins_are_taken_only_where_the_operator_says_so() -> None:
-    person = {"kind": "person", "person": "0090001", "login": "cwieck"}
-    refused = translate_canonical(orjson.dumps(person), CanonicalContext("main", "events:test", NOW))
+@pytest.mark.parametrize("name", ["login", "email"])
+def test_more_than_a_name_is_taken_only_where_the_operator_says_so(name: str) -> None:
+    person = {"kind": "person", "person": "0090001", name: "cwieck"}
+    other = frozenset({"login", "email"} - {name})
+    refused = translate_canonical(orjson.dumps(person), CanonicalContext("main", "events:test", NOW, other))
     assert isinstance(refused, Problems)
-    assert [(item.pointer, "cwieck" in item.detail) for item in refused.items] == [("/login", False)]
+    assert [(item.pointer, "cwieck" in item.detail) for item in refused.items] == [(f"/{name}", False)]
+    assert canonical_state(person)[name] == "cwieck"
 
 
 def canonical_state(*submissions: dict[str, Any]) -> dict[str, Any]:
-    found = translate_canonical(orjson.dumps(submissions), CanonicalContext("main", "events:test", NOW, logins=True))
+    found = translate_canonical(
+        orjson.dumps(submissions), CanonicalContext("main", "events:test", NOW, frozenset({"login", "email"}))
+    )
     changes = found.changes  # type: ignore[union-attr]  # a failing translation fails the test here
     entity = changes[0].entity
     assert entity is not None

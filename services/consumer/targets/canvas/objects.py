@@ -24,7 +24,7 @@ _CALLED: Mapping[ObjectKind, Mapping[Attribute, str]] = {
     "term": {"name": "name", "starts": "start_at", "ends": "end_at"},
     "course": {"name": "name", "code": "course_code"},
     "section": {"name": "name"},
-    "person": {"name": "name"},
+    "person": {"name": "name", "email": "email"},
 }
 """Canvas's names of what an object shows itself; a person's other attributes are those of the login."""
 _LOGIN_CALLED: Mapping[Attribute, str] = {"login": "unique_id", "state": "workflow_state"}
@@ -219,11 +219,20 @@ def _new(wanted: WantedObject) -> dict[str, str]:
             "pseudonym[unique_id]": wanted.values["login"],
             "pseudonym[sis_user_id]": wanted.sis_id,
             "pseudonym[send_confirmation]": "false",
+            **_address(form.pop("user[email]", "")),
         }
     form[f"{_FORM[wanted.kind]}[{_SIS_ID[wanted.kind]}]"] = wanted.sis_id
     if wanted.kind == "course" and wanted.inside is not None:
         form["course[term_id]"] = by_sis_id("term", wanted.inside)
     return form
+
+
+def _address(email: str) -> dict[str, str]:
+    """Of a new user: taken as confirmed, so that nobody is asked to confirm it."""
+    if not email:
+        return {}
+    named = {"type": "email", "address": email, "skip_confirmation": "true"}
+    return {f"communication_channel[{name}]": value for name, value in named.items()}
 
 
 def _shown(wanted: WantedObject, body: Any) -> ShownObject | Failure:

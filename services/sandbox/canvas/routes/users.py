@@ -20,9 +20,9 @@ _KNOWN = frozenset({*_NAMES, "event", "time_zone", "locale", "email", "title", "
 
 
 def show(call: Call) -> Answer:
-    """404 for an unknown user, and for one whose only login with that SIS id was deleted."""
+    """404 for an unknown user, and for one whose only login with that SIS id was deleted. The address is shown, as in no list."""
     user = call.user()
-    body = rendering.user(user, call.view)
+    body = rendering.user(user, call.view) | {"email": user.email}
     return Answer(body | {"uuid": uuid_of("user", user.id)} if "uuid" in texts(call.parameters, "include") else body)
 
 
@@ -31,7 +31,9 @@ def profile(call: Call) -> Answer:
     user = call.user()
     shown = rendering.user(user, call.view)
     names = ("id", "name", "short_name", "sortable_name", "login_id", "sis_user_id", "integration_id")
-    return Answer({name: shown[name] for name in names if name in shown} | {"primary_email": None, "time_zone": "America/Denver"})
+    return Answer(
+        {name: shown[name] for name in names if name in shown} | {"primary_email": user.email, "time_zone": "America/Denver"}
+    )
 
 
 def list_in_account(call: Call) -> Answer:
@@ -68,6 +70,7 @@ def create(call: Call) -> Answer:
     user = call.world.add_user(text(wanted, "name") or str(unique_id), text(wanted, "sortable_name"))
     user.short_name = text(wanted, "short_name") or user.name
     user.state = "registered" if boolean(wanted.get("skip_registration")) else "pre_registered"
+    user.email = text(tree(call.parameters, "communication_channel"), "address")
     made = call.world.add_login(user, str(unique_id), sis_user_id)
     made.integration_id = text(login, "integration_id") if may else None
     return Answer(rendering.user(user, call.view))
@@ -113,7 +116,8 @@ def update(call: Call) -> Answer:
     if "name" in names and "sortable_name" not in names and user.sortable_name == last_name_first(user.name):
         names["sortable_name"] = last_name_first(names["name"])
     sticky.write(user, override=override(call), **names)
-    return Answer(rendering.user(user, call.view))
+    user.email = text(wanted, "email") or user.email
+    return Answer(rendering.user(user, call.view) | {"email": user.email})
 
 
 def remove_from_account(call: Call) -> Answer:

@@ -149,6 +149,18 @@ async def test_a_name_is_changed_and_nothing_else(lab: ObjectLab, wanted: Wanted
     assert columns <= {"name", "sortable_name", "short_name", "stuck_sis_fields", "updated_at"}
 
 
+async def test_an_address_is_set_without_asking_the_person_and_changed(lab: ObjectLab) -> None:
+    person = replace(PERSON, values={**PERSON.values, "email": "clara@example.edu"})
+    await lab.made(person)
+    assert (await lab.found(person)).values == person.values
+    moved = replace(person, values={**person.values, "email": "clara.schumann@example.edu"})
+    changed = await lab.objects.change(moved, await lab.found(moved), frozenset({"email"}), gently=True)
+    assert isinstance(changed, ShownObject)
+    assert changed.values == moved.values
+    assert await lab.found(moved) == changed
+    assert lab.control.mails() == []
+
+
 async def test_gently_leaves_what_a_person_has_set(lab: ObjectLab) -> None:
     await lab.made(PERSON)
     seen = await lab.found(PERSON)

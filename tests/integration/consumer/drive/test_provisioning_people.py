@@ -187,3 +187,15 @@ async def test_a_login_that_the_student_system_tells_is_followed_unless_somebody
         await campus.settled()
         await eventually(lambda: campus.ledger.one("select kept from lms_object where object = %s", PERSON) == ["login"])
     assert unique_id() == "clara"
+
+
+async def test_an_address_that_the_student_system_tells_is_followed(campus: Campus) -> None:
+    campus.policy(*ALL, people="{email: '{email}'}")
+    async with campus.driving():
+        campus.enroll()
+        await campus.state(PERSON, "waiting", "untold:person")
+        for email in ("clara@example.edu", "clara.schumann@example.edu", "cs@example.edu"):
+            campus.person(email=email)
+            await campus.settled()
+            await eventually(lambda email=email: campus.user()["email"] == email)  # type: ignore[misc]
+    assert campus.control.mails() == []

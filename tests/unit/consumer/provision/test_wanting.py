@@ -141,6 +141,17 @@ def test_a_login_is_the_sis_own_word_where_the_policy_asks_for_it() -> None:
     assert (ours.wanted.values["login"], "login" in ours.told) == ("0009001", False)
 
 
+def test_an_address_is_said_only_where_the_policy_has_one() -> None:
+    assert "email" not in wish(PERSON, told(), policy()).values
+    assert wish(PERSON, told(), policy(people="{email: '{person}@example.edu'}")).values["email"] == "0009001@example.edu"
+    rules = policy(people="{email: '{email}'}")
+    found = want(PERSON, told(person=of("person", email="clara@example.edu")), rules)
+    assert isinstance(found, Wish)
+    assert found.wanted.values["email"] == "clara@example.edu"
+    assert sorted(found.told) == ["email", "name"]
+    assert want(PERSON, told(), rules) == Untold(EntityKey("main", "person", "0009001"))
+
+
 def test_whom_the_sis_keeps_under_another_id_moves_there_and_is_not_suspended() -> None:
     merged = told(person=of("person", status="removed", merged_into="0009002"))
     heir = Subject("person", "0009002", "main", "0009002", None)
