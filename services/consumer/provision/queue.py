@@ -1,4 +1,4 @@
-"""The rows of objects: which are due, what is begun with one, and what came of it. Whoever writes here holds the lease.
+"""The rows of objects: which are due, what is begun with one, and what came of it.
 
 Before a call that changes something its row says so, in a statement that asks whether the lease outlives the call, whether the
 place may be written to, and whether nothing new was heard meanwhile. A row that still says so after its time was left by a driver
@@ -7,7 +7,6 @@ that died: what it sent may have been carried out, so the object is suspect. Eve
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -42,7 +41,7 @@ update lms_object
 _DUE = f"""
 select object.kind, object.object, object.tenant, object.key, object.section, object.person, object.heard, object.attempts,
        object.origin, object.confirmed, object.making, object.suspect_until is not null,
-       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null, clock_timestamp()
+       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null
   from lms_object as object
  where object.target = %(target)s and object.next_at <= clock_timestamp() and object.call is null and {LIVE}
  order by object.next_at limit %(limit)s
@@ -138,14 +137,13 @@ class Row(NamedTuple):
     known: Known
     looked_at: bool
     """The LMS had it once."""
-    began_at: datetime
 
 
 def due(connection: Connection, target: str, limit: int, suspect_seconds: float) -> list[Row]:
     """Objects to look at now, the longest due first."""
     connection.execute(_LEFT, {"target": target, "doubt": suspect_seconds})
     rows = connection.execute(_DUE.encode(), {"target": target, "limit": limit}).fetchall()
-    return [Row(Subject(*row[:5]), row[5], row[6], Known(row[7], row[8], row[9], *row[10:13]), row[13], row[14]) for row in rows]
+    return [Row(Subject(*row[:5]), row[5], row[6], Known(row[7], row[8], row[9], *row[10:13]), row[13]) for row in rows]
 
 
 def drop_unneeded(connection: Connection, target: str, row: Row) -> bool:

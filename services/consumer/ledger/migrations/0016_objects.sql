@@ -40,12 +40,12 @@ create table lms_object (
   primary key (target, kind, object)
 ) with (fillfactor = 85);
 create index lms_object_due on lms_object (target, next_at) where next_at is not null;
+create index lms_object_called on lms_object (target, call_until) where call_until is not null;
 create index lms_object_entity on lms_object (tenant, kind, key);
 create index lms_object_lacks on lms_object (tenant, lacks_kind, lacks_key) where lacks_key is not null;
 create index lms_object_waits on lms_object (target, waits_kind, waits_object) where waits_object is not null;
 create index lms_object_suspends on lms_object (target) where suspends or suspended_at is not null;
 create index lms_object_moves on lms_object (target, moves_to) where moves_to is not null;
-create index lms_object_unsettled on lms_object (target, kind, state) where state <> 'settled';
 create index lms_object_number on lms_object (target, number);
 
 -- Whether the object that seats wait for was handed to those who make objects, since it went missing.
