@@ -104,11 +104,7 @@ class EntityRow:
 
 
 class Moved(Exception):
-    """A row belongs to an entity that is not locked: roll back, and lock these as well."""
-
-    def __init__(self, entities: Collection[EntityKey]) -> None:
-        super().__init__("a source row moved")
-        self.entities = entities
+    """A row belongs to an entity that is not locked: roll back, and look anew."""
 
 
 class Locked(NamedTuple):

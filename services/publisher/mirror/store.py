@@ -12,12 +12,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
 
-from schemas.keys import EntityKey
 from schemas.topics import Topics
 from services.kit.failpoints import failpoint
 from services.kit.postgres import Connection
@@ -57,23 +56,21 @@ class Store:
 
         Raises `CommitUnknown`, `MirrorClosed`, `Contention`, or what psycopg and the fold raise (then nothing was committed).
         """
-        hints: set[EntityKey] = set()
         for _ in range(_ATTEMPTS):
             try:
                 with _transaction(connection):
-                    committed = self._attempt(Tables(connection, floor), requests, hints, emit=emit)
+                    committed = self._attempt(Tables(connection, floor), requests, emit=emit)
                     failpoint("publisher.before_commit")
-            except Moved as moved:
-                hints.update(moved.entities)
+            except Moved:
                 continue
             if committed.outbox:
                 failpoint("publisher.after_commit")
             return committed
         raise Contention(f"rows moved {_ATTEMPTS} times")
 
-    def _attempt(self, tables: Tables, requests: Sequence[Request], hints: Collection[EntityKey], *, emit: bool) -> Committed:
+    def _attempt(self, tables: Tables, requests: Sequence[Request], *, emit: bool) -> Committed:
         """Everything between begin and commit."""
-        locked = tables.lock(requests, hints)
+        locked = tables.lock(requests)
         results, outbox = Settling(locked, self._fold, self._meaning, self._topics, emit=emit).settle(requests)
         tables.write(outbox)
         return Committed(results, outbox, [entity for entity in locked.entities.values() if entity.unfoldable])

@@ -10,7 +10,7 @@ from schemas.keys import EntityKey, EntityKind
 from services.kit.postgres import Connection
 from services.publisher.mirror import order, writing
 from services.publisher.mirror.database import text_columns
-from services.publisher.mirror.nouns import EntityRow, Locked, Moved, OutboxRow, Request, RowKey, StoredRow, row_key
+from services.publisher.mirror.nouns import EntityRow, Locked, OutboxRow, Request, RowKey, StoredRow, row_key
 
 
 class MirrorClosed(RuntimeError):
@@ -32,17 +32,19 @@ class Tables:
         self._rows: dict[RowKey, StoredRow] = {}
         self._entities: dict[EntityKey, EntityRow] = {}
 
-    def lock(self, requests: Sequence[Request], hints: Collection[EntityKey]) -> Locked:
-        """Everything that the requests touch, and the `hints`. Raises `Moved`, or `MirrorClosed`."""
+    def lock(self, requests: Sequence[Request]) -> Locked:
+        """Everything that the requests touch. Raises `MirrorClosed`.
+
+        A row that moves or comes to life meanwhile is not among what is read; `writing` notices when it is to be inserted.
+        """
         changes = [change for request in requests for change in request.changes]
         owners = self._owners(dict.fromkeys(map(row_key, changes)))
         named = [change.entity for change in changes] + list(owners.values())
         wanted = dict.fromkeys(entity for entity in named if entity is not None)
-        for more in (hints, *(request.republish for request in requests), *(request.returned for request in requests)):
-            wanted |= dict.fromkeys(more)
+        for request in requests:
+            wanted |= dict.fromkeys((*request.republish, *request.returned))
         self._lock_and_read(sorted(wanted))
         self._read_homeless([key for key, entity in owners.items() if entity is None])
-        self._refuse_moved([key for key in owners if key not in self._rows])
         return Locked(self._rows, self._entities)
 
     def write(self, outbox: Sequence[OutboxRow]) -> None:
@@ -124,15 +126,6 @@ class Tables:
         self._rows[key] = StoredRow(
             key, row[3], entity, row[6], row[7], order.token(row[8:14]), row[14], row[15], row[16], row[17]
         )
-
-    def _refuse_moved(self, keys: Collection[RowKey]) -> None:
-        """A row that was there and is not read now has moved to an entity that is not locked.
-
-        One that was not there and has come to life since is noticed when it is inserted a second time.
-        """
-        elsewhere = self._owners(keys)
-        if elsewhere:
-            raise Moved({entity for entity in elsewhere.values() if entity is not None})
 
 
 _ROW_COLUMNS = """s.tenant, s.record, s.key, s.key_columns, s.entity_kind, s.entity_key, s.columns, s.deleted,

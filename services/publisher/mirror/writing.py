@@ -47,7 +47,7 @@ def write(connection: Connection, locked: Locked, outbox: Sequence[OutboxRow]) -
         [parameter for part in needed for parameter in part.parameters],
     ).fetchone()
     if written != (len(new),):
-        raise Moved(())  # somebody stored one of the new rows under another entity meanwhile
+        raise Moved("what was not found where it had been looked for is stored elsewhere")
 
 
 def _part(name: LiteralString, sql: LiteralString, values: Sequence[dict[str, Any]], *more: bytes) -> _Part | None:

@@ -195,8 +195,8 @@ PLANTS = (
             Edit(
                 Store,
                 "transact",
-                "committed = self._attempt(Tables(connection, floor), requests, hints, emit=emit)",
-                "committed = self._attempt(Tables(connection, floor), requests, hints, emit=emit)\n"
+                "committed = self._attempt(Tables(connection, floor), requests, emit=emit)",
+                "committed = self._attempt(Tables(connection, floor), requests, emit=emit)\n"
                 "                getattr(self, 'early', lambda rows: None)(committed.outbox)",
             ),
         ),
