@@ -283,8 +283,9 @@ def _unacceptable(event: _Submission, entity: EntityKey, context: CanonicalConte
     """What is wrong with an event that is well formed."""
     if event.occurred_at is not None and not _EPOCH <= event.occurred_at <= context.received_at + CLOCK_TOLERANCE:
         return Problem("/occurred_at", "lies in the future, or before 1970; leave it out when it is not known")
-    if isinstance(event, PersonItem) and event.login and not context.logins:
-        return Problem("/login", "logins are not taken here: PERSON_LOGINS is off")
+    for name in _PERSONAL - context.personal if isinstance(event, PersonItem) else ():
+        if getattr(event, name):
+            return Problem(f"/{name}", f"not taken here: PERSON_{name.upper()}S is off")
     if len(entity.key) > keys.MAX_KEY_LENGTH:
         return Problem("", "the ids are too long together")
     return None
