@@ -64,7 +64,7 @@ def _settlement(result: Outcome | NotSent, desired: SeatState, attempts: int = 0
     seat = Seat("canvas", "main", "p", "U/1/S", None, "S", "p", "StudentEnrollment", "StudentEnrollment")
     order = Order(
         "i", "k", seat, desired, "absent" if desired == "active" else "active", None, "e1", "c1", "write", False, True,
-        attempts, 2, datetime(2026, 9, 1, tzinfo=UTC), time.monotonic() + 1,
+        attempts, result.label if attempts else None, 2, datetime(2026, 9, 1, tzinfo=UTC), time.monotonic() + 1,
     )  # fmt: skip
     return react(order, Attempt(result, None, wrote=not isinstance(result, NotSent)), 0)
 

@@ -117,8 +117,8 @@ with mine as materialized (
      and not exists ({BEHIND})
      for share),
 due as (
-  select asked.intent, work.seat, work.attempts, work.priority, work.state, work.read_first, seat.tenant, seat.person,
-         seat.section, seat.course, seat.lms_section, seat.lms_user, seat.role, seat.base_role, seat.associated_user,
+  select asked.intent, work.seat, work.attempts, work.reason, work.priority, work.state, work.read_first, seat.tenant,
+         seat.person, seat.section, seat.course, seat.lms_section, seat.lms_user, seat.role, seat.base_role, seat.associated_user,
          seat.desired, seat.applied, seat.origin, seat.lms_enrollment, seat.lms_course, seat.version, seat.decision, seat.mark,
          seat.applied = 'unknown' or work.read_first or coalesce(seat.suspect_until <= clock_timestamp(), false)
            or coalesce(seat.applied_at < {live_since("work.target", "work.term")}, false) or {_IS_GUARDED} as must_read,
@@ -140,7 +140,8 @@ opened as (
       on conflict do nothing
   returning intent, opened_at)
 select due.intent::text, seat, tenant, person, section, course, lms_section, lms_user, role, base_role, associated_user,
-       desired, applied, origin, lms_enrollment, lms_course, call, must_read, cleared, attempts, priority, opened_at
+       desired, applied, origin, lms_enrollment, lms_course, call, must_read, cleared, attempts, reason, priority,
+       opened_at
   from due join opened on opened.intent = due.intent
 """  # noqa: S608  (constants of this module)
 
@@ -210,7 +211,8 @@ def open_intents(
 def _order(target: str, row: TupleRow, send_by: float) -> Order:
     """Columns in the order of `_OPEN`."""
     intent, key, *of_seat = row[:11]
-    desired, applied, origin, lms_enrollment, lms_course, call, must_read, cleared, attempts, priority, opened_at = row[11:]
+    desired, applied, origin, lms_enrollment, lms_course, call, must_read, cleared, attempts, failed_as, *last = row[11:]
+    priority, opened_at = last
     return Order(
         intent,
         key,
@@ -224,6 +226,7 @@ def _order(target: str, row: TupleRow, send_by: float) -> Order:
         must_read,
         cleared,
         attempts,
+        failed_as,
         priority,
         opened_at,
         send_by,

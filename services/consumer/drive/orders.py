@@ -30,6 +30,8 @@ class Order:
     cleared: bool
     """The guard has let the removal through that this decision may be; without it nobody's access may be taken away."""
     attempts: int
+    failed_as: str | None
+    """The outcome class of the attempt before, if it failed."""
     priority: int
     opened_at: datetime
     """By the database's clock; a read under this intent starts later."""

@@ -24,8 +24,9 @@ from services.consumer.targets.port import (
     WrongShape,
 )
 
-_MISMATCHES_BEFORE_DEAD = 3
-"""A cache in between may once mix up two answers; a wrong seat stays wrong."""
+_FAILURES_BEFORE_DEAD = 3
+"""In a row, the last two of them answers about somebody else: a cache in between may once mix up two answers, and an LMS that
+fails in every way may do it among other things; a wrong seat stays wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,8 @@ def _reaction(order: Order, attempt: Attempt, random: float) -> _Reaction:  # no
         case Unknown():
             return _Reaction("retry", _at_once_first(failures, later), lost, touched=wrote, late=wrote)
         case IdentityMismatch():
-            then: Then = "dead" if failures >= _MISMATCHES_BEFORE_DEAD else "retry"
+            again = failures >= _FAILURES_BEFORE_DEAD and order.failed_as == attempt.result.label
+            then: Then = "dead" if again else "retry"
             return _Reaction(then, later, lost, touched=wrote)
         case NotSent():
             return _Reaction("now", counts=False)

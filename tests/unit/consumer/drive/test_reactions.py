@@ -47,6 +47,7 @@ def order(desired: SeatState = "active", applied: AppliedState = "absent", *, at
         "must_read": applied == "unknown",
         "cleared": True,
         "attempts": attempts,
+        "failed_as": None,
         "priority": 2,
         "opened_at": datetime(2026, 9, 1, tzinfo=UTC),
         "send_by": time.monotonic() + 1,
@@ -168,8 +169,12 @@ def test_what_existed_before_our_first_change_is_adopted_and_the_rest_is_ours() 
     assert read(AlreadySo(ABSENT), ABSENT, desired="deleted").origin is None
 
 
-def test_a_wrong_identity_dies_at_the_third_attempt() -> None:
-    assert [wrote(IdentityMismatch("user"), attempts=number).then for number in range(3)] == ["retry", "retry", "dead"]
+def test_a_wrong_identity_dies_at_the_third_failure_if_the_one_before_was_one_too() -> None:
+    def then(attempts: int, failed_as: str | None) -> str:
+        return wrote(IdentityMismatch("user"), attempts=attempts, failed_as=failed_as).then
+
+    assert [then(0, None), then(1, "identity_mismatch"), then(2, "identity_mismatch")] == ["retry", "retry", "dead"]
+    assert then(2, "wrong_shape") == "retry"
 
 
 def test_an_attempt_that_was_not_sent_goes_again_and_keeps_what_it_read() -> None:
