@@ -8,6 +8,7 @@ from services.consumer.api.intake import intake_router
 from services.consumer.api.objects import object_router
 from services.consumer.api.overrides import override_router
 from services.consumer.api.policies import policy_router
+from services.consumer.api.removals import removal_router
 from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
@@ -34,7 +35,8 @@ def create_app(consumer: Consumer) -> App:
     app.include_router(replay_router(consumer.desk, consumer.log, reach, consumer.replays.wake))
     app.include_router(trace_router(consumer.desk, settings.tenant))
     app.include_router(seat_router(consumer.desk, settings.target, settings.release_timers))
-    app.include_router(hold_router(consumer.desk, settings.tenant, consumer.policies))
+    app.include_router(hold_router(consumer.desk, consumer.policies))
+    app.include_router(removal_router(consumer.desk, settings.tenant, settings.target))
     app.include_router(writing_router(consumer.desk, settings.target))
     app.include_router(roster_router(consumer.desk, consumer.policies))
     app.include_router(object_router(consumer.desk, consumer.policies, consumer.objects.kinds))

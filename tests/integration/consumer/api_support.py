@@ -16,6 +16,7 @@ from services.consumer.api.intake import intake_router
 from services.consumer.api.objects import object_router
 from services.consumer.api.overrides import override_router
 from services.consumer.api.policies import policy_router
+from services.consumer.api.removals import removal_router
 from services.consumer.api.replays import Reach, replay_router
 from services.consumer.api.rosters import roster_router
 from services.consumer.api.seats import seat_router
@@ -75,7 +76,8 @@ class Api:
         app.include_router(replay_router(desk, log or self.log, Reach(self.topics, TENANT, "canvas", MAX_RECORDS), self._wake))
         app.include_router(trace_router(desk, TENANT))
         app.include_router(seat_router(desk, "canvas", TIMERS))
-        app.include_router(hold_router(desk, TENANT, ledger.policies))
+        app.include_router(hold_router(desk, ledger.policies))
+        app.include_router(removal_router(desk, TENANT, "canvas"))
         app.include_router(writing_router(desk, "canvas"))
         app.include_router(roster_router(desk, Policies("canvas")))
         app.include_router(object_router(desk, Policies("canvas"), {"course", "section", "person"}))
