@@ -96,9 +96,14 @@ def stage(
 def _refuse_out_of_turn(manifest: Manifest, earlier: list[Snapshot]) -> None:
     if any(one.state == "applying" for one in earlier):
         raise Unavailable("busy")
-    newest = max((one.started_at for one in earlier if one.state in _TAKEN), default=None)
-    if newest is not None and manifest.started_at <= newest:
+    taken = [one for one in earlier if one.state in _TAKEN]
+    if any(manifest.started_at <= one.started_at for one in taken):
         raise ExtractRefused("not_newer", "an extract of this scope that began later, or at the same time, was taken already")
+    # Of two queries that ran at the same time nobody can say which one saw a row last.
+    if any(manifest.started_at < one.ended_at for one in taken):
+        raise ExtractRefused(
+            "not_newer", "it began before the last extract of its scope had ended (or arrived, if that was not told)"
+        )
 
 
 # --- the lines -------------------------------------------------------------------------------------------------------

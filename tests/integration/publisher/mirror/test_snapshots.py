@@ -70,11 +70,16 @@ class Campus:
         await self.writer.accept(found.changes, "peoplesoft")
 
     async def send(
-        self, content: bytes, started_at: datetime | None = None, kind: str = "STDNT_ENRL", term: str = "2267"
+        self,
+        content: bytes,
+        started_at: datetime | None = None,
+        kind: str = "STDNT_ENRL",
+        term: str = "2267",
+        ended_at: datetime | None = None,
     ) -> Snapshot:
         """One extract, as it was taken."""
         now = datetime.now(UTC)
-        manifest = Manifest(TENANT, "campus", kind, "NORTH", term, started_at or now, now, now)
+        manifest = Manifest(TENANT, "campus", kind, "NORTH", term, started_at or now, ended_at or now, now)
         return await self.snapshots.take(manifest, io.BytesIO(content), hashlib.sha256(content).hexdigest(), len(content))
 
     async def apply(self, content: bytes, started_at: datetime | None = None, kind: str = "STDNT_ENRL") -> Snapshot:
@@ -247,6 +252,17 @@ async def test_extracts_of_one_scope_are_taken_one_after_the_other_and_never_bac
         older = await other.send(csv_of(everybody(1_200)), started - timedelta(seconds=1))
         assert (older.state, older.reason) == ("refused", "not_newer")
         assert len(school.enrolled()) == 1_500
+
+
+async def test_of_two_extracts_that_ran_at_the_same_time_only_the_first_counts(bench: Bench) -> None:
+    def at(minutes: int) -> datetime:
+        return LONG_AGO + timedelta(minutes=minutes)
+
+    async with campus(bench) as school:
+        await school.ended(await school.send(csv_of(everybody(20)), at(0), ended_at=at(30)))  # has read the last row at its end
+        second = await school.send(csv_of(everybody(19)), at(15), ended_at=at(20))  # was over before that row was there
+        assert (second.state, second.reason) == ("refused", "not_newer")
+        assert person(19) in school.enrolled()
 
 
 async def test_a_row_that_cannot_be_used_drops_nobody(bench: Bench) -> None:
