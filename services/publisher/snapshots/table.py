@@ -109,32 +109,41 @@ def open_up(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot:
     Raises `psycopg.errors.UniqueViolation` while another one of its scope is being applied.
     """
     with connection.transaction():
-        moot = connection.execute(
-            """update snapshot s set state = 'superseded', closed_at = clock_timestamp()
-                 from snapshot new
-                where new.id = %s
-                  and (s.tenant, s.kind, s.institution, s.term) = (new.tenant, new.kind, new.institution, new.term)
-                  and s.id <> new.id and s.state in ('held', 'receiving') and s.started_at <= new.started_at
-                returning s.id""",
-            [snapshot_id],
-        ).fetchall()
+        _end_older(connection, snapshot_id)
         connection.execute(
             """update snapshot set state = case when reason is null then 'applying' else 'held' end
                 where id = %s and state = 'receiving'""",
             [snapshot_id],
         )
-        _forget_rows(connection, *(row[0] for row in moot))
     return _known(connection, snapshot_id)
 
 
 def approve(connection: Connection, snapshot_id: uuid.UUID, digest: str, actor: str) -> Snapshot | None:
     """Apply one that is held; None when that is not what it is. Raises as `open_up`."""
-    row = connection.execute(
-        f"""update snapshot set state = 'applying', approved_by = %s
-             where id = %s and digest = %s and state = 'held' returning {_COLUMNS}""",  # noqa: S608
-        [actor, snapshot_id, digest],
-    ).fetchone()
-    return _snapshot(row) if row else None
+    with connection.transaction():
+        row = connection.execute(
+            f"""update snapshot set state = 'applying', approved_by = %s
+                 where id = %s and digest = %s and state = 'held' returning {_COLUMNS}""",  # noqa: S608
+            [actor, snapshot_id, digest],
+        ).fetchone()
+        if row is None:
+            return None
+        _end_older(connection, snapshot_id)
+    return _snapshot(row)
+
+
+def _end_older(connection: Connection, newer: uuid.UUID) -> None:
+    """What is held of the same scope and is no newer is moot: applied later, it would bring back who has left since."""
+    moot = connection.execute(
+        """update snapshot s set state = 'superseded', closed_at = clock_timestamp()
+             from snapshot new
+            where new.id = %s
+              and (s.tenant, s.kind, s.institution, s.term) = (new.tenant, new.kind, new.institution, new.term)
+              and s.id <> new.id and s.state in ('held', 'receiving') and s.started_at <= new.started_at
+            returning s.id""",
+        [newer],
+    ).fetchall()
+    _forget_rows(connection, *(row[0] for row in moot))
 
 
 # --- working on them -------------------------------------------------------------------------------------------------

@@ -234,6 +234,19 @@ async def test_a_newer_extract_makes_a_held_one_moot(bench: Bench) -> None:
         assert len(school.enrolled()) == 50
 
 
+async def test_an_approval_makes_an_older_extract_that_is_held_moot(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        newer = await school.send(csv_of(everybody(80)))
+        older = await school.send(csv_of([*everybody(70), row("0095001")]), LONG_AGO + timedelta(hours=1))
+        assert (newer.state, older.state) == ("held", "held")
+        await school.ended(await school.snapshots.approve(newer.id, newer.digest, "operator"))
+        with pytest.raises(NotHeld, match="superseded"):
+            await school.snapshots.approve(older.id, older.digest, "operator")
+        assert "0095001" not in school.enrolled(), "who had left when the newer one began"
+        assert school.ask("select count(*) from snapshot_row") == [(0,)]
+
+
 async def test_the_same_extract_again_is_the_one_that_is_there(bench: Bench) -> None:
     started = datetime.now(UTC)
     async with campus(bench) as school:
