@@ -313,13 +313,13 @@ class _Canonical:
         raise RowRefused("unknown_code" if name in {"status", "role"} else "bad_value", name)
 
     def keys(self, values: Mapping[str, str]) -> list[str]:
-        """A role that nobody knows leaves open in which family the person is there."""
+        """A role that nobody knows leaves open in which family the person is there. What no row can be called is nobody's key."""
         stated = {name: values[name].strip() for name in self._stated_key()}
         if not all(stated.values()):
             return []
-        if "role_family" not in self._kind.record.key:
-            return [natural_key(stated)]
-        return [natural_key(stated | {"role_family": family}) for family in _FAMILIES]
+        in_each_family = [{"role_family": family} for family in _FAMILIES] if "role_family" in self._kind.record.key else [{}]
+        keys = [natural_key(stated | family) for family in in_each_family]
+        return keys if all(len(key) <= MAX_KEY_LENGTH for key in keys) else []
 
     def redacted(self, values: Mapping[str, str]) -> dict[str, str]:
         return {name: values[name][:255] for name in self._kind.record.key + self._kind.record.stored if name in values}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -324,6 +325,18 @@ async def test_nothing_is_removed_while_a_row_names_nobody(bench: Bench) -> None
         assert (done.unusable, done.absent) == (1, None)
         assert "nothing is concluded from absence" in (done.detail or "")
         assert len(school.enrolled()) == 30
+
+
+async def test_an_id_that_no_index_can_hold_is_one_bad_row(bench: Bench) -> None:
+    endless = secrets.token_hex(20_000)  # what repeats would be compressed
+    rows = [
+        {"section": "26191", "person": one, "status": "enrolled", "role": "student"} for one in (*map(person, range(20)), endless)
+    ]
+    async with campus(bench) as school:
+        content = csv_of([{"institution": "NORTH", "term": "2267"} | one for one in rows], "enrollment")
+        done = await school.apply(content, kind="enrollment")
+        assert (done.unusable, done.absent) == (1, None)
+        assert len(school.enrolled()) == 20
 
 
 async def test_of_two_rows_with_one_key_the_later_counts(bench: Bench) -> None:
