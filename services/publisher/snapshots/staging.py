@@ -27,6 +27,8 @@ from services.publisher.translate.peoplesoft import LATE_COMMIT, MAX_REJECTS
 _FEW = 5
 """So many rows may always be lacking: a share of a small scope says nothing."""
 _MAX_UNUSABLE_SHARE = 0.1
+_LONGEST_LINE = 1024 * 1024
+"""Characters. Text without line ends, as an export in JSON is, would else be held in memory as one line."""
 _TAKEN = frozenset({"applying", "applied"})
 
 
@@ -122,7 +124,7 @@ def _copy(connection: Connection, file: BinaryIO, snapshot_id: uuid.UUID, manife
             ) as copy,
         ):
             number = 0
-            for line in read(text, manifest, site):
+            for line in read(_lines(text), manifest, site):
                 reading.note(line)
                 for row in _rows(line, manifest):
                     number += 1
@@ -132,6 +134,13 @@ def _copy(connection: Connection, file: BinaryIO, snapshot_id: uuid.UUID, manife
     # Until the server has counted them it takes the rows for a handful, to be gone through again for each row of the mirror.
     connection.execute("analyze snapshot_row")
     return reading
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise ExtractRefused("malformed_csv", f"a line of more than {_LONGEST_LINE} characters; is it CSV?")
+        yield line
 
 
 def _rows(line: Line, manifest: Manifest) -> Iterator[tuple[Any, ...]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,6 +35,12 @@ def operated(bench: Bench) -> dict[str, str]:
     file = bench.folder / "operators"
     file.write_text("operator:word\n")
     return {"OPERATIONS_CREDENTIALS_FILE": str(file)}
+
+
+def most_memory(pid: int) -> int:
+    """Of a process up to now, in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
 
 
 async def state(client: httpx.AsyncClient, snapshot: str) -> dict[str, Any]:
@@ -77,6 +86,21 @@ async def test_what_is_refused_is_said_to_the_sender_and_to_operators(bench: Ben
         metrics = (await client.get("/metrics")).text
         assert 'sis_snapshots_total{outcome="refused",reason="truncated"} 1.0' in metrics
         assert person(3) not in str(listed) + metrics
+
+
+async def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(bench: Bench) -> None:
+    megabyte = b'{"EMPLID":"0090001"},' * 50_000
+
+    async def one_line() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield megabyte
+
+    async with process(bench) as (publisher, client):
+        await eventually(lambda: answers(client, "/readyz"), 60)
+        idle = most_memory(publisher.pid)
+        answer = await client.post("/intake/snapshots/STDNT_ENRL", params=claim(), content=one_line(), timeout=60)
+        assert most_memory(publisher.pid) - idle < 40_000
+        assert (answer.status_code, answer.json()["reason"]) == (422, "malformed_csv")
 
 
 async def test_a_held_extract_is_let_go_by_its_digest_alone(bench: Bench) -> None:
