@@ -96,7 +96,9 @@ class Channels:
     async def listed(self) -> Sequence[Channel]:
         """Every channel that delivered within half a year, or is expected to. Raises `Unavailable`."""
         await self._write_down()
-        known: dict[str, tuple[datetime, int]] = await self._owner.submit(partial(_read, tenant=self._tenant))
+        known: dict[str, tuple[datetime, int]] = await self._owner.submit(
+            partial(_read, tenant=self._tenant, expected=list(self._cadences))
+        )
         now = self._clock()
         return [self._channel(name, *known.get(name, (None, 0)), now=now) for name in sorted({*known, *self._cadences})]
 
@@ -149,10 +151,13 @@ def _write(connection: Connection, tenant: str, last: Mapping[str, datetime], de
             )
 
 
-def _read(connection: Connection, tenant: str) -> dict[str, tuple[datetime, int]]:
+def _read(connection: Connection, tenant: str, expected: list[str]) -> dict[str, tuple[datetime, int]]:
+    """The expected ones however long ago, then the latest: a sender that has many names pushes nobody out."""
     rows = connection.execute(
         """select channel, last_at, deliveries from channel
-            where tenant = %s and last_at > clock_timestamp() - make_interval(days => %s) order by last_at desc limit %s""",
-        [tenant, _KEEP_DAYS, _LISTED],
+            where tenant = %(tenant)s
+              and (channel = any(%(expected)s) or last_at > clock_timestamp() - make_interval(days => %(days)s))
+            order by channel = any(%(expected)s) desc, last_at desc limit %(most)s""",
+        {"tenant": tenant, "expected": expected, "days": _KEEP_DAYS, "most": _LISTED},
     )
     return {row[0]: (row[1], row[2]) for row in rows}

@@ -63,6 +63,21 @@ async def test_what_was_heard_last_is_written_down_at_the_end(database_url: str)
         assert (await known(next_one))["ib:SIS"].last_at == NOW
 
 
+async def test_an_expected_channel_is_known_beside_a_sender_with_a_thousand_names(database_url: str) -> None:
+    async with channels(database_url) as running:
+        running.heard("ib:SIS", NOW - timedelta(minutes=5))
+        for number in range(1_000):
+            running.heard(f"ib:NODE{number}", NOW)
+        assert (await known(running))["ib:SIS"].last_at == NOW - timedelta(minutes=5)
+
+
+async def test_an_expected_channel_that_ended_long_ago_is_silent_in_a_new_process_too(database_url: str) -> None:
+    async with channels(database_url) as before:
+        before.heard("ib:SIS", NOW - timedelta(days=181))
+    async with channels(database_url) as after:
+        assert (await known(after))["ib:SIS"].is_silent
+
+
 @pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
 async def test_operators_see_who_delivers_and_who_is_silent(bench: Bench) -> None:
     cadences, operators = bench.folder / "cadences.yaml", bench.folder / "operators"
