@@ -93,7 +93,7 @@ class Applying:
                     await self._woken.wait()
 
     async def _work_on_a_page(self) -> bool:
-        snapshot = await self._books(partial(table.claim, worker=self._worker))
+        snapshot = await self._books(partial(table.claim, tenant=self._tenant, worker=self._worker))
         if snapshot is None:
             return False
         rows = await self._books(partial(_page, snapshot_id=snapshot.id, after=snapshot.done))

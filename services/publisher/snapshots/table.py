@@ -149,7 +149,7 @@ def _end_older(connection: Connection, newer: uuid.UUID) -> None:
 # --- working on them -------------------------------------------------------------------------------------------------
 
 
-def claim(connection: Connection, worker: uuid.UUID) -> Snapshot | None:
+def claim(connection: Connection, tenant: str, worker: uuid.UUID) -> Snapshot | None:
     """The oldest that is to be applied, kept from other processes for a while; None when there is nothing to do.
 
     One at a time, whatever its scope: one extract is as much as the mirror should have in hand beside live changes.
@@ -157,10 +157,11 @@ def claim(connection: Connection, worker: uuid.UUID) -> Snapshot | None:
     row = connection.execute(
         f"""update snapshot
                set worker = %(worker)s, worker_until = clock_timestamp() + make_interval(secs => {_CLAIM_SECONDS})
-             where id = (select id from snapshot where state = 'applying' order by received_at limit 1 for update)
+             where id = (select id from snapshot where tenant = %(tenant)s and state = 'applying'
+                          order by received_at limit 1 for update)
                and (worker is null or worker = %(worker)s or worker_until < clock_timestamp())
             returning {_COLUMNS}""",  # noqa: S608
-        {"worker": worker},
+        {"tenant": tenant, "worker": worker},
     ).fetchone()
     return _snapshot(row) if row else None
 

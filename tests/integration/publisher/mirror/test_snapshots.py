@@ -113,10 +113,10 @@ class Campus:
 
 
 @asynccontextmanager
-async def campus(bench: Bench, **settings: Any) -> AsyncIterator[Campus]:
+async def campus(bench: Bench, *, tenant: str = TENANT, **settings: Any) -> AsyncIterator[Campus]:
     async with bench.writer(fold_with=fold, **settings) as writer:
         quarantine = FakeQuarantine()
-        snapshots = Snapshots(writer, quarantine, Metrics(), bench.database_url, TENANT, Site(UTC), 10)
+        snapshots = Snapshots(writer, quarantine, Metrics(), bench.database_url, tenant, Site(UTC), 10)
         await snapshots.start()
         try:
             yield Campus(writer, snapshots, quarantine, bench.database_url)
@@ -376,3 +376,12 @@ async def test_live_changes_do_not_wait_for_an_extract(bench: Bench) -> None:
         assert found is not None
         assert (found.state, loop.time() - begun < 15) == ("applying", True)
         await school.ended(taken)
+
+
+async def test_an_extract_is_applied_by_no_publisher_of_another_tenant(bench: Bench) -> None:
+    async with campus(bench, tenant="other") as theirs:
+        taken = await theirs.send(csv_of(everybody(3)))
+        assert (taken.state, theirs.enrolled()) == ("applying", set())
+        async with campus(bench) as ours:
+            await ours.ended(taken)
+    assert theirs.ask("select distinct tenant from source_row") == [(TENANT,)]
