@@ -36,7 +36,7 @@ from services.publisher.intake.snapshot_desk import shown
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.order import MARGIN
 from services.publisher.snapshots.table import Snapshot
-from services.publisher.translate.extract import KINDS, ExtractRefused, Manifest
+from services.publisher.translate.extract import EPOCH, KINDS, ExtractRefused, Manifest
 
 SOURCE = "snapshot"
 _IN_MEMORY_BYTES = 64 * 1024
@@ -203,6 +203,8 @@ class _Intake:
 
 
 def _impossible(claim: Claim, received_at: datetime) -> dict[str, str] | None:
+    if claim.started_at < EPOCH:
+        return {"parameter": "started_at", "detail": "lies before 1970; give the moment at which the query began"}
     if claim.started_at > received_at + MARGIN:
         return {"parameter": "started_at", "detail": "lies in the future; what is absent would be taken for gone"}
     if claim.ended_at is not None and not claim.started_at <= claim.ended_at <= received_at + MARGIN:

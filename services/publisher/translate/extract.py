@@ -28,7 +28,8 @@ from services.publisher.translate.rowset import Row
 
 TRAILER = "TRAILER"
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_$#]{0,63}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""What began before is no time: many programs send year 1 for it."""
 _FAMILIES: tuple[RoleFamily, ...] = ("learner", "staff")
 
 
@@ -123,7 +124,7 @@ class Manifest:
         """Of every row: the extract may show a row as it was up to the late-commit margin before it began, or as it ended."""
         return OrderToken(
             channel=self.channel,
-            position=(self.started_at - _EPOCH) // timedelta(microseconds=1),
+            position=(self.started_at - EPOCH) // timedelta(microseconds=1),
             as_of_from=self.started_at - LATE_COMMIT,
             as_of_to=self.ended_at,
             snapshot=True,

@@ -133,6 +133,7 @@ async def test_an_extract_needs_a_believable_claim(bench: Bench) -> None:
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         assert (await send(client, content, started_at=tomorrow)).status_code == 422
         assert (await send(client, content, started_at="yesterday")).status_code == 422
+        assert (await send(client, content, started_at="0001-01-01T00:00:00Z")).status_code == 422
         assert (await send(client, content, terms="2267")).status_code == 422
         assert (await client.post("/intake/snapshots/GRADES", params=claim(), content=content)).status_code == 404
         assert (await send(client, csv_of(everybody(60)))).status_code == 413
