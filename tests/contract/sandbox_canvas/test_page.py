@@ -104,6 +104,15 @@ async def test_names_are_text(api: Api) -> None:
     assert name in members(text)
 
 
+async def test_characters_that_no_page_can_hold_are_shown_as_missing(api: Api) -> None:
+    await api.enroll(user_id="sis_user_id:U1")
+    [ada] = [user for user in api.canvas.world.users.values() if user.name == "Ada Lovelace"]
+    ada.name = "Ada\x01 \ud800Lovelace"
+    text = (await api.http.post(HOME, data={"find": "Ada\x01"})).text
+    assert members(text) == {"Ada� �Lovelace": "member is-active gained found"}
+    assert 'value="Ada�"' in text
+
+
 async def test_it_answers_to_this_machine_only(api: Api) -> None:
     elsewhere = httpx.ASGITransport(api.canvas, client=("192.0.2.7", 4711))
     async with httpx.AsyncClient(transport=elsewhere, base_url=HOME) as http:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -13,7 +14,22 @@ from services.sandbox.canvas.latest_calls import LatestCall
 from services.sandbox.canvas.page.board import Board, Group, Member, Roster, Tile, Wish
 from services.sandbox.canvas.state import Section
 
-_h = ElementMaker(makeelement=html.html_parser.makeelement)
+_NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What a name may hold and no document can, which lxml refuses."""
+
+
+def _text(text: str) -> str:
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _add_text(element: html.HtmlElement, text: str) -> None:
+    if len(element):
+        element[-1].tail = (element[-1].tail or "") + _text(text)
+    else:
+        element.text = (element.text or "") + _text(text)
+
+
+_h = ElementMaker(typemap={str: _add_text}, makeelement=html.html_parser.makeelement)
 _LOAD_AGAIN_SECONDS = "3"
 _ICON = (
     "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>"
@@ -56,7 +72,14 @@ def part(board: Board) -> str:
 
 
 def _header(board: Board, *, load_again: bool) -> html.HtmlElement:
-    find = {"id": "find", "name": "find", "type": "search", "value": board.wish.find, "autocomplete": "off", "maxlength": "100"}
+    find = {
+        "id": "find",
+        "name": "find",
+        "type": "search",
+        "value": _text(board.wish.find),
+        "autocomplete": "off",
+        "maxlength": "100",
+    }
     again = [
         f"Without scripts, this page loads itself every {_LOAD_AGAIN_SECONDS} seconds. ",
         _h.a({"href": "/?still"}, "Stop that"),
