@@ -105,7 +105,19 @@ def _checked(conditions: dict[str, bool], reasons: dict[str, str] | None = None)
     return JSONResponse({**conditions, "reasons": reasons} if reasons else conditions, status_code=status.value)
 
 
-def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
-    """A uvicorn server without its own logging (URLs may not be logged) whose lifespan is the app's."""
-    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, loop="uvloop", lifespan="on")
+def server(app: FastAPI, host: str, port: int, finish_within_seconds: int | None = None) -> uvicorn.Server:
+    """A uvicorn server without its own logging (URLs may not be logged) whose lifespan is the app's.
+
+    What is under way at the end and takes longer than `finish_within_seconds` is cut off.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        loop="uvloop",
+        lifespan="on",
+        timeout_graceful_shutdown=finish_within_seconds,
+    )
     return uvicorn.Server(config)

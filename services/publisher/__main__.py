@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from types import FrameType
@@ -44,7 +45,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, _stopped)
     if settings.quarantine_key_file is None:
         log.warning("quarantine_without_key")  # bytes that do not parse cannot be looked at later: only their digest is kept
-    uvicorn = server(create_app(publisher(settings, kafka)), settings.host, settings.port)
+    # Any change is answered by then; only an extract may take longer to arrive, and it comes again.
+    finish_within = math.ceil(settings.body_timeout_seconds + settings.answer_within_seconds)
+    uvicorn = server(create_app(publisher(settings, kafka)), settings.host, settings.port, finish_within)
     collect_rarely()
     uvicorn.run()
     return 0 if uvicorn.started else _NOT_STARTED

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import hashlib
 import re
+import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,10 @@ def most_memory(pid: int) -> int:
     """Of a process up to now, in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
+
+
+async def in_hand(client: httpx.AsyncClient, deliveries: int) -> bool:
+    return f"sis_intake_requests_in_hand {deliveries}.0" in (await client.get("/metrics")).text
 
 
 async def state(client: httpx.AsyncClient, snapshot: str) -> dict[str, Any]:
@@ -101,6 +107,29 @@ async def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(be
         answer = await client.post("/intake/snapshots/STDNT_ENRL", params=claim(), content=one_line(), timeout=60)
         assert most_memory(publisher.pid) - idle < 40_000
         assert (answer.status_code, answer.json()["reason"]) == (422, "malformed_csv")
+
+
+async def test_a_slow_sender_does_not_keep_a_publisher_from_stopping(bench: Bench) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"EMPLID,"
+        begun.set()
+        await ended.wait()
+
+    async with process(bench, BODY_TIMEOUT_SECONDS="0.5", ANSWER_WITHIN_SECONDS="2", DELIVERY_TIMEOUT_SECONDS="1") as (
+        publisher,
+        client,
+    ):
+        await eventually(lambda: answers(client, "/readyz"), 60)
+        sending = asyncio.create_task(client.post("/intake/snapshots/STDNT_ENRL", params=claim(), content=slowly(), timeout=60))
+        await begun.wait()
+        await eventually(lambda: in_hand(client, 1))
+        publisher.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(publisher.wait(), 15) == 0
+        ended.set()
+        with suppress(httpx.TransportError):
+            assert (await sending).status_code >= 500, "it has to come again"
 
 
 async def test_a_held_extract_is_let_go_by_its_digest_alone(bench: Bench) -> None:
