@@ -80,7 +80,7 @@ class SnapshotState(Described):
 
 
 class SnapshotList(Described):
-    """The newest fifty; they are kept for 90 days."""
+    """Fifty, the open ones first; they are kept for 90 days."""
 
     snapshots: list[SnapshotState]
 

@@ -63,7 +63,7 @@ def snapshot_desk_router(desk: SnapshotDesk, callers: Callers | None) -> APIRout
 
     @router.get("/snapshots", **operation("snapshots.list", "List full extracts", SnapshotList, try_again=TRY_AGAIN))
     async def listed(request: Request) -> Response:
-        """The newest fifty, with those that were refused."""
+        """Fifty: those that are held or being applied, then the newest, with those that were refused."""
         return await operated(request, callers, lambda _actor: _list(desk))
 
     @router.get(

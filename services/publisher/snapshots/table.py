@@ -213,8 +213,11 @@ def find(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot | None:
 
 
 def newest(connection: Connection) -> Sequence[Snapshot]:
-    """The latest ones, with those that were refused."""
-    rows = connection.execute(f"select {_COLUMNS} from snapshot order by received_at desc limit {_LISTED}")  # noqa: S608
+    """Those that are open, then the latest, with those that were refused: a job that is refused every minute hides nothing."""
+    rows = connection.execute(
+        f"""select {_COLUMNS} from snapshot
+             order by (state in ('held', 'applying')) desc, received_at desc limit {_LISTED}"""  # noqa: S608
+    )
     return [_snapshot(row) for row in rows]
 
 

@@ -248,6 +248,15 @@ async def test_an_approval_makes_an_older_extract_that_is_held_moot(bench: Bench
         assert school.ask("select count(*) from snapshot_row") == [(0,)]
 
 
+async def test_an_extract_that_is_held_is_listed_however_many_are_refused(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(50))
+        held = await school.send(csv_of(everybody(10)))
+        for _ in range(51):
+            await school.send(csv_of([]))
+        assert held.id in [one.id for one in await school.snapshots.newest()]
+
+
 async def test_the_same_extract_again_is_the_one_that_is_there(bench: Bench) -> None:
     started = datetime.now(UTC)
     async with campus(bench) as school:
