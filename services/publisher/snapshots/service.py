@@ -159,10 +159,14 @@ def _connect_patiently(url: str) -> Connection:
 
 
 def _open_up(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot:
+    """Raises ``Unavailable("busy")`` when another one of its scope is being applied, or a newer one was taken meanwhile."""
     try:
-        return table.open_up(connection, snapshot_id)
+        opened = table.open_up(connection, snapshot_id)
     except psycopg.errors.UniqueViolation as error:
         raise Unavailable("busy") from error
+    if opened.state == "superseded":
+        raise Unavailable("busy")  # sent again it hears why
+    return opened
 
 
 def _approve(connection: Connection, snapshot_id: uuid.UUID, digest: str, actor: str) -> Snapshot:

@@ -248,6 +248,18 @@ async def test_an_approval_makes_an_older_extract_that_is_held_moot(bench: Bench
         assert school.ask("select count(*) from snapshot_row") == [(0,)]
 
 
+async def test_an_extract_is_not_taken_when_a_newer_one_was_before_its_rejects_are_kept(bench: Bench) -> None:
+    async with campus(bench) as school, campus(bench) as other:
+
+        async def newer_one_first(*told: Any) -> None:
+            await other.apply(csv_of(everybody(20)))
+
+        school.quarantine.put = newer_one_first  # type: ignore[method-assign, assignment]
+        with pytest.raises(Unavailable, match="busy"):
+            await school.send(csv_of([row(person(0), STDNT_ENRL_STATUS="?"), *everybody(20)[1:]]))
+        assert school.ask("select state from snapshot order by 1") == [("applied",), ("superseded",)]
+
+
 async def test_an_extract_that_is_held_is_listed_however_many_are_refused(bench: Bench) -> None:
     async with campus(bench) as school:
         await school.post(everybody(50))
