@@ -188,11 +188,16 @@ def release(connection: Connection, worker: uuid.UUID) -> None:
 
 
 def _forget_old(connection: Connection) -> None:
-    """What ended long ago, and what its process left behind before it was taken (the sender had no answer, and sent it again)."""
+    """What ended long ago, and what its process left behind before it was taken (the sender had no answer, and sent it again).
+
+    But for what somebody else is forgetting already: that is for as long as an extract takes to be stored.
+    """
     old = connection.execute(
         """delete from snapshot
-            where closed_at < clock_timestamp() - make_interval(days => %s)
-               or (state = 'receiving' and received_at < clock_timestamp() - interval '1 day')
+            where id in (select id from snapshot
+                          where closed_at < clock_timestamp() - make_interval(days => %s)
+                             or (state = 'receiving' and received_at < clock_timestamp() - interval '1 day')
+                            for update skip locked)
             returning id""",
         [_KEEP_DAYS],
     ).fetchall()

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import secrets
+import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from services.publisher.mirror.fold import fold
 from services.publisher.mirror.writer import MirrorWriter
 from services.publisher.snapshots.service import NotHeld, Snapshots
 from services.publisher.snapshots.table import Snapshot
-from services.publisher.translate.extract import KINDS, Manifest, Site
+from services.publisher.translate.extract import KINDS, ExtractRefused, Manifest, Site
 from services.publisher.translate.peoplesoft import PeopleSoftContext, translate
 from tests.integration.publisher.mirror.bench import TENANT, Bench, LogReader, eventually
 from tests.unit.publisher.fakes import FakeQuarantine
@@ -110,6 +111,19 @@ class Campus:
 
     def versions(self) -> dict[str, int]:
         return dict(self.ask("select key, version from entity"))
+
+
+class SlowFile(io.BytesIO):
+    """Is being read when it has `begun`, until it `goes_on`."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        self.begun.set()
+        self.goes_on.wait(30)
+        return super().read1(size)
 
 
 @asynccontextmanager
@@ -337,6 +351,20 @@ async def test_what_ended_long_ago_or_was_left_behind_is_forgotten_with_the_next
         assert [one.id for one in await school.snapshots.newest()] == [refused.id]
         assert await school.snapshots.find(ended.id) is None
         assert school.ask("select count(*) from snapshot_row") == [(0,)]
+
+
+async def test_a_refusal_does_not_wait_for_an_extract_that_is_being_stored(bench: Bench) -> None:
+    async with campus(bench) as school, campus(bench) as other:
+        await school.apply(csv_of(everybody(3)))
+        with psycopg.connect(bench.database_url) as connection:
+            connection.execute("update mirror.snapshot set closed_at = closed_at - interval '91 days'")
+        now, slow = datetime.now(UTC), SlowFile(csv_of(everybody(10)))
+        manifest = Manifest(TENANT, "campus", "CLASS_TBL", "NORTH", "2267", now, now, now)
+        storing = asyncio.create_task(other.snapshots.take(manifest, slow, "0" * 64, 1))
+        await asyncio.to_thread(slow.begun.wait)
+        refused = await school.snapshots.refuse(manifest, "1" * 64, 1, ExtractRefused("digest_mismatch", "another file"))
+        slow.goes_on.set()
+        assert (refused.state, (await storing).state) == ("refused", "refused")
 
 
 async def test_nothing_is_removed_while_a_row_names_nobody(bench: Bench) -> None:
