@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +21,8 @@ APPS = apps()
 DOCUMENTS = {name: app.openapi() for name, app in APPS.items()}
 OPERATIONS = [(name, operation) for name, document in DOCUMENTS.items() for operation in operations(document)]
 _HIDDEN = {"/openapi.json"}
+_OF_HTTP = {"authorization", "content-encoding", "content-length", "content-type", "datachunkcount"}
+"""Headers that say how a body travels; the last one is of messages in parts, which are not taken."""
 _OPEN = {"process"}
 """Tags of routes that anybody may call."""
 
@@ -54,6 +58,15 @@ def _routes(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
 def test_no_two_operations_have_one_name(name: str) -> None:
     identities = [operation.told["operationId"] for operation in operations(DOCUMENTS[name])]
     assert len(set(identities)) == len(identities)
+
+
+def test_every_header_that_orders_or_judges_a_delivery_is_described() -> None:
+    publisher = Path(__file__).parents[2] / "services" / "publisher"
+    read = {name for path in publisher.rglob("*.py") for name in re.findall(r'headers\.get\("([a-z-]+)"', path.read_text())}
+    told = [parameter for operation in operations(DOCUMENTS["publisher"]) for parameter in operation.told.get("parameters", ())]
+    described = {parameter["name"].lower() for parameter in told if parameter["in"] == "header"}
+    assert {"from", "origtimestamp"} <= read
+    assert described == (read - _OF_HTTP) | {"content-digest"}
 
 
 @each_operation

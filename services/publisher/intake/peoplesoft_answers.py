@@ -50,6 +50,23 @@ def _described(description: str, kind: str, title: str, code: int) -> dict[str, 
     return {"description": description, "content": {"text/xml": {"schema": {"type": "string", "examples": [example]}}}}
 
 
+def _header(name: str, description: str, example: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", "examples": [example]}}
+
+
+_HEADERS = [
+    _header("From", "The node that sends; it names the channel. Without it the envelope says it.", "PSFT_CS"),
+    _header(
+        "OrigTimeStamp",
+        "When the message was made, with a zone: of two about one row the later counts. Without it the envelope says it, or else "
+        "arrival decides.",
+        "2027-01-11T09:04:05.123456-0600",
+    ),
+    _header("OperationName", "The service operation; one that ends in `_FULLSYNC` is a full extract.", "ZZ_ENRL_SYNC.VERSION_1"),
+    _header("ExternalOperationName", "Its alias, which goes first.", "ZZ_ENRL_SYNC.VERSION_1"),
+    _header("OperationType", "`ping` only asks whether we are there.", "ping"),
+]
+"""None is required: a message in an envelope says the same inside."""
 _MESSAGE = {"type": "string", "description": "A rowset message.", "examples": [EXAMPLE]}
 DESCRIPTION: dict[str, Any] = {
     "operation_id": "intake.peoplesoft",
@@ -61,6 +78,7 @@ DESCRIPTION: dict[str, Any] = {
     },
     "openapi_extra": {
         "security": [{"source": []}],
+        "parameters": _HEADERS,
         "requestBody": {"required": True, "content": {"text/xml": {"schema": _MESSAGE}}},
     },
 }

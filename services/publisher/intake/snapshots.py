@@ -19,7 +19,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, BinaryIO, Protocol
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect
@@ -48,6 +48,13 @@ _EXAMPLE = (
     "0090001,UGRD,NORTH,2267,26191,E,ENRL,2026-11-01,\nTRAILER,1\n"
 )
 _CSV = {"text/csv": {"schema": {"type": "string", "description": "The whole file, with its trailer.", "examples": [_EXAMPLE]}}}
+_ContentDigest = Annotated[
+    str | None,
+    Header(
+        description="Of the file (RFC 9530); another file than this one is refused.",
+        examples=["sha-256=:RBNvo1WzZ4oRRq0W9+hknpT7T8If536DEMBg9hyq/4o=:"],
+    ),
+]
 _Kind = Annotated[str, Path(description="What its rows are.", json_schema_extra={"enum": list(KINDS)})]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -123,9 +130,9 @@ def snapshots_router(
     taken["responses"][202] = taken["responses"][200] | {"description": "It is stored, and will be applied."}
 
     @router.post("/intake/snapshots/{kind}", **taken)
-    async def snapshots(request: Request, kind: _Kind) -> Response:
+    async def snapshots(request: Request, kind: _Kind, content_digest: _ContentDigest = None) -> Response:
         """One term of one institution, in CSV. Sending it again is harmless."""
-        return await answer(metrics, SOURCE, partial(intake.handle, request, kind), _try_again)
+        return await answer(metrics, SOURCE, partial(intake.handle, request, kind, content_digest), _try_again)
 
     return router
 
@@ -151,7 +158,7 @@ class _Intake:
         self._channels = channels
         self._clock = clock
 
-    async def handle(self, request: Request, kind: str) -> tuple[str, JSONResponse]:
+    async def handle(self, request: Request, kind: str, content_digest: str | None) -> tuple[str, JSONResponse]:
         """Outcome and answer. Raises `Unavailable` and `BodyTooSlow`."""
         caller = self._callers.identify(request.headers.get("authorization"))
         if caller is None:
@@ -171,7 +178,7 @@ class _Intake:
         manifest = Manifest(self._settings.tenant, caller, kind, claim.institution, claim.term, *times)
         with self._budget.share(_IN_MEMORY_BYTES), tempfile.TemporaryFile() as file:
             arrived = await self._spool(request, file)
-            return await self._take(request, manifest, arrived)
+            return await self._take(manifest, arrived, content_digest)
 
     async def _spool(self, request: Request, file: BinaryIO) -> _File | None:
         """The body on disk, None when it is too long."""
@@ -189,14 +196,14 @@ class _Intake:
         file.seek(0)
         return _File(file, digest.digest(), size)
 
-    async def _take(self, request: Request, manifest: Manifest, arrived: _File | None) -> tuple[str, JSONResponse]:
+    async def _take(self, manifest: Manifest, arrived: _File | None, content_digest: str | None) -> tuple[str, JSONResponse]:
         if arrived is None:
             limit = self._settings.max_bytes
             return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes")
         self._metrics.last_message.labels(SOURCE).set(manifest.received_at.timestamp())
         self._channels.heard(manifest.channel, manifest.received_at)
         told = (arrived.digest.hex(), arrived.size)
-        if _is_other(request.headers.get("content-digest"), arrived.digest):
+        if _is_other(content_digest, arrived.digest):
             other = ExtractRefused("digest_mismatch", "the file is not the one of which Content-Digest tells")
             return _answered(await self._store.refuse(manifest, *told, other))
         return _answered(await self._store.take(manifest, arrived.file, *told))
