@@ -213,3 +213,21 @@ async def test_the_operator_is_told_which_class_it_was_and_is(ledger: Ledger, tm
     assert (await api.call("POST", f"/holds/{told['hold']}/approve", json=asked)).json()["approved"] == 1
     review(ledger)
     assert ledger.work() == {seat("new"): "pending"}
+
+
+def test_who_belongs_to_the_combined_section_by_another_number_is_let_in(ledger: Ledger) -> None:
+    combined = '\nsis_ids:\n  combined: "{institution}-{term}-C{combined}"\n'
+    text = default_text().replace("\nsis_ids:\n", combined, 1)
+    text += '\ncombined:\n  - {institution: PSUNV, term: "1259", combined: "0018", sections: ["7", "8"]}\n'
+    policies.store(ledger.connection, TENANT, text, "registrar")
+    ledger.take(section_event(course=MATH, section="7"), section_event(course=MUSIC, section="8"), enrollment(section="7"))
+    ledger.settle()
+    ledger.take(section_event(course=ART, section="7", version=2), enrollment(person="new", section="7", version=2))
+    review(ledger)
+    assert set(ledger.work().values()) == {"held"}
+
+    ledger.take(enrollment(person="new", section="8", version=3), enrollment("dropped", person="new", section="7", version=4))
+    tidy_and_review(ledger)
+    review(ledger)
+
+    assert set(ledger.work().values()) == {"pending"}
