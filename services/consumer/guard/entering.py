@@ -22,21 +22,21 @@ select seat.tenant, seat.section, min(work.term), number.course, number.reused_a
  group by seat.tenant, seat.section, number.course, number.reused_as
  order by seat.tenant, seat.section
 """  # noqa: S608  (a constant of ours)
-_OPEN = "select tenant, key, hold from hold where target = %s and state = 'open' and scope = 'reused_section'"
+_OPEN = "select tenant, key, is_course, hold from hold where target = %s and state = 'open' and scope = 'reused_section'"
 
 
 def hold(connection: Connection, target: str, terms: Terms, writer: Writer) -> int:
-    """Hold who would be let into such a section, in one hold for each section; how many holds were opened."""
+    """Hold who would be let into such a section, in one hold for each section and new class; how many holds were opened."""
     rows = connection.execute(_WAITING.encode(), {"target": target, **terms.parameters}).fetchall()
     if not rows:
         return 0
-    standing = {(tenant, section): number for tenant, section, number in connection.execute(_OPEN, [target]).fetchall()}
+    standing = {tuple(place): number for *place, number in connection.execute(_OPEN, [target]).fetchall()}
     opened = 0
     for tenant, section, term, was, now, seats, decisions, active in rows:
         group = Group(tenant, section, None, term, False, False, True, len(seats))
         cause = Cause(None, 0, active, "", Courses(was, now))
         held = Held(Scope("reused_section", tenant, section), [group], cause)
-        number = standing.get((tenant, section))
+        number = standing.get((tenant, section, now))
         opened += number is None
         writer.hold(held, number, {group: Members(seats, decisions)})
     return opened

@@ -246,7 +246,8 @@ def approve(connection: Connection, policies: Policies, hold: int, snapshot: int
             raise SamePerson
         snapshot = min(snapshot, found.first_snapshot)
     if found.scope == "reused_section":
-        section_courses.agree(connection, found.tenant, found.key)
+        if not section_courses.agree(connection, found.tenant, found.key, found.is_course):
+            raise Over("emptied")  # in a moment: whoever is in it waits for another class than was looked at, or for none
         snapshot = found.snapshot
     parameters = {"target": target, "hold": hold, "snapshot": snapshot, "actor": actor}
     connection.execute(_CHOOSE, parameters)

@@ -107,15 +107,15 @@ update hold set state = 'emptied', closed_at = clock_timestamp()
  where target = %s and state = 'open' and not exists (
    select from work where work.target = hold.target and work.hold = hold.hold and work.state in ('held', 'guarded'))
 """
-# The student system has taken the other class back, or a person has agreed: whatever became of the hold. Or the seat belongs to
-# another section by now, with which this one is combined.
+# The student system has taken the other class back, or given the number to a third one, or a person has agreed: whatever became
+# of the hold. Or the seat belongs to another section by now, with which this one is combined.
 _LET_IN = """
 with free as materialized (
   select work.seat from work join hold using (target, hold) join seat using (target, seat)
    where work.target = %(target)s and work.state = 'held' and hold.scope = 'reused_section'
      and (seat.section <> hold.key
           or not exists (select from section_course as number
-                          where number.tenant = hold.tenant and number.section = hold.key and number.reused_as is not null))
+                          where number.tenant = hold.tenant and number.section = hold.key and number.reused_as = hold.is_course))
    order by work.seat limit %(limit)s for update of work skip locked)
 update work set state = 'guarded', hold = null, hold_number = null
   from free where work.target = %(target)s and work.seat = free.seat

@@ -52,7 +52,7 @@ update section_course set course = said.course, reused_as = said.reused_as
   from unnest(%s::text[], %s::text[], %s::text[], %s::text[]) as said (tenant, section, course, reused_as)
  where (section_course.tenant, section_course.section) = (said.tenant, said.section)
 """
-_AGREE = "update section_course set course = reused_as, reused_as = null where (tenant, section) = (%s, %s)"
+_AGREE = "update section_course set course = reused_as, reused_as = null where (tenant, section, reused_as) = (%s, %s, %s)"
 
 
 def note(connection: Connection, told: Iterable[Told], policies: Policies) -> None:
@@ -76,6 +76,7 @@ def note(connection: Connection, told: Iterable[Told], policies: Policies) -> No
         connection.execute(_WRITE, [text_array(column) for column in zip(*rows, strict=True)])
 
 
-def agree(connection: Connection, tenant: str, section: str) -> None:
-    """A person has seen to it that the section of the LMS is the new class's."""
-    connection.execute(_AGREE, [tenant, section])
+def agree(connection: Connection, tenant: str, section: str, course: str | None) -> bool:
+    """A person has seen to it that the section of the LMS is the class's of this course; False when its number is not that one's
+    any more."""
+    return connection.execute(_AGREE, [tenant, section, course]).rowcount == 1

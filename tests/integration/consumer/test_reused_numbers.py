@@ -113,7 +113,7 @@ def test_a_third_class_does_not_undo_what_a_person_is_agreeing_to(ledger: Ledger
 
     with ThreadPoolExecutor(1) as pool, database.connect(ledger.url) as operator, database.connect(ledger.url) as watch:
         with operator.transaction():
-            section_courses.agree(operator, TENANT, "PSUNV/1259/1001")
+            section_courses.agree(operator, TENANT, "PSUNV/1259/1001", ART)
             taking = pool.submit(ledger.take, section_event(course=MUSIC, version=3))
             while watch.execute("select count(*) from pg_locks where not granted").fetchone() == (0,):
                 assert not taking.done(), "it did not wait for the agreement"
@@ -231,3 +231,20 @@ def test_who_belongs_to_the_combined_section_by_another_number_is_let_in(ledger:
     review(ledger)
 
     assert set(ledger.work().values()) == {"pending"}
+
+
+def test_approving_what_is_not_the_case_any_more_lets_nobody_in(ledger: Ledger) -> None:
+    """What was looked at were the classes of mathematics and art; by now it is music."""
+    ledger.take(section_event(course=ART, version=2), enrollment(person="new-1", version=2))
+    review(ledger)
+    [seen] = found_holds(ledger)
+
+    ledger.take(section_event(course=MUSIC, version=3), enrollment(person="new-2", version=3))
+    with pytest.raises(holds.Over), ledger.connection.transaction():
+        holds.approve(ledger.connection, ledger.policies, seen.hold, seen.snapshot, "ops")
+    tidy_and_review(ledger)
+
+    assert ledger.rows("select course, reused_as from section_course") == [(MATH, MUSIC)]
+    [now] = found_holds(ledger)
+    assert (now.was_course, now.is_course, now.held) == (MATH, MUSIC, 2)
+    assert calls(ledger, "new-1", "new-2") == ["read", "read"]
