@@ -129,8 +129,9 @@ select work.hold_number, seat.tenant, seat.person, seat.section, seat.role, seat
  where work.target = %s and work.hold = %s and work.state = 'held' and work.hold_number > %s
  order by work.hold_number limit %s
 """
-# Locked in the order in which everybody locks them. `cleared` binds to the decision: one that is made later is judged anew. The
-# next round of the guard makes them ready, unless removals are paused.
+# Locked in the order in which everybody locks them. `cleared` binds to the decision: one that is made later is judged anew.
+# Access is not cleared, as its section was agreed to: should the number be given away once more, who has not got in waits again.
+# The next round of the guard makes them ready, unless removals are paused.
 _CHOOSE = """
 select seat.seat from seat
  where target = %(target)s and seat in (
@@ -144,7 +145,9 @@ with chosen as materialized (
    where target = %(target)s and hold = %(hold)s and state = 'held' and hold_number <= %(snapshot)s
    order by target, seat for update),
 released as (
-  update work set state = 'guarded', cleared = seat.decision, hold = null, hold_number = null, next_at = clock_timestamp()
+  update work
+     set state = 'guarded', cleared = case when seat.desired <> 'active' then seat.decision end, hold = null, hold_number = null,
+         next_at = clock_timestamp()
     from chosen join seat on seat.target = %(target)s and seat.seat = chosen.seat
    where work.target = %(target)s and work.seat = chosen.seat
   returning seat.target, seat.seat, seat.tenant, seat.person, seat.section, seat.course, seat.version, seat.decision,

@@ -248,3 +248,18 @@ def test_approving_what_is_not_the_case_any_more_lets_nobody_in(ledger: Ledger) 
     [now] = found_holds(ledger)
     assert (now.was_course, now.is_course, now.held) == (MATH, MUSIC, 2)
     assert calls(ledger, "new-1", "new-2") == ["read", "read"]
+
+
+def test_who_was_approved_for_one_class_is_not_let_into_a_third(ledger: Ledger) -> None:
+    """They have waited for their account ever since."""
+    ledger.take(section_event(course=ART, version=2), enrollment(person="new", version=2))
+    review(ledger)
+    [hold] = found_holds(ledger)
+    with ledger.connection.transaction():
+        holds.approve(ledger.connection, ledger.policies, hold.hold, hold.snapshot, "ops")
+    review(ledger)
+    assert calls(ledger, "new") == ["write"]
+
+    ledger.take(section_event(course=MUSIC, version=3))
+
+    assert calls(ledger, "new") == ["read"]
