@@ -29,7 +29,7 @@ class _Differs(NamedTuple):
     told: Told
     agreed: str
     in_use: bool
-    """Somebody of ours is or was in it, as far as the LMS has shown."""
+    """Somebody of ours is or was in it, as far as the LMS has shown; or we made it, or may have, in the agreed course."""
 
 
 # What was never told is agreed at once.
@@ -43,6 +43,9 @@ select told.tenant, told.section, told.course, agreed.course,
                                            and seat.section = entity.section
                 where entity.tenant = told.tenant and entity.section = told.section and entity.kind = 'enrollment'
                   and (seat.lms_enrollment is not null or seat.applied not in ('unknown', 'absent')))
+       or exists (select from lms_object as made
+                   where made.tenant = told.tenant and made.kind = 'section' and made.key = told.section
+                     and (made.origin = 'ours' or made.making or made.call = 'make'))
   from told join section_course as agreed using (tenant, section)
  where agreed.course <> told.course or agreed.reused_as is not null
    for no key update of agreed
@@ -58,8 +61,8 @@ _AGREE = "update section_course set course = reused_as, reused_as = null where (
 def note(connection: Connection, told: Iterable[Told], policies: Policies) -> None:
     """Compare what events of sections say with what was agreed, in the transaction that takes them and holds the sections' locks.
 
-    A class that was moved keeps its number, and so does one whose number nobody of ours has used in the LMS; that is agreed. Any
-    other course is noted as what the number was given to.
+    A class that was moved keeps its number, and so does one whose number nobody of ours has used in the LMS, and no section of
+    ours has; that is agreed. Any other course is noted as what the number was given to.
     """
     columns = [text_array(column) for column in zip(*sorted(told), strict=True)]
     if not columns:

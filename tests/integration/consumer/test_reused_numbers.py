@@ -263,3 +263,17 @@ def test_who_was_approved_for_one_class_is_not_let_into_a_third(ledger: Ledger) 
     ledger.take(section_event(course=MUSIC, version=3))
 
     assert calls(ledger, "new") == ["read"]
+
+
+def test_a_section_that_was_made_for_the_old_class_is_in_use(ledger: Ledger) -> None:
+    """Nobody is in it yet, but it lies in the old class's course."""
+    ledger.take(section_event(course=MATH, section="7"), enrollment(section="7"))
+    ledger.connection.execute(
+        """insert into lms_object (target, kind, object, tenant, key, section, term, state, lms_id, origin)
+           values ('canvas', 'section', 'PSUNV-1259-7', %s, %s, %s, 'PSUNV/1259', 'settled', '1', 'ours')""",
+        [TENANT, "PSUNV/1259/7", "PSUNV/1259/7"],
+    )
+
+    ledger.take(section_event(course=ART, section="7", version=2), enrollment(person="new", section="7", version=2))
+
+    assert ledger.work()[seat("new", "7")] == "guarded"
