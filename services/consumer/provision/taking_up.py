@@ -74,7 +74,8 @@ found as (
    union
   select target, lms_object.kind, object, null, lms_object.moves_to, 0
     from told join lms_object
-      on (lms_object.tenant, lms_object.lacks_kind, lms_object.lacks_key) = (told.tenant, told.kind, told.key)),
+      on (lms_object.tenant, lms_object.lacks_kind, lms_object.lacks_key) = (told.tenant, told.kind, told.key)
+   where (lms_object.kind, lms_object.key) <> (told.kind, told.key)),
 locked as materialized (
   select lms_object.target, lms_object.kind, lms_object.object, found.gone, found.moves_to, found.delay
     from lms_object join found using (target, kind, object)
