@@ -88,7 +88,8 @@ update lms_object
        waits_object = case when heard = %(heard)s then %(waits_object)s end,
        lacks_kind = %(lacks_kind)s, lacks_key = %(lacks_key)s,
        ask_at = case when %(lacks_kind)s::text is null then null else coalesce(ask_at, clock_timestamp()) end,
-       suspends = suspends and (%(state)s in ('pending', 'retrying', 'held') or heard <> %(heard)s),
+       suspends = suspends and (%(state)s in ('pending', 'retrying', 'held') or coalesce(%(reason)s, '') = 'off'
+                                or heard <> %(heard)s),
        moves_to = case when %(state)s = 'settled' and heard = %(heard)s then null else moves_to end,
        suspended_at = case when %(suspended)s then clock_timestamp() else suspended_at end
  where target = %(target)s and kind = %(kind)s and object = %(object)s
@@ -124,7 +125,7 @@ select target, seat, tenant, person, course, term, 'pending', {PRIORITY_REPAIR},
 """  # noqa: S608  (constants of ours)
 _TO_SUSPEND = """
 select count(*) from lms_object
- where target = %s and (suspends or suspended_at > clock_timestamp() - interval '1 day')
+ where target = %s and (suspends and reason is distinct from 'off' or suspended_at > clock_timestamp() - interval '1 day')
 """
 
 

@@ -62,7 +62,7 @@ _RECONSIDER = """
 update lms_object
    set state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), heard = heard + 1, attempts = 0,
        reason = null
- where target = %s and (state in ('held', 'refused') or waits_kind is not null)
+ where target = %s and (state in ('held', 'refused') or waits_kind is not null or reason in ('off', 'not_supported'))
 """
 _TOLD = """
 with told as materialized (

@@ -142,6 +142,21 @@ async def test_a_larger_limit_lets_them_through(campus: Campus) -> None:
     assert {login(campus, person) for person in people} == {"suspended"}
 
 
+async def test_who_was_removed_while_nobody_was_to_be_suspended_counts_when_it_is_on_again(campus: Campus) -> None:
+    people = [f"90000{number:02}" for number in range(10, 14)]
+    async with campus.driving():
+        for person in people:
+            campus.person(person, f"Student {person}")
+            campus.enroll(person)
+        await campus.settled()
+        campus.policy("terms", "courses", "sections")
+        campus.tell_all(*({"kind": "person", "person": person, "status": "removed"} for person in people))
+        await eventually(lambda: campus.ledger.one("select count(*) from lms_object where reason = 'off'") == len(people))
+        campus.policy(*ALL, **SUSPENDING)
+        await eventually(lambda: campus.ledger.one("select count(*) from lms_object where state = 'held'") == len(people))
+    assert {login(campus, person) for person in people} == {"active"}
+
+
 async def test_a_removed_person_without_an_account_gets_none_and_counts_as_no_suspension(campus: Campus) -> None:
     campus.person(name=None, status="removed")
     campus.enroll()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.consumer.drive.provision_support import PERSON, Campus
+from tests.integration.consumer.drive.drive_support import eventually
+from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, Campus
 
 OTHER = "9000002"
 
@@ -18,3 +19,30 @@ async def test_the_first_that_is_heard_of_somebody_may_be_that_they_are_gone(cam
     campus.person(name=None, status="removed", **said)
     told = campus.ledger.one("select suspends, moves_to from lms_object where object = %s", PERSON)
     assert told == (not said, said.get("merged_into"))
+
+
+async def test_what_was_off_for_a_while_is_made_when_it_is_on_again(campus: Campus) -> None:
+    campus.term()
+    campus.course()
+    campus.person()
+    campus.enroll()
+    async with campus.driving():
+        await campus.state(SECTION, "waiting", "untold:section")
+        campus.policy("terms", "courses", "people")
+        campus.section()
+        await campus.state(SECTION, "waiting", "off")
+        campus.policy(*ALL)
+        await campus.settled()
+    assert campus.roster() == {PERSON: "active"}
+
+
+async def test_what_changed_while_it_was_off_is_followed_when_it_is_on_again(campus: Campus) -> None:
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.policy("terms", "sections", "people")
+        campus.course(catalog_number="202")
+        await campus.state(COURSE, "settled", "off")
+        campus.policy(*ALL)
+        await eventually(lambda: campus.row("courses", COURSE)["name"] == "MUS 202")
