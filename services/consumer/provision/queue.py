@@ -123,10 +123,11 @@ select target, seat, tenant, person, course, term, 'pending', {PRIORITY_REPAIR},
    set state = 'pending', next_at = clock_timestamp(), attempts = 0, reason = null, code = null,
        waits_kind = null, waits_object = null, hold = null, hold_number = null
 """  # noqa: S608  (constants of ours)
-_TO_SUSPEND = """
-select count(*) from lms_object
- where target = %s and (suspends and reason is distinct from 'off' or suspended_at > clock_timestamp() - interval '1 day')
-"""
+_TO_SUSPEND = f"""
+select count(*) from lms_object as object
+ where target = %s
+   and (suspends and reason is distinct from 'off' and {LIVE} or suspended_at > clock_timestamp() - interval '1 day')
+"""  # noqa: S608  (constants of ours)
 
 
 class Row(NamedTuple):
@@ -199,8 +200,8 @@ def hand_over(connection: Connection, target: str, row: Row) -> bool:
 
 
 def to_suspend(connection: Connection, target: str) -> int:
-    """How many people were suspended within a day, or are to be."""
-    found = connection.execute(_TO_SUSPEND, [target]).fetchone()
+    """How many people were suspended within a day, or are to be; nobody is who is in shadow alone."""
+    found = connection.execute(_TO_SUSPEND.encode(), [target]).fetchone()
     return int(found[0]) if found else 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.consumer.drive.drive_support import eventually
+from services.consumer.ledger import writing
+from tests.integration.consumer.drive.drive_support import TARGET, eventually
 from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, Campus
 
 OTHER = "9000002"
@@ -46,3 +47,19 @@ async def test_what_changed_while_it_was_off_is_followed_when_it_is_on_again(cam
         await campus.state(COURSE, "settled", "off")
         campus.policy(*ALL)
         await eventually(lambda: campus.row("courses", COURSE)["name"] == "MUS 202")
+
+
+async def test_people_who_are_in_shadow_alone_hold_up_no_suspension(campus: Campus) -> None:
+    campus.policy(*ALL, people="{when_removed: suspend, most_suspended: 1}")
+    campus.school()
+    ghosts = [f"90000{number:02}" for number in range(10, 14)]
+    for person in ghosts:
+        campus.person(person, f"Student {person}")
+    of = {"institution": "PSUNV", "term": "1253", "section": "1", "role_family": "learner", "role": "student"}
+    campus.tell_all(*({"kind": "enrollment", "status": "enrolled", "person": person, **of} for person in ghosts))
+    writing.shadow(campus.ledger.connection, TARGET, "PSUNV/1253", "last term", "somebody")
+    campus.enroll()
+    async with campus.driving():
+        await eventually(lambda: campus.control.roster(SECTION) != [])
+        campus.tell_all(*({"kind": "person", "person": person, "status": "removed"} for person in [*ghosts, PERSON]))
+        await eventually(lambda: campus.row("logins", PERSON)["state"] == "suspended")
