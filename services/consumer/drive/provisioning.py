@@ -126,17 +126,22 @@ class Provisioning:
             verdict = Verdict("waiting", f"untold:{wish.lacks.kind}", queue.UNTOLD_SECONDS)
             await self._record(lease, row, verdict, lacks=wish.lacks)
         elif isinstance(wish, Unwanted):
-            await self._leave(lease, row, wish)
+            await self._leave(lease, row, wish, told)
         elif isinstance(wish, Moved):
             await self._move(lease, row, wish)
         else:
             await self._work(lease, row, wish, told, policy)
 
-    async def _leave(self, lease: Lease, row: Row, unwanted: Unwanted) -> None:
-        """Neither made nor changed. What was never there is forgotten unless somebody waits for it."""
-        if not row.looked_at and await self._keeping.run(lambda it: queue.drop_unneeded(it, lease.target, row)):
+    async def _leave(self, lease: Lease, row: Row, unwanted: Unwanted, told: Told) -> None:
+        """Neither made nor changed. What was never there is forgotten unless somebody waits for it, perhaps for another class."""
+        if row.looked_at:
+            await self._record(lease, row, Verdict("settled", unwanted.why))
+        elif await self._keeping.run(lambda it: queue.drop_unneeded(it, lease.target, row)):
             return
-        await self._record(lease, row, Verdict("settled" if row.looked_at else "waiting", unwanted.why))
+        elif not wanting.is_gone(told.section):
+            await self._record(lease, row, Verdict("waiting", unwanted.why))
+        elif not await self._keeping.run(lambda it: queue.stand_in(it, lease.target, row)):
+            await self._record(lease, row, Verdict("waiting", unwanted.why, queue.ANOTHER_CLASS_SECONDS))
 
     async def _work(self, lease: Lease, row: Row, wish: Wish, told: Told, policy: Policy | None) -> None:
         seen = await self._caller.find(self._objects, wish.wanted)

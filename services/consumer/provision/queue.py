@@ -23,6 +23,8 @@ from services.kit.postgres import Connection, text_array
 
 UNTOLD_SECONDS = 300.0
 """What the SIS has not told is looked for again after this, should its event have been missed."""
+ANOTHER_CLASS_SECONDS = 60.0
+"""What was wanted for a class that does not take place may be wanted for another one by then."""
 LIVE = f"""
 case when object.kind = 'person'
      then exists (select from seat
@@ -32,6 +34,7 @@ case when object.kind = 'person'
 """
 """Whether the object may be written to: a person, who belongs to no term, as soon as one of their seats may."""
 
+_TERM = "split_part(other.section, '/', 1) || '/' || split_part(other.section, '/', 2)"
 _LEFT = """
 update lms_object
    set making = making or call = 'make', suspect_until = clock_timestamp() + %(doubt)s * interval '1 s', call = null,
@@ -54,6 +57,28 @@ delete from lms_object
    and not exists (select from lms_object as inside
                     where inside.target = %(target)s and inside.waits_kind = %(kind)s and inside.waits_object = %(object)s)
 """
+# Who waits for a section, and what waits to be made in a course. A class of which nothing is told may take place.
+_STAND_IN = f"""
+with other as (
+  select waiter.section
+    from (select seat.section
+            from work join seat using (target, seat)
+           where work.target = %(target)s and work.state = 'waiting' and work.waits_kind = %(kind)s
+             and work.waits_object = %(object)s and seat.tenant = %(tenant)s and seat.desired = 'active'
+           union
+          select inside.section from lms_object as inside
+           where inside.target = %(target)s and inside.waits_kind = %(kind)s and inside.waits_object = %(object)s) as waiter
+   where not exists (select from entity
+                      where entity.tenant = %(tenant)s and entity.kind = 'section' and entity.key = waiter.section
+                        and entity.event ->> 'status' in ('cancelled', 'removed'))
+   order by 1 limit 1)
+update lms_object
+   set section = other.section, key = case when kind = 'section' then other.section else key end, term = {_TERM},
+       state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), heard = heard + 1, reason = null,
+       attempts = 0
+  from other
+ where target = %(target)s and kind = %(kind)s and object = %(object)s and heard = %(heard)s
+"""  # noqa: S608  (a constant of this module)
 _EVENTS = """
 select kind, event from entity join unnest(%s::text[], %s::text[], %s::text[]) as asked (tenant, kind, key)
   using (tenant, kind, key)
@@ -154,6 +179,14 @@ def drop_unneeded(connection: Connection, target: str, row: Row) -> bool:
     place = {"target": target, "kind": subject.kind, "object": subject.object, "heard": row.heard}
     missing = {"person": "user"}.get(subject.kind, subject.kind)
     return connection.execute(_DROP_UNNEEDED, place | {"missing": missing}).rowcount == 1
+
+
+def stand_in(connection: Connection, target: str, row: Row) -> bool:
+    """Have a section or course wanted for another class, because the one that it was wanted for does not take place; whether
+    there is one. The classes of one course, and those that are combined, share it."""
+    subject = row.subject
+    place = {"target": target, "kind": subject.kind, "object": subject.object, "tenant": subject.tenant, "heard": row.heard}
+    return connection.execute(_STAND_IN.encode(), place).rowcount == 1
 
 
 def told(connection: Connection, subject: Subject) -> Told:

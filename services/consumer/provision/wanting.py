@@ -85,6 +85,11 @@ def course_key_of(tenant: str, section: Mapping[str, Any]) -> EntityKey | None:
     return keys.course_key(tenant, section["institution"], course) if course else None
 
 
+def is_gone(section: Mapping[str, Any] | None) -> bool:
+    """Whether a section's event says that its class does not take place."""
+    return section is not None and section["status"] in _GONE
+
+
 def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Untold | Unwanted:
     """What this object should be. The policy that is active need not make this kind any more."""
     rules = policy.provision
@@ -177,7 +182,7 @@ def _words_of_a_course(tenant: str, section: str, told: Told, names: str) -> dic
     """What names of courses and sections are made of, if all is told that these `names` use."""
     if told.section is None:
         return Untold(EntityKey(tenant, "section", section))
-    if told.section["status"] in _GONE:
+    if is_gone(told.section):
         return Unwanted("cancelled" if told.section["status"] == "cancelled" else "removed")
     key = course_key_of(tenant, told.section)
     named = any(word in names for word in _OF_THE_COURSE_EVENT)

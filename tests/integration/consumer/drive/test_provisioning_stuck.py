@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from services.consumer.ledger import writing
+from services.consumer.ledger import policies, writing
 from tests.integration.consumer.drive.drive_support import TARGET, eventually
 from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, Campus
+from tests.policies import making
 
 OTHER = "9000002"
+COMBINED = "PSUNV-1259-C0018"
+
+
+def combine(campus: Campus) -> None:
+    """The classes 1001 and 1002 are one section of the LMS."""
+    ids = '\nsis_ids:\n  combined: "{institution}-{term}-C{combined}"\n'
+    text = making(*ALL).replace("\nsis_ids:\n", ids, 1)
+    text += '\ncombined:\n  - {institution: PSUNV, term: "1259", combined: "0018", sections: ["1001", "1002"]}\n'
+    policies.store(campus.ledger.connection, "main", text, "registrar")
 
 
 @pytest.mark.parametrize("said", [{"merged_into": OTHER}, {}], ids=["merged", "removed"])
@@ -63,3 +73,41 @@ async def test_people_who_are_in_shadow_alone_hold_up_no_suspension(campus: Camp
         await eventually(lambda: campus.control.roster(SECTION) != [])
         campus.tell_all(*({"kind": "person", "person": person, "status": "removed"} for person in [*ghosts, PERSON]))
         await eventually(lambda: campus.row("logins", PERSON)["state"] == "suspended")
+
+
+async def test_a_class_that_is_cancelled_does_not_keep_the_others_of_its_course_waiting(campus: Campus) -> None:
+    campus.policy(*ALL, sections="{name: '{section}'}")
+    campus.term()
+    campus.section("1001")
+    campus.section("1002")
+    campus.person()
+    campus.person(OTHER, "Robert Schumann")
+    campus.enroll(PERSON, "1001")
+    async with campus.driving():
+        await campus.state(COURSE, "waiting", "untold:course")
+        campus.enroll(OTHER, "1002")
+        await campus.state("PSUNV-1259-1002", "waiting", "no_course")
+        campus.section("1001", status="cancelled")
+        campus.course()
+        await eventually(lambda: campus.control.roster("PSUNV-1259-1002") != [])
+    assert campus.roster("PSUNV-1259-1002") == {OTHER: "active"}
+
+
+async def test_a_cancelled_class_of_a_combination_does_not_keep_the_others_waiting(campus: Campus) -> None:
+    combine(campus)
+    campus.term()
+    campus.section("1001", course="ART101")
+    campus.section("1002")
+    campus.person()
+    campus.person(OTHER, "Robert Schumann")
+    campus.enroll(PERSON, "1001")
+    async with campus.driving():
+        await campus.state(COMBINED, "waiting", "untold:course")
+        campus.enroll(OTHER, "1002")
+        campus.course()
+        waits = "select count(*) from work where person = %s and waits_kind = 'section'"
+        await eventually(lambda: campus.ledger.one(waits, OTHER) == 1)
+        campus.section("1001", course="ART101", status="cancelled")
+        await eventually(lambda: campus.control.roster(COMBINED) != [])
+        await eventually(lambda: campus.roster(COMBINED) == {OTHER: "active"})
+    assert campus.row("sections", COMBINED)["course"] == campus.row("courses", COURSE)["id"]
