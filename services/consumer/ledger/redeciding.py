@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from services.consumer.ledger import section_courses
 from services.consumer.ledger.deciding import decide_persons
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PersonRef, SeatRef
@@ -32,6 +33,8 @@ def redecide(connection: Connection, policies: Policies, tenant: str) -> Iterato
             ).fetchone()
             if row is None:
                 return
+            if not row[0]:
+                section_courses.reconsider(connection, tenant, policies)
             persons = [
                 PersonRef(tenant, person)
                 for (person,) in connection.execute(

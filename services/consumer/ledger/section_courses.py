@@ -56,6 +56,10 @@ update section_course set course = said.course, reused_as = said.reused_as
  where (section_course.tenant, section_course.section) = (said.tenant, said.section)
 """
 _AGREE = "update section_course set course = reused_as, reused_as = null where (tenant, section, reused_as) = (%s, %s, %s)"
+_REUSED = """
+select section, course, reused_as from section_course
+ where tenant = %s and reused_as is not null order by section for no key update
+"""
 
 
 def note(connection: Connection, told: Iterable[Told], policies: Policies) -> None:
@@ -83,3 +87,11 @@ def agree(connection: Connection, tenant: str, section: str, course: str | None)
     """A person has seen to it that the section of the LMS is the class's of this course; False when its number is not that one's
     any more."""
     return connection.execute(_AGREE, [tenant, section, course]).rowcount == 1
+
+
+def reconsider(connection: Connection, tenant: str, policies: Policies) -> None:
+    """Another policy is active: what it does not call another class any more is agreed, and who waits for it gets in."""
+    policy = policies.active(connection)[tenant].policy
+    for section, was, now in connection.execute(_REUSED, [tenant]).fetchall():
+        if not policy.is_reuse(was, now):
+            agree(connection, tenant, section, now)

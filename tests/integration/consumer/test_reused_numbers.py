@@ -11,7 +11,7 @@ import pytest
 from services.consumer.drive import intents, lease
 from services.consumer.guard import holds, reviewing
 from services.consumer.guard.holds import Hold
-from services.consumer.ledger import database, policies, section_courses
+from services.consumer.ledger import database, policies, redeciding, section_courses
 from services.consumer.policy.model import default_text
 from tests.integration.consumer.api_support import Api
 from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment, seat, section_event
@@ -277,3 +277,18 @@ def test_a_section_that_was_made_for_the_old_class_is_in_use(ledger: Ledger) -> 
     ledger.take(section_event(course=ART, section="7", version=2), enrollment(person="new", section="7", version=2))
 
     assert ledger.work()[seat("new", "7")] == "guarded"
+
+
+@pytest.mark.parametrize(("rule", "state"), [("follow", "pending"), ("{same_course_parts: 2}", "held")])
+def test_a_policy_that_calls_it_a_move_lets_them_in(ledger: Ledger, rule: str, state: str) -> None:
+    """Otherwise a wrong rule would hold every class that was moved until somebody had approved each."""
+    ledger.take(section_event(course=ART, version=2), enrollment(person="new", version=2))
+    review(ledger)
+
+    body = default_text().replace("{same_course_parts: 1}", rule)
+    policies.store(ledger.connection, TENANT, body, "registrar")
+    list(redeciding.redecide(ledger.connection, ledger.policies, TENANT))
+    tidy_and_review(ledger)
+    review(ledger)
+
+    assert ledger.work() == {seat("new"): state}
