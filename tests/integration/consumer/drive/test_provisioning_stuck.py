@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from services.consumer.drive.settings import send_window_seconds
 from services.consumer.ledger import policies, writing
 from tests.integration.consumer.drive.drive_support import TARGET, eventually
-from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, Campus
+from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, TIMING, Campus
 from tests.policies import making
 
 OTHER = "9000002"
@@ -111,3 +112,17 @@ async def test_a_cancelled_class_of_a_combination_does_not_keep_the_others_waiti
         await eventually(lambda: campus.control.roster(COMBINED) != [])
         await eventually(lambda: campus.roster(COMBINED) == {OTHER: "active"})
     assert campus.row("sections", COMBINED)["course"] == campus.row("courses", COURSE)["id"]
+
+
+async def test_a_call_that_lands_late_before_the_next_one_is_no_refusal(campus: Campus) -> None:
+    """The next one looked for the object before it landed, and is told that the id is taken."""
+    given_up = (send_window_seconds(TIMING) + TIMING.call_timeout_seconds) * 1000
+    campus.control.objects(courses=[{"sis_course_id": COURSE, "name": "By the other feed"}])
+    campus.school()
+    campus.enroll()
+    campus.control.fault("latency", endpoints=["sections.create"], count=1, ms=given_up + 400)
+    async with campus.driving():
+        await eventually(lambda: campus.ledger.one("select call from lms_object where object = %s", SECTION) == "make")
+        campus.control.fault("latency", endpoints=["sections.create"], count=1, ms=800)
+        await campus.settled()
+    assert campus.ledger.one("select origin from lms_object where object = %s", SECTION) == "ours"
