@@ -30,9 +30,13 @@ case when object.kind = 'person'
      then exists (select from seat
                    where (seat.tenant, seat.person) = (object.tenant, object.person) and seat.target = object.target
                      and {is_live("seat.target", TERM)})
+       or exists (select from lms_object as heir join seat using (target, tenant, person)
+                   where (heir.target, heir.kind, heir.object) = (object.target, 'person', object.moves_to)
+                     and {is_live("seat.target", TERM)})
      else {is_live("object.target", "object.term")} end
-"""
-"""Whether the object may be written to: a person, who belongs to no term, as soon as one of their seats may."""
+"""  # noqa: S608  (constants of ours)
+"""Whether the object may be written to: a person, who belongs to no term, as soon as one of their seats may, under either id if
+the SIS keeps them under another one now."""
 
 _TERM = "split_part(other.section, '/', 1) || '/' || split_part(other.section, '/', 2)"
 _LEFT = """

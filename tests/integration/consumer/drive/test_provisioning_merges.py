@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.consumer.drive.drive_support import eventually
+from services.consumer.ledger import writing
+from tests.integration.consumer.drive.drive_support import TARGET, eventually
 from tests.integration.consumer.drive.provision_support import ALL, SECTION, Campus
 
 OLD, NEW = "9000001", "9000002"
@@ -133,3 +134,15 @@ async def test_who_never_had_an_account_gets_one_under_the_new_id(campus: Campus
     async with campus.driving():
         await campus.settled()
     assert campus.roster() == {NEW: "active"}
+
+
+async def test_the_account_moves_though_its_old_id_is_in_shadow_alone(campus: Campus) -> None:
+    """Who has the new id waits for that account."""
+    campus.control.objects(users=[{"sis_user_id": OLD, "name": "Clara Wieck"}])
+    writing.shadow(campus.ledger.connection, TARGET, "PSUNV/1253", "last term", "somebody")
+    campus.tell_all(learner(OLD, "enrolled") | {"term": "1253"})
+    campus.tell_all(merged(), heir(), learner(NEW, "enrolled"))
+    async with campus.driving():
+        await eventually(lambda: campus.control.roster(SECTION) != [])
+    assert campus.roster() == {NEW: "active"}
+    assert campus.calls()["users.create"] == 0
