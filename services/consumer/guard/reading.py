@@ -49,11 +49,13 @@ told as (
        where entity.tenant = seat.tenant and entity.kind = 'section' and entity.key = seat.section offset 0) as section on true
     left join lateral (
       select newest.source_row -> 'order' ->> 'channel' as channel
-        from entitlement join entity using (tenant, kind, key)
+        from (select * from entity
+               where entity.tenant = seat.tenant and entity.person = seat.person and entity.kind = 'enrollment'
+              offset 0) as entity
        cross join lateral (
          select source_row from jsonb_array_elements(entity.event -> 'source_rows') as source_row
           order by source_row -> 'order' ->> 'as_of_to' desc nulls last limit 1) as newest
-       where %(by_source)s and entitlement.target = work.target and entitlement.seat = work.seat
+       where %(by_source)s and entity.section = seat.section
        order by entity.version desc limit 1) as came on true
    where work.target = %(target)s and work.state = 'guarded' and work.hold is null and {IN_LIVE_TERM}
      and work.cleared is distinct from seat.decision and {TAKES_AWAY} and %(waits)s::jsonb ? seat.tenant

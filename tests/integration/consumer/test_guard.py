@@ -117,6 +117,20 @@ def test_a_source_with_a_limit_of_its_own_is_held_and_the_others_go_on(ledger: L
     assert (done.held, done.passed) == (2, {"counted": 1}), "what came on no channel that is known counts elsewhere"
 
 
+def test_a_source_that_says_something_else_than_dropped_is_counted_as_well(ledger: Ledger) -> None:
+    """A place on the waiting list gives no seat: nothing entitles to one any more."""
+    policies.store(
+        ledger.connection, TENANT, AT_ONCE.replace("  tenant:\n", "  source: {quarter_hour: {most: 3}}\n  tenant:\n"), "it"
+    )
+    fill(ledger, count=40)
+
+    ledger.take(*(enrollment("waitlisted", person=f"1001-{number}", version=2, channel="snapshot:census") for number in range(4)))
+    review(ledger)
+
+    [hold] = open_holds(ledger)
+    assert (hold.scope, hold.key, hold.held) == ("source", "snapshot:census", 4)
+
+
 def test_a_removal_that_nobody_let_through_may_only_be_read(ledger: Ledger) -> None:
     """The last line: whatever state the work is in."""
     fill(ledger)
