@@ -133,7 +133,21 @@ def _copy(connection: Connection, file: BinaryIO, snapshot_id: uuid.UUID, manife
         text.detach()
     # Until the server has counted them it takes the rows for a handful, to be gone through again for each row of the mirror.
     connection.execute("analyze snapshot_row")
+    _keep_last_of_each_key(connection, snapshot_id)
     return reading
+
+
+def _keep_last_of_each_key(connection: Connection, snapshot_id: uuid.UUID) -> None:
+    """Rows of one extract tie, so that arrival would decide: a page that is applied again would bring back the earlier row."""
+    connection.execute(
+        """with doubled as materialized (
+             select record, key, max(number) as last from snapshot_row
+              where snapshot = %(snapshot)s and says = 'present' group by record, key having count(*) > 1)
+           delete from snapshot_row r using doubled d
+            where r.snapshot = %(snapshot)s and (r.record, r.key) = (d.record, d.key)
+              and r.says = 'present' and r.number < d.last""",
+        {"snapshot": snapshot_id},
+    )
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:

@@ -17,10 +17,11 @@ import psycopg
 import pytest
 
 from schemas.events import OrderToken
-from services.publisher.changes import Change, Unavailable
+from services.publisher.changes import Change, Receipt, Unavailable
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.fold import fold
 from services.publisher.mirror.writer import MirrorWriter
+from services.publisher.snapshots.applying import Mirror
 from services.publisher.snapshots.service import NotHeld, Snapshots
 from services.publisher.snapshots.table import Snapshot
 from services.publisher.translate.extract import KINDS, ExtractRefused, Manifest, Site
@@ -60,7 +61,7 @@ def csv_of(rows: Sequence[dict[str, str]], kind: str = "STDNT_ENRL") -> bytes:
 class Campus:
     """A SIS that sends messages and extracts to a publisher of its own."""
 
-    writer: MirrorWriter
+    writer: Mirror
     snapshots: Snapshots
     quarantine: FakeQuarantine
     database_url: str
@@ -134,6 +135,37 @@ async def campus(bench: Bench, *, tenant: str = TENANT, **settings: Any) -> Asyn
         await snapshots.start()
         try:
             yield Campus(writer, snapshots, quarantine, bench.database_url)
+        finally:
+            await snapshots.stop()
+
+
+class FrozenWriter:
+    """A mirror whose process stands still with the first page in its hand."""
+
+    def __init__(self, writer: MirrorWriter) -> None:
+        self._writer = writer
+        self.begun, self.goes_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def opened(self) -> None:
+        return
+
+    async def accept(self, changes: Sequence[Change], source: str) -> Receipt:
+        self.begun.set()
+        await self.goes_on.wait()
+        receipt = await self._writer.accept(changes, source)
+        self.ended.set()
+        return receipt
+
+
+@asynccontextmanager
+async def frozen(bench: Bench) -> AsyncIterator[tuple[Snapshots, FrozenWriter]]:
+    """A publisher that takes an extract and then stands still."""
+    async with bench.writer(fold_with=fold) as writer:
+        stuck = FrozenWriter(writer)
+        snapshots = Snapshots(stuck, FakeQuarantine(), Metrics(), bench.database_url, TENANT, Site(UTC), 10)
+        await snapshots.start()
+        try:
+            yield snapshots, stuck
         finally:
             await snapshots.stop()
 
@@ -393,6 +425,20 @@ async def test_of_two_rows_with_one_key_the_later_counts(bench: Bench) -> None:
         gone = row(person(1), STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP")
         await school.apply(csv_of([row(person(0)), gone, row(person(1)), row(person(2)), gone | {"EMPLID": person(2)}]))
         assert school.enrolled() == {person(0), person(1)}
+
+
+async def test_the_later_of_two_rows_counts_although_a_process_that_was_thought_dead_comes_back(bench: Bench) -> None:
+    gone = row(person(0), STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP")
+    async with frozen(bench) as (snapshots, zombie):
+        taken = await Campus(zombie, snapshots, FakeQuarantine(), bench.database_url).send(csv_of([*everybody(600), gone]))
+        await zombie.begun.wait()
+        with psycopg.connect(bench.database_url) as connection:
+            connection.execute("update mirror.snapshot set worker_until = clock_timestamp()")
+        async with campus(bench) as school:
+            await school.ended(taken)
+            zombie.goes_on.set()
+            await zombie.ended.wait()
+            assert person(0) not in school.enrolled()
 
 
 async def test_an_extract_that_is_mostly_unusable_is_refused(bench: Bench) -> None:
