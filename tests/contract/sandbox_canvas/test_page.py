@@ -121,6 +121,26 @@ async def test_it_answers_to_this_machine_only(api: Api) -> None:
         assert (await http.post("page/board")).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1:8300", "https://evil.example"),
+        ("127.0.0.1:8300", "null"),
+        ("evil.example:8300", "http://evil.example:8300"),  # its name has come to mean this machine
+        ("evil.example:8300", None),
+    ],
+)
+async def test_no_page_of_somebody_else_reaches_the_page_or_the_control_side(api: Api, host: str, origin: str | None) -> None:
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    for path in ("", "page/board", "_sandbox/clock"):
+        assert (await api.http.post(f"{HOME}{path}", headers=headers, content="{}")).status_code == 403, path
+
+
+async def test_its_own_form_is_taken(api: Api) -> None:
+    own = {"host": "127.0.0.1:8300", "origin": "http://127.0.0.1:8300"}
+    assert (await api.http.post(HOME, headers=own, data={"find": "Ada"})).status_code == 200
+
+
 async def test_it_loads_nothing_from_anywhere_else_and_is_not_kept(api: Api) -> None:
     answer = await api.http.get(HOME)
     assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'; script-src 'self';")
