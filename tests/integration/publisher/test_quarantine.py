@@ -63,6 +63,10 @@ def kept(url: str) -> list[dict[str, Any]]:
         return cursor.execute("select * from mirror.quarantine order by at, detail").fetchall()
 
 
+async def test_a_row_of_an_extract_of_gigabytes_is_kept(quarantine: Quarantine) -> None:
+    await quarantine.put("snapshot:campus", [ROW], Poison(None, 3 * 1024**3, "d" * 64))
+
+
 async def test_bytes_that_do_not_parse_are_sealed_without_their_password(
     quarantine: Quarantine, mirror_url: str, cipher: Fernet
 ) -> None:
