@@ -230,9 +230,11 @@ class World:
         self.scheduler.spawn(process, f"{process.name}/operator", call)
 
     def override(self, slot: str, person: str, section: str, role: EnrollmentRole, gives: SeatState, seconds: float) -> None:
-        """The registrar decides a seat for so long. Of its person in the class only the end is to be checked."""
+        """The registrar decides a seat for so long. Of its person only the end is to be checked, in all classes: one that gives
+        access decides what becomes of another section of the course that they have left."""
         self.overridden = True
-        self.sis.promise_no_order_in(section, person)
+        for each in self.sis.sections:
+            self.sis.promise_no_order_in(each, person)
 
         def work(connection: Any) -> None:
             ends_at = connection.execute("select clock_timestamp() + %s * interval '1 second'", [seconds]).fetchone()[0]
