@@ -26,7 +26,7 @@ _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all the page's own form would come from nowhere, as a stranger's
     "Cache-Control": "no-store",
 }
 _LONGEST_FIND = 100
