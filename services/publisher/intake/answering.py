@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import TypeVar
 
 import structlog
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from services.kit.http import problem
 from services.publisher.changes import Unavailable
 from services.publisher.intake.body import BodyTooSlow
 from services.publisher.metrics import Metrics
@@ -42,4 +44,18 @@ async def answer(
         outcome, response = "unavailable", try_again()
     metrics.requests.labels(source, outcome).inc()
     metrics.request_seconds.labels(source).observe(time.perf_counter() - begun)
+    return response
+
+
+def unauthorized() -> JSONResponse:
+    """For a source that reads JSON and is not known."""
+    response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
+    response.headers["WWW-Authenticate"] = 'Basic realm="enrollstream", Bearer'
+    return response
+
+
+def try_again(title: str) -> JSONResponse:
+    """For a source that reads JSON: what it sent is not durable."""
+    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, title)
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from services.kit.http import problem
 from services.kit.openapi import operation, refusal
-from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
+from services.publisher.intake.answering import answer, try_again, unauthorized
 from services.publisher.intake.answers import Taken
 from services.publisher.intake.body import Body, declared_bytes, read_body
 from services.publisher.intake.budget import Budget
@@ -114,12 +114,12 @@ class _Intake:
 
     async def answer(self, request: Request) -> JSONResponse:
         """Never raises."""
-        return await answer(self._metrics, SOURCE, partial(self._handle, request), _try_again)
+        return await answer(self._metrics, SOURCE, partial(self._handle, request), partial(try_again, _TRY_AGAIN))
 
     async def _handle(self, request: Request) -> tuple[str, JSONResponse]:
         caller = self._callers.identify(request.headers.get("authorization"))
         if caller is None:
-            return "rejected_auth", _unauthorized()
+            return "rejected_auth", unauthorized()
         limit = self._settings.max_body_bytes
         with self._budget.share(declared_bytes(request, limit)) as share:
             body = await read_body(request, limit, self._settings.body_timeout_seconds, share.hold)
@@ -151,15 +151,3 @@ def _refused(problems: Problems) -> tuple[str, JSONResponse]:
     errors = [{"pointer": item.pointer, "detail": item.detail} for item in problems.items]
     outcome = "too_large" if problems.kind == "too_many" else "rejected_schema"
     return outcome, problem(_STATUS[problems.kind], _NOTHING_TAKEN, errors=errors)
-
-
-def _unauthorized() -> JSONResponse:
-    response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
-    response.headers["WWW-Authenticate"] = 'Basic realm="enrollstream", Bearer'
-    return response
-
-
-def _try_again() -> JSONResponse:
-    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, _TRY_AGAIN)
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response

@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect
 
 from services.kit.http import problem
 from services.kit.openapi import operation
-from services.publisher.intake.answering import RETRY_AFTER_SECONDS, answer
+from services.publisher.intake.answering import answer, try_again, unauthorized
 from services.publisher.intake.answers import SnapshotState
 from services.publisher.intake.body import BodyTooSlow
 from services.publisher.intake.budget import Budget
@@ -132,7 +132,9 @@ def snapshots_router(
     @router.post("/intake/snapshots/{kind}", **taken)
     async def snapshots(request: Request, kind: _Kind, content_digest: _ContentDigest = None) -> Response:
         """One term of one institution, in CSV. Sending it again is harmless."""
-        return await answer(metrics, SOURCE, partial(intake.handle, request, kind, content_digest), _try_again)
+        return await answer(
+            metrics, SOURCE, partial(intake.handle, request, kind, content_digest), partial(try_again, _TRY_AGAIN)
+        )
 
     return router
 
@@ -162,7 +164,7 @@ class _Intake:
         """Outcome and answer. Raises `Unavailable` and `BodyTooSlow`."""
         caller = self._callers.identify(request.headers.get("authorization"))
         if caller is None:
-            return "rejected_auth", _unauthorized()
+            return "rejected_auth", unauthorized()
         if kind not in KINDS:
             return "rejected_schema", problem(HTTPStatus.NOT_FOUND, f"There are extracts of {', '.join(KINDS)}")
         received_at = self._clock()
@@ -242,15 +244,3 @@ def _answered(snapshot: Snapshot) -> tuple[str, JSONResponse]:
         )
     status = HTTPStatus.OK if snapshot.state == "applied" else HTTPStatus.ACCEPTED
     return "accepted", JSONResponse(content, status.value, {"Location": f"/snapshots/{snapshot.id}"})
-
-
-def _unauthorized() -> JSONResponse:
-    response = problem(HTTPStatus.UNAUTHORIZED, "Wrong or missing credentials")
-    response.headers["WWW-Authenticate"] = 'Basic realm="enrollstream", Bearer'
-    return response
-
-
-def _try_again() -> JSONResponse:
-    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, _TRY_AGAIN)
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
