@@ -13,18 +13,14 @@ from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from services.publisher import yaml_file
 from services.publisher.silence import LONGEST, Cadence
 
 _Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[_Day, ...] = get_args(_Day)
 _Time = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-
-
-class CadenceFileError(RuntimeError):
-    """The file cannot be used; the message says which file and what to change."""
 
 
 class _Expected(BaseModel):
@@ -52,16 +48,8 @@ _FILE = TypeAdapter(dict[Annotated[str, Field(min_length=1, max_length=255)], _E
 
 
 def read_cadences(path: Path | None) -> Mapping[str, Cadence]:
-    """By channel; none without a file. Raises `CadenceFileError`."""
+    """By channel; none without a file. Raises `YamlFileError`."""
     if path is None:
         return {}
-    try:
-        said = _FILE.validate_python(yaml.safe_load(path.read_text()) or {})
-    except OSError as error:
-        raise CadenceFileError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise CadenceFileError(f"{path} is no YAML: {error}") from error
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, found['loc'])) or 'the whole'}: {found['msg']}" for found in error.errors())
-        raise CadenceFileError(f"{path}: {'; '.join(problems)}") from error
+    said = yaml_file.read(path, _FILE)
     return {channel: expected.cadence() for channel, expected in said.items()}

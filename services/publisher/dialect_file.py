@@ -15,17 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
+from services.publisher import yaml_file
 from services.publisher.translate.dialect import IGNORED_RECORDS, Dialect
 from services.publisher.translate.records import PEOPLESOFT
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class DialectFileError(RuntimeError):
-    """The file cannot be used; the message says which file and what to change."""
 
 
 class _File(BaseModel):
@@ -50,19 +46,14 @@ class _File(BaseModel):
         return fields
 
 
+_FILE = TypeAdapter(_File)
+
+
 def read_dialect(path: Path | None) -> Dialect:
-    """The dialect in `path`, the delivered names without one; raises `DialectFileError`."""
+    """The dialect in `path`, the delivered names without one; raises `YamlFileError`."""
     if path is None:
         return Dialect()
-    try:
-        said = _File.model_validate(yaml.safe_load(path.read_text()) or {})
-    except OSError as error:
-        raise DialectFileError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise DialectFileError(f"{path} is no YAML: {error}") from error
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, found['loc'])) or 'the whole'}: {found['msg']}" for found in error.errors())
-        raise DialectFileError(f"{path}: {'; '.join(problems)}") from error
+    said = yaml_file.read(path, _FILE)
     return Dialect(
         records=said.records,
         fields=said.fields,

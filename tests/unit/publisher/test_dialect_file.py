@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.publisher.dialect_file import DialectFileError, read_dialect
+from services.publisher.dialect_file import read_dialect
 from services.publisher.translate.dialect import Dialect
+from services.publisher.yaml_file import YamlFileError
 from tests.unit.publisher.rowsets import CONTEXT, enrollment, read, record
 
 
@@ -48,10 +49,10 @@ def test_a_sites_names_are_read(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_meant_so_says_what_to_change(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "dialect.yaml"
     path.write_text(text)
-    with pytest.raises(DialectFileError, match=complaint):
+    with pytest.raises(YamlFileError, match=complaint):
         read_dialect(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DialectFileError, match="nowhere"):
+    with pytest.raises(YamlFileError, match="nowhere"):
         read_dialect(tmp_path / "nowhere")

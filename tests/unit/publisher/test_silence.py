@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.publisher.cadence_file import CadenceFileError, read_cadences
+from services.publisher.cadence_file import read_cadences
 from services.publisher.silence import Cadence, is_silent, silent_for
+from services.publisher.yaml_file import YamlFileError
 
 CHICAGO = ZoneInfo("America/Chicago")
 OFFICE = Cadence(timedelta(minutes=30), frozenset(range(5)), time(7), time(22))
@@ -67,7 +68,7 @@ def test_the_documented_file_is_read(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cadence.yaml"
     path.write_text(text)
-    with pytest.raises(CadenceFileError, match=str(path)):
+    with pytest.raises(YamlFileError, match=str(path)):
         read_cadences(path)
 
 
