@@ -13,7 +13,17 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        # Intake
+        self._of_intake()
+        self._of_agreement()
+        self._of_seats()
+        self._of_guard()
+        self._of_rosters()
+        self._of_objects()
+        self._of_overrides()
+        self._of_calls()
+        self._of_operators()
+
+    def _of_intake(self) -> None:
         self.events = Counter(
             "sis_events_total",
             "Records read, by what became of them",
@@ -53,7 +63,8 @@ class Metrics:
         )
         self.parked = Gauge("sis_parked_records", "Records that wait for a newer reader", registry=self.registry)
         self.parked_oldest = Gauge("sis_parked_oldest_seconds", "Since the longest of them waits", registry=self.registry)
-        # Agreement with the mirror
+
+    def _of_agreement(self) -> None:
         self.digest_age = Gauge(
             "sis_digest_age_seconds", "Since a complete round of the mirror's digests was compared", registry=self.registry
         )
@@ -72,7 +83,8 @@ class Metrics:
         self.digest_stubborn = Gauge(
             "sis_digest_stubborn", "Differences that telling the publisher three times did not cure", registry=self.registry
         )
-        # Seats
+
+    def _of_seats(self) -> None:
         self.freshness = Histogram(
             "sis_event_to_applied_seconds",
             "From the publisher's acceptance to the confirmation in the LMS",
@@ -123,7 +135,8 @@ class Metrics:
         self.sections_to_decide_age = Gauge(
             "sis_sections_to_decide_oldest_seconds", "Since the longest of them waits", registry=self.registry
         )
-        # Guard
+
+    def _of_guard(self) -> None:
         self.removals = Counter(
             "sis_removals_total",
             "Removals by what the guard did: let through below the limits, with a cancelled class or as announced, or held",
@@ -143,7 +156,11 @@ class Metrics:
         self.guard_failures = Counter(
             "sis_guard_failures_total", "Rounds of the guard that a defect ended", ["target"], registry=self.registry
         )
-        # Rosters
+        self.removals_paused = Gauge(
+            "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry
+        )
+
+    def _of_rosters(self) -> None:
         self.rosters_read = Counter(
             "sis_rosters_read_total", "Sections whose roster was compared with the ledger", ["target"], registry=self.registry
         )
@@ -168,10 +185,8 @@ class Metrics:
         self.roster_failures = Counter(
             "sis_roster_failures_total", "Rounds of reading rosters that a defect ended", ["target"], registry=self.registry
         )
-        self.removals_paused = Gauge(
-            "sis_removals_paused", "1 while an operator lets no removal through", ["target"], registry=self.registry
-        )
-        # Objects
+
+    def _of_objects(self) -> None:
         self.objects = Gauge(
             "sis_objects",
             "Objects of the LMS that are made or kept as the SIS has them",
@@ -184,11 +199,13 @@ class Metrics:
             ["target", "kind", "state"],
             registry=self.registry,
         )
-        # Overrides
+
+    def _of_overrides(self) -> None:
         self.overrides = Gauge(
             "sis_overrides_in_force", "Seats that a registrar decides otherwise than the SIS", registry=self.registry
         )
-        # Calls
+
+    def _of_calls(self) -> None:
         self.calls = Counter("lms_requests_total", "Calls to the LMS", ["target", "endpoint", "outcome"], registry=self.registry)
         self.call_seconds = Histogram(
             "lms_request_seconds",
@@ -201,7 +218,8 @@ class Metrics:
             "lms_rate_limit_remaining", "As the last answer reported it", ["target"], registry=self.registry
         )
         self.lease_held = Gauge("sis_lease_held", "1 while this process drives the target", ["target"], registry=self.registry)
-        # Operators
+
+    def _of_operators(self) -> None:
         self.operator_actions = Counter(
             "sis_operator_actions_total", "Calls to the operations API", ["action", "result"], registry=self.registry
         )
