@@ -22,21 +22,26 @@ select seat.tenant, seat.section, min(work.term), number.course, number.reused_a
  group by seat.tenant, seat.section, number.course, number.reused_as
  order by seat.tenant, seat.section
 """  # noqa: S608  (a constant of ours)
-_OPEN = "select tenant, key, is_course, hold from hold where target = %s and state = 'open' and scope = 'reused_section'"
+_OPEN = "select tenant, key, hold, is_course from hold where target = %s and state = 'open' and scope = 'reused_section'"
 
 
 def hold(connection: Connection, target: str, terms: Terms, writer: Writer) -> int:
-    """Hold who would be let into such a section, in one hold for each section and new class; how many holds were opened."""
+    """Hold who would be let into such a section, in one hold for each section and new class; how many holds were opened.
+
+    Where a hold is open for another class, the number was given away once more: whoever comes waits until that one is emptied.
+    """
     rows = connection.execute(_WAITING.encode(), {"target": target, **terms.parameters}).fetchall()
     if not rows:
         return 0
-    standing = {tuple(place): number for *place, number in connection.execute(_OPEN, [target]).fetchall()}
+    standing = {(tenant, section): (hold, now) for tenant, section, hold, now in connection.execute(_OPEN, [target]).fetchall()}
     opened = 0
     for tenant, section, term, was, now, seats, decisions, active in rows:
         group = Group(tenant, section, None, term, False, False, True, len(seats))
         cause = Cause(None, 0, active, "", Courses(was, now))
         held = Held(Scope("reused_section", tenant, section), [group], cause)
-        number = standing.get((tenant, section, now))
+        number, held_for = standing.get((tenant, section), (None, now))
+        if held_for != now:
+            continue
         opened += number is None
         writer.hold(held, number, {group: Members(seats, decisions)})
     return opened

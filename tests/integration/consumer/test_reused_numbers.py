@@ -250,6 +250,20 @@ def test_approving_what_is_not_the_case_any_more_lets_nobody_in(ledger: Ledger) 
     assert calls(ledger, "new-1", "new-2") == ["read", "read"]
 
 
+def test_a_third_class_waits_until_the_hold_of_the_second_is_empty(ledger: Ledger) -> None:
+    ledger.take(section_event(course=ART, version=2), enrollment(person="new-1", version=2))
+    review(ledger)
+    ledger.take(section_event(course=MUSIC, version=3), enrollment(person="new-2", version=3))
+    ledger.take(enrollment("dropped", person="old-1", version=4))
+
+    review(ledger)
+
+    assert ledger.work() == {seat("new-1"): "held", seat("new-2"): "guarded", seat("old-1"): "pending"}, "removals go on"
+    tidy_and_review(ledger)
+    [now] = found_holds(ledger)
+    assert (now.is_course, now.held) == (MUSIC, 2)
+
+
 def test_who_was_approved_for_one_class_is_not_let_into_a_third(ledger: Ledger) -> None:
     """They have waited for their account ever since."""
     ledger.take(section_event(course=ART, version=2), enrollment(person="new", version=2))
