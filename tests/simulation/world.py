@@ -27,7 +27,7 @@ from services.consumer import bootstrap as consumer_bootstrap
 from services.consumer import digests as consumer_digests
 from services.consumer import housekeeping
 from services.consumer.api.desk import Answer
-from services.consumer.drive import driver, probing
+from services.consumer.drive import driver, lookout, probing
 from services.consumer.intake import reader
 from services.consumer.ledger import history as ledger_history
 from services.consumer.ledger import overruling, policies, replays
@@ -407,7 +407,8 @@ _SLOWER: list[tuple[Any, str, Any]] = [
     (model, "parse", _PARSE),
     (kit_postgres, "make_conninfo", functools.cache(conninfo.make_conninfo)),
     (probing, "_EVERY_SECONDS", 2.0),
-    (driver, "_TICK_SECONDS", 3.0),
+    (driver, "_ASK_SECONDS", 3.0),
+    (lookout, "_TICK_SECONDS", 3.0),
     (housekeeping, "_EVERY_SECONDS", 5.0),
     (consumer_digests, "_RETRY_SECONDS", 3.0),
     (mirror_digests, "_LOOK_SECONDS", 6.0),

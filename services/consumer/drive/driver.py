@@ -20,19 +20,21 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Collection
-from typing import Literal, TypeVar, cast
+from typing import cast
 
 import structlog
 
-from services.consumer.drive import intents, takeover, upkeep
+from services.consumer.drive import intents, upkeep
 from services.consumer.drive import lease as leases
 from services.consumer.drive.caller import Caller
 from services.consumer.drive.guarding import Guarding
 from services.consumer.drive.lease import Lease
+from services.consumer.drive.leftovers import Leftovers
 from services.consumer.drive.listener import Listener
+from services.consumer.drive.lookout import Lookout
 from services.consumer.drive.observer import MetricsObserver, Observer
 from services.consumer.drive.orders import Order
-from services.consumer.drive.outcomes import LeaseLost, Recorded
+from services.consumer.drive.outcomes import Recorded
 from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Bucket, Gate
 from services.consumer.drive.probing import Prober
@@ -49,25 +51,15 @@ from services.consumer.nouns import SeatRef
 from services.consumer.targets.objects import ObjectTarget
 from services.consumer.targets.port import Target
 from services.kit.failpoints import failpoint
-from services.kit.postgres import Connection
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-_LOOK_PEOPLE = 512
-"""People in one look at the table, beside those under way: a tenth of a second of the fastest LMS, and few enough to order."""
-_TOLD_SEATS = 64
-"""So many that we were told of are looked at one by one; with more, a look at the table costs less."""
-_TICK_SECONDS = 1.0
-"""The table is looked at so often even if nobody calls."""
-_PLAN_SECONDS = 1.0
-"""Statements are planned anew so often while the table holds more than a look: milliseconds, beside hundreds of batches."""
+_ASK_SECONDS = 1.0
+"""While somebody else drives, the lease is asked for at least so often."""
 _LEAST_AHEAD = 2
 _LEAST_WAIT_SECONDS = 0.005
 _RETRY_SECONDS = 0.25
 """Between attempts to reach a ledger that is away."""
-_DEFECTS_BEFORE_DEAD = 3
-"""A seat that keeps hitting a defect of ours needs a person; its person's other seats need not wait for that."""
 _KEEP_UP_EVERY_SECONDS = 5.0
 _TIDY_EVERY_SECONDS = 300.0
 
@@ -95,7 +87,6 @@ class Driver:
         self._objects = objects
         self._clock = time.monotonic
         self._window = send_window_seconds(settings)
-        self._suspect_seconds = suspect_seconds(settings)
         bucket = Bucket(settings.rate_limit_reserve, reserve_percent=settings.rate_limit_reserve_percent)
         self._gate = Gate(settings.max_in_flight, bucket, self._clock, random.random)
         self._caller = Caller(target, self._gate, self._observer, settings.call_timeout_seconds, self._clock)
@@ -105,22 +96,18 @@ class Driver:
         self._leasing = Owner("lease", database_url)
         self._guarding = Owner("guard", database_url)
         self._keeping = Owner("upkeep", database_url)
-        self._recorder = Recorder(self._recording, self._suspect_seconds)
+        doubt = suspect_seconds(settings)
+        self._recorder = Recorder(self._recording, doubt)
+        self._lookout = Lookout(target_name, self._looking, [self._looking, self._recording], self._scheduler, self._clock)
+        self._leftovers = Leftovers(self._scheduler, self._keeping, self._observer, self._wake, doubt)
         self._listener = Listener(database_url, target_name, self._wake_from_thread)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._signal = asyncio.Event()
         self._stopping = asyncio.Event()
         self._lost = asyncio.Event()
-        self._look_due = True
-        self._told: set[str] = set()
-        """Seats that have work since the last look."""
-        self._look_at = 0.0
-        self._plan_at = float("-inf")
         self._lease: Lease | None = None
         self._lease_valid_until = 0.0
         self._attempts: dict[asyncio.Task[None], str] = {}
-        self._defects: dict[str, int] = {}
-        """Per seat the attempts in a row that ended in a defect of ours; seats without one are not in it."""
         self.turned_at = self._clock()
         """Monotonic time of the last turn of the loop, for liveness."""
 
@@ -158,14 +145,11 @@ class Driver:
                 self._loop.call_soon_threadsafe(function)
 
     def _hear(self, seats: Collection[str]) -> None:
-        self._told.update(seats)
-        if len(self._told) > _TOLD_SEATS:
-            self._look_due = True
-            self._told.clear()
+        self._lookout.hear(seats)
         self._signal.set()
 
     def _wake(self) -> None:
-        self._look_due = True
+        self._lookout.demand()
         self._signal.set()
 
     # The life of the process
@@ -198,7 +182,7 @@ class Driver:
         with ledger_may_be_away(self._name, "acquire"):
             lease = await self._leasing.run(lambda it: leases.acquire(it, self._name, self._owner_name, ttl))
         if lease is None:
-            await _wait(self._stopping, min(_TICK_SECONDS, self._settings.lease_renew_seconds))
+            await _wait(self._stopping, min(_ASK_SECONDS, self._settings.lease_renew_seconds))
             return None
         self._lease_valid_until = self.turned_at + ttl
         return lease
@@ -207,14 +191,13 @@ class Driver:
         log.info("lease_taken", target=self._name, epoch=lease.epoch)
         self._lost.clear()
         self._lease = lease
-        self._look_due = True
+        self._lookout.demand()
         self._observer.lease(held=True)
         try:
             async with asyncio.TaskGroup() as helpers:
                 tasks = [helpers.create_task(self._keep_lease(lease))]
-                left = await self._until_done("inherit", self._keeping, lambda it: takeover.inherited(it, lease))
-                self._scheduler.block(one.person for one in left)
-                tasks.append(helpers.create_task(self._settle_inherited(lease, left)))
+                left = await self._inherited(lease)
+                tasks.append(helpers.create_task(self._leftovers.settle_inherited(lease, left)))
                 prober = Prober(self._name, self._caller, self._gate, self._keeping, self._wake)
                 tasks.append(helpers.create_task(prober.run()))
                 if self._objects is not None:
@@ -234,6 +217,13 @@ class Driver:
             await self._release(lease)
             self._lease = None
             self._observer.lease(held=False)
+
+    async def _inherited(self, lease: Lease) -> list[Inherited]:
+        while True:
+            self.turned_at = self._clock()
+            with ledger_may_be_away(self._name, "inherit"):
+                return await self._leftovers.inherit(lease)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _rostering(self) -> Rostering:
         return Rostering(self._caller, self._gate, self._keeping, self._policies, self._observer, self._settings, self._wake)
@@ -288,49 +278,13 @@ class Driver:
             self._signal.clear()
             started = 0
             with ledger_may_be_away(self._name, "work"):
-                if self._told and not self._must_look():
-                    await self._look_at_told()
-                if self._must_look():
-                    await self._look()
+                await self._lookout.look(len(self._attempts))
                 started = await self._start(lease)
             if started == 0:
                 await _wait(self._signal, self._idle_seconds())
 
-    def _must_look(self) -> bool:
-        return self._look_due or self._scheduler.wants_a_look or self._clock() >= self._look_at
-
-    async def _look(self) -> None:
-        self._look_due = False
-        self._told.clear()
-        self._look_at = self._clock() + _TICK_SECONDS
-        people = _LOOK_PEOPLE + len(self._attempts)
-        found = await self._looking.run(lambda it: intents.look(it, self._name, self._scheduler.blocked, people))
-        if found.cut:
-            await self._plan_for_a_long_table()
-        self._scheduler.offer(found.rows, found.cut)
-        self._look_again(found.next_due_seconds)
-
-    async def _look_at_told(self) -> None:
-        """The short way of a single change: nothing else has come since the last look."""
-        told, self._told = self._told, set()
-        found = await self._looking.run(lambda it: intents.look_at(it, self._name, told, _LOOK_PEOPLE))
-        self._look_due |= not self._scheduler.add(found.rows)
-        self._look_again(found.next_due_seconds)
-
-    def _look_again(self, seconds: float | None) -> None:
-        if seconds is not None:
-            self._look_at = min(self._look_at, self._clock() + seconds)
-
-    async def _plan_for_a_long_table(self) -> None:
-        """Plans are kept for good. Those made while there was no work read the whole table, which is nothing then; with a wave of
-        drops in it they would do so for every few calls, until the server notices within a minute or so."""
-        if self._clock() >= self._plan_at:
-            self._plan_at = self._clock() + _PLAN_SECONDS
-            for owner in (self._looking, self._recording):
-                await owner.forget_plans()
-
     def _idle_seconds(self) -> float:
-        soon = self._look_at - self._clock()
+        soon = self._lookout.idle_seconds()
         pause = self._gate.pause_left
         return max(_LEAST_WAIT_SECONDS, min(soon, pause) if pause > 0 else soon)
 
@@ -387,15 +341,16 @@ class Driver:
             settlement = react(order, attempt, random.random())  # noqa: S311  (spreads retries)
             recorded = await self._recorder.record(lease, settlement)
             failpoint("consumer.after_outcome")
-            self._defects.pop(order.key, None)
+            self._leftovers.succeeded(order.key)
             self._tell(settlement, recorded)
         except Exception as error:
             # A defect of ours in one seat; the others go on. Its intent stays open until its deadline, then the seat is read.
-            self._defects[order.key] = self._defects.get(order.key, 0) + 1
+            self._leftovers.failed(order.key)
             log.error("attempt_failed", target=self._name, exc_info=error)
         finally:
             still_ready = recorded is not None and recorded.ready
-            self._look_due |= still_ready
+            if still_ready:
+                self._lookout.demand()
             self._scheduler.finish(row, still_ready=still_ready)
             # Before the signal, so that the loop sees the room that it is woken for.
             self._attempts.pop(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -412,61 +367,15 @@ class Driver:
 
     # Beside the work
 
-    async def _settle_inherited(self, lease: Lease, left: Collection[Inherited]) -> None:
-        """Wait until no inherited call can still be sent, then have their seats read."""
-        if not left:
-            return
-        log.info("intents_inherited", target=self._name, count=len(left))
-        await asyncio.sleep(max(one.seconds for one in left))
-        await self._close(lease, left, "inherited")
-        self._scheduler.unblock(one.person for one in left)
-
     async def _keep_up(self, lease: Lease) -> None:
         tidy_at = self._clock()
         while True:
             with ledger_may_be_away(self._name, "upkeep"):
-                await self._settle_strays(lease)
+                await self._leftovers.settle_strays(lease, set(self._attempts.values()))
                 if self._clock() >= tidy_at:
                     await self._keeping.run(lambda it: upkeep.tidy(it, self._name))
                     tidy_at = self._clock() + _TIDY_EVERY_SECONDS
             await asyncio.sleep(_KEEP_UP_EVERY_SECONDS)
-
-    async def _settle_strays(self, lease: Lease) -> None:
-        """Our own intents that nobody works on. The database forbids any call to their people until this is done."""
-        known = set(self._attempts.values())
-        left = await self._keeping.run(lambda it: takeover.strays(it, lease, known))
-        if not left:
-            return
-        log.warning("intents_without_an_outcome", target=self._name, count=len(left))
-        hopeless = {one.seat for one in left if self._defects.get(one.seat, 0) >= _DEFECTS_BEFORE_DEAD}
-        await self._close(lease, left, "stray", hopeless)
-        for seat in hopeless:
-            self._defects.pop(seat)
-            self._observer.died("defect")
-            log.error("seat_is_dead", target=self._name, reason="defect")
-
-    async def _close(
-        self,
-        lease: Lease,
-        left: Collection[Inherited],
-        reason: Literal["inherited", "stray"],
-        hopeless: Collection[str] = (),
-    ) -> None:
-        doubt = self._suspect_seconds
-        with contextlib.suppress(LeaseLost):
-            await self._until_done(
-                reason,
-                self._keeping,
-                lambda it: takeover.close(it, lease, list(left), reason=reason, suspect_seconds=doubt, hopeless=hopeless),
-            )
-        self._wake()
-
-    async def _until_done(self, operation: str, owner: Owner, function: Callable[[Connection], T]) -> T:
-        while True:
-            self.turned_at = self._clock()
-            with ledger_may_be_away(self._name, operation):
-                return await owner.run(function)
-            await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

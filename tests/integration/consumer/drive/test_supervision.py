@@ -34,7 +34,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module, "_KEEP_UP_EVERY_SECONDS", 0.2)
 
 
-@pytest.mark.parametrize("part", ["_recorder._record", "_scheduler.offer", "_settle_strays", "_renew", "_caller.probe"])
+@pytest.mark.parametrize("part", ["_recorder._record", "_scheduler.offer", "_leftovers.settle_strays", "_renew", "_caller.probe"])
 async def test_the_death_of_any_part_ends_the_driver_with_its_error(ledger: SeatLedger, lms: ScriptedLms, part: str) -> None:
     """Whoever runs the driver has to see it: an outcome that nobody records would otherwise just be waited for."""
     lms.missing = {("user", "p2")}
