@@ -12,13 +12,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_intake()
+        self._of_sources()
+        self._of_snapshots()
+        self._of_log()
+        self._of_mirror()
+
+    def _of_intake(self) -> None:
         self.requests = Counter(
             "sis_intake_requests_total",
             "Deliveries by how they were answered",
-            [
-                "source",
-                "outcome",
-            ],  # accepted, ping, quarantined, rejected_auth, rejected_schema, too_large, too_slow, unavailable, held
+            # accepted, ping, quarantined, rejected_auth, rejected_schema, too_large, too_slow, unavailable, held
+            ["source", "outcome"],
             registry=self.registry,
         )
         self.request_seconds = Histogram(
@@ -34,6 +39,8 @@ class Metrics:
         self.body_bytes_in_hand = Gauge(
             "sis_intake_body_bytes_in_hand", "Bytes of the bodies of deliveries not answered yet", registry=self.registry
         )
+
+    def _of_sources(self) -> None:
         self.last_message = Gauge(
             "sis_source_last_message_timestamp_seconds", "When a source last delivered", ["source"], registry=self.registry
         )
@@ -61,6 +68,8 @@ class Metrics:
         self.quarantined = Counter(
             "sis_quarantined_total", "Messages or rows put into quarantine", ["source", "reason"], registry=self.registry
         )
+
+    def _of_snapshots(self) -> None:
         self.snapshots = Counter(
             "sis_snapshots_total",
             "Full extracts by what became of them, and why",
@@ -73,6 +82,8 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+
+    def _of_log(self) -> None:
         self.events = Counter("sis_events_published_total", "Events acknowledged by Kafka", ["kind"], registry=self.registry)
         self.publish_failures = Counter(
             "sis_publish_failures_total", "Events that Kafka did not acknowledge", ["reason"], registry=self.registry
@@ -86,6 +97,8 @@ class Metrics:
             "Events that Kafka has not acknowledged yet, as the last sweep counted them",
             registry=self.registry,
         )
+
+    def _of_mirror(self) -> None:
         self.unfoldable = Gauge(
             "sis_entities_unfoldable", "Entities of whose newest rows no event could be made", registry=self.registry
         )
