@@ -34,7 +34,7 @@ IMPATIENT: dict[str, Any] = {"answer_within_seconds": 1.0, "delivery_timeout_sec
 async def test_acks_slower_than_the_bound_lose_nothing_and_make_no_ghost(hurt: Bench, own_broker: EmbeddedBroker) -> None:
     async with hurt.writer(**IMPATIENT) as writer:
         keep_what_was_issued(hurt.database_url)
-        await writer.accept([change("1", "enrolled")], "peoplesoft")
+        await _until_taken(writer, "enrolled")
         own_broker.set_round_trip(3_000)
         with pytest.raises(Unavailable):
             await writer.accept([change("1", "dropped")], "peoplesoft")
@@ -73,7 +73,7 @@ async def test_a_duplicate_of_a_move_waits_for_what_the_entity_that_was_left_has
 ) -> None:
     left, joined = (enrollment_key("main", "PSUNV", "2258", "1001", person, "staff") for person in "AB")
     async with hurt.writer(**IMPATIENT) as writer:
-        await writer.accept([assignment("1", "A", 1)], "peoplesoft")
+        await eventually(lambda: _taken(writer, assignment("1", "A", 1)))
         own_broker.set_down()
         with pytest.raises(Unavailable):
             await writer.accept([assignment("1", "B", 2)], "peoplesoft")
@@ -167,7 +167,7 @@ async def test_a_batch_refused_for_one_record_goes_through_record_by_record(hurt
 
 async def test_a_producer_that_kafka_has_fenced_off_is_replaced(hurt: Bench, own_broker: EmbeddedBroker) -> None:
     async with hurt.writer(**IMPATIENT) as writer:
-        await writer.accept([change("1")], "peoplesoft")
+        await _until_taken(writer, "enrolled")
         own_broker.fail_next(EmbeddedBroker.PRODUCE, [EmbeddedBroker.OUT_OF_ORDER_SEQUENCE_NUMBER])
         with pytest.raises(Unavailable):
             await writer.accept([change("1", "dropped")], "peoplesoft")
@@ -184,7 +184,7 @@ async def test_a_producer_that_cannot_be_replaced_is_given_up_for_good_and_leave
         raise MemoryError
 
     async with hurt.writer(**IMPATIENT) as writer:
-        await writer.accept([change("1")], "peoplesoft")
+        await _until_taken(writer, "enrolled")
         monkeypatch.setattr("services.publisher.log._producer", no_more)
         own_broker.fail_next(EmbeddedBroker.PRODUCE, [EmbeddedBroker.OUT_OF_ORDER_SEQUENCE_NUMBER])
         for status in ("dropped", "waitlisted"):
@@ -263,7 +263,7 @@ async def test_nothing_is_issued_below_a_floor_that_another_process_raised(bench
 
 
 async def _until_taken(writer: MirrorWriter, status: str) -> None:
-    """Post a state as a source does: again, until it is taken."""
+    """Post a state as a source does: again, until it is taken. The first send of an impatient writer has to find the brokers."""
     wanted = change("1", status)
     await eventually(lambda: _taken(writer, wanted))
 
