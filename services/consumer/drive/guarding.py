@@ -54,8 +54,8 @@ class Guarding:
 
     def _review(self, connection: Connection, lease: Lease) -> Review:
         holds_lease = holding(lease)
-        done = reviewing.review(connection, lease.target, self._policies, holds_lease)
         if time.monotonic() >= self._tidy_at:
+            # Before the review: what is left over from earlier rounds may be what the last one failed of.
             self._tidy_at = time.monotonic() + _TIDY_EVERY_SECONDS
             reviewing.tidy(connection, lease.target, holds_lease)
-        return done
+        return reviewing.review(connection, lease.target, self._policies, holds_lease)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.consumer.drive import guarding
 from services.consumer.guard import holds, reviewing
 from services.consumer.ledger import policies
 from services.consumer.policy.model import default_text
@@ -105,12 +106,16 @@ async def test_a_defect_of_the_guard_stops_removals_and_nothing_else(decided: Le
         raise ZeroDivisionError
 
     monkeypatch.setattr(reviewing, "review", broken)
+    tidied: list[object] = []
+    monkeypatch.setattr(reviewing, "tidy", lambda *_: tidied.append(...))
+    monkeypatch.setattr(guarding, "_TIDY_EVERY_SECONDS", 0.1)
     lms, told = full_class(), Told()
     drop(decided, range(1))
     decided.take(enrollment(person="newcomer"))
 
     async with driving(decided.url, lms, Timing(), told):
         await eventually(lambda: lms.writes == [("newcomer", "PSUNV-1259-1001", "active")])
-        await eventually(lambda: told.failures > 0)
+        await eventually(lambda: told.failures > 1)
 
     assert set(decided.work().values()) == {"guarded"}
+    assert len(tidied) > 1, "what is left over may be what it failed of"
