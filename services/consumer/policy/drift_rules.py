@@ -17,25 +17,41 @@ class RemoveAfter(Part):
     remove_after_days: int = Field(ge=0, le=366)
 
 
+class AdoptFor(Part):
+    """What somebody did in the LMS holds for so many days, as an override; then the SIS decides again."""
+
+    adopt_for_days: int = Field(ge=1, le=730)
+    """An override has an end, at most two years away."""
+
+
+def _which(rule: object) -> str:
+    if isinstance(rule, AdoptFor) or (isinstance(rule, dict) and "adopt_for_days" in rule):
+        return "adoption"
+    return word_or_more(rule)
+
+
 _ExtraRule = Annotated[
-    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("more")], Discriminator(word_or_more)
+    Annotated[Literal["report"], Tag("a word")] | Annotated[RemoveAfter, Tag("more")] | Annotated[AdoptFor, Tag("adoption")],
+    Discriminator(_which),
 ]
-_Repair = Literal["report", "repair"]
+_SeatRule = Annotated[
+    Annotated[Literal["report", "repair"], Tag("a word")] | Annotated[AdoptFor, Tag("more")], Discriminator(word_or_more)
+]
 
 
 class DriftRules(Part):
     """What becomes of what the rosters of the LMS show otherwise than the ledger; see `rosters.comparing.Kind`. A policy that
     does not say has everything listed, and nothing touched."""
 
-    missing: _Repair = "report"
-    wrong_state: _Repair = "report"
-    wrong_role: _Repair = "report"
+    missing: _SeatRule = "report"
+    wrong_state: _SeatRule = "report"
+    wrong_role: _SeatRule = "report"
     extra_manual: _ExtraRule = "report"
     extra_sis: _ExtraRule = "report"
     extra_roles: list[BaseRole] = Field(default=["StudentEnrollment"])
     """Base roles whose extra members are looked at: teachers add their own assistants."""
     most_repairs: int = Field(default=500, ge=0)
-    """In one comparison; the rest is only listed."""
+    """In one comparison, adoptions included; the rest is only listed."""
 
     def repairs(self, kind: str, stands_for: timedelta) -> bool:
         """Whether a difference of this kind, which has stood for so long, is to be undone now."""
@@ -48,3 +64,8 @@ class DriftRules(Part):
         """After what time extra members of this kind go; None: they are only listed."""
         rule = getattr(self, kind, None)
         return timedelta(days=rule.remove_after_days) if isinstance(rule, RemoveAfter) else None
+
+    def adopted_for(self, kind: str) -> timedelta | None:
+        """For what time a difference of this kind holds; None: it does not."""
+        rule = getattr(self, kind, None)
+        return timedelta(days=rule.adopt_for_days) if isinstance(rule, AdoptFor) else None

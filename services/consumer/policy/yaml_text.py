@@ -26,7 +26,7 @@ def load(text: str) -> tuple[yaml.Node | None, Any]:
 
 def explain(node: yaml.Node | None, problem: ErrorDetails) -> str:
     """The problem with its line, for people."""
-    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "more")]
+    path = [part for part in problem["loc"] if part not in ("[key]", "a word", "more", "adoption")]
     reason = problem["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in path)
     return f"line {_line(node, path)}: {place + ': ' if place else ''}{reason}"

@@ -103,6 +103,17 @@ def test_differences_are_repaired_at_once_listed_only_or_removed_after_days() ->
     assert (rules.removed_after("extra_manual"), rules.removed_after("extra_sis")) == (timedelta(days=14), None)
 
 
+def test_a_difference_of_any_kind_that_is_somebodys_may_be_adopted_for_days() -> None:
+    text = default_text().replace("wrong_state: repair", "wrong_state: {adopt_for_days: 730}")
+    rules = parse(text.replace("extra_manual: report ", "extra_manual: {adopt_for_days: 1} ")).drift
+
+    assert (rules.adopted_for("wrong_state"), rules.adopted_for("extra_manual")) == (timedelta(days=730), timedelta(days=1))
+    assert (rules.adopted_for("missing"), rules.adopted_for("unknown_user")) == (None, None)
+    assert not rules.repairs("wrong_state", timedelta(days=900))
+    assert not rules.repairs("extra_manual", timedelta(days=900))
+    assert rules.removed_after("extra_manual") is None
+
+
 @pytest.mark.parametrize(
     ("template", "lms_user", "person"),
     [
@@ -202,6 +213,15 @@ def test_section_numbers_may_be_padded() -> None:
         (("\nguard:", COMBINED + "\nguard:"), "combined:\n  - {inst", "has section PSUNV, 1259, 1 twice"),
         (("\nguard:", COMBINED.replace('"2"', "2") + "\nguard:"), 'sections: ["1", 2]', "should be a valid string"),
         (("extra_manual: report", "extra_manual: {days: 3}"), "extra_manual: {days", "Field required"),
+        (
+            ("extra_manual: report", "extra_manual: {adopt_for_days: 0}"),
+            "extra_manual: {adopt",
+            "drift.extra_manual.adopt_for_days",
+        ),
+        (("extra_sis: report", "extra_sis: {adopt_for_days: 731}"), "extra_sis: {adopt", "less than or equal to 730"),
+        (("extra_sis: report", "extra_sis: {adopt_for_days: 9, remove_after_days: 9}"), "extra_sis: {adopt", "Extra inputs"),
+        (("missing: repair", "missing: {remove_after_days: 3}"), "missing: {remove", "Field required"),
+        (("wrong_role: repair", "wrong_role: adopt"), "wrong_role: adopt", "Input should be 'report' or 'repair'"),
         (("missing: repair", "missing: remove"), "missing: remove", "Input should be"),
         (("most_repairs: 500", "most_repairs: -1"), "most_repairs: -1", "greater than or equal to 0"),
         (("{most: 500}", "{most: -1}"), "{most: -1}", "greater than or equal to 0"),
