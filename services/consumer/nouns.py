@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from schemas import keys
@@ -28,6 +29,14 @@ MissingKind = Literal["user", "section"]
 
 ObjectKind = Literal["term", "course", "section", "person"]
 """What the LMS has besides seats, and may have made for it."""
+
+_STATES: Mapping[AppliedState, SeatState] = {
+    "absent": "deleted",
+    "active": "active",
+    "inactive": "inactive",
+    "completed": "completed",
+    "deleted": "deleted",
+}
 
 PRIORITY_SUSPECT = -1
 """What nobody knows may give access that was taken away: it is looked at before all else."""
@@ -91,6 +100,11 @@ def seat_key(lms_section: str, lms_user: str, role: str, associated_user: str = 
 def satisfied(desired: SeatState, applied: AppliedState) -> bool:
     """Whether the LMS is as wanted. A seat that should be gone and never was there is. `SATISFIED` says the same in SQL."""
     return desired == applied or (desired == "deleted" and applied == "absent")
+
+
+def state_of(applied: AppliedState) -> SeatState | None:
+    """What a seat should be, so that the LMS is as wanted. None: nobody knows what the LMS has, or no policy asks for it."""
+    return _STATES.get(applied)
 
 
 def takes_away(desired: SeatState, applied: AppliedState) -> bool:

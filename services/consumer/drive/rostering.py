@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import psycopg
 import structlog
@@ -18,7 +19,8 @@ from services.consumer.drive.owner import Owner, ledger_may_be_away
 from services.consumer.drive.pacing import Gate
 from services.consumer.drive.settings import DriveSettings, suspect_seconds
 from services.consumer.ledger.policies import Policies
-from services.consumer.rosters import recording, runs, sections
+from services.consumer.rosters import adopting, adoptions, recording, runs, sections
+from services.consumer.rosters.adopting import Adopted
 from services.consumer.rosters.runs import Scope
 from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import (
@@ -96,8 +98,29 @@ class Rostering:
     async def _now_and_then(self, lease: Lease) -> None:
         if self._intervals.is_due("tidy", _TIDY_EVERY_SECONDS):
             await self._keeping.run(lambda it: sections.forget_cured(it, lease.target))
+            await self._adopt(lease)
         if self._every_seconds and self._intervals.is_due("schedule", _SCHEDULE_EVERY_SECONDS):
             await self._keeping.run(lambda it: self._start_when_due(it, lease))
+
+    async def _adopt(self, lease: Lease) -> None:
+        """What rosters were recorded with and is not adopted yet, whoever recorded them."""
+        for lms_section in await self._keeping.run(lambda it: adoptions.due(it, lease.target)):
+            try:
+                adopted = await self._keeping.run(partial(self._adopt_section, lease, lms_section))
+            except _TOO_MUCH as error:
+                log.warning("roster_not_adopted", target=lease.target, error_type=type(error).__name__)
+            except AWAY:
+                raise
+            except Exception as error:  # a defect of ours in one section; it stays due, and the others are adopted
+                self._observer.rosters_failed()
+                log.error("roster_not_adopted", target=lease.target, exc_info=error)
+            else:
+                log.info("roster_adopted", target=lease.target, count=adopted.seats)
+                if adopted.work:
+                    self._wake()
+
+    def _adopt_section(self, lease: Lease, lms_section: str, connection: Connection) -> Adopted:
+        return adopting.adopt(connection, lease.target, lms_section, self._policies, holding(lease))
 
     def _start_when_due(self, connection: Connection, lease: Lease) -> None:
         if sections.is_running(connection, lease.target) or not runs.is_due(connection, lease.target, self._every_seconds):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -15,6 +15,7 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PRIORITY_ADD, PersonRef, SeatRef, SeatState
 from services.consumer.policy.decide import decide
 from services.consumer.policy.facts import Entitlement, Override, stamp_of
+from services.consumer.policy.model import Policy
 from services.kit.postgres import Connection, text_array
 
 LONGEST = "2 years"
@@ -64,6 +65,15 @@ class Filter(NamedTuple):
     section: str | None = None
     """Section key text."""
     state: OverrideState | None = None
+
+
+class Deciding(NamedTuple):
+    """An override that decides a seat, or would if a newer one did not."""
+
+    tenant: str
+    number: int
+    actor: str
+    ends_at: datetime
 
 
 class Ended(NamedTuple):
@@ -150,6 +160,14 @@ _FOUND = f"""{_TOLD}
    and (%(state)s::text is null or standing = %(state)s) and override < %(before)s
  order by override desc limit %(limit)s
 """
+_DECIDING = """
+select entitlement.seat, override.tenant, override.override, override.actor, override.ends_at
+  from entitlement
+  join override on override.tenant = entitlement.tenant
+               and override.override = case when entitlement.kind = 'override' then entitlement.key::bigint end
+ where entitlement.target = %s and entitlement.seat = any(%s::text[]) and override.ended_at is null
+ order by override.override
+"""
 _IN_FORCE = "select count(*) from override where ended_at is null and ends_at > clock_timestamp()"
 
 
@@ -200,9 +218,9 @@ def withdraw(
 
 
 def make_many(
-    connection: Connection, policies: Policies, tenant: str, asked: Sequence[Asked], undo: UUID
+    connection: Connection, policies: Policies, tenant: str, asked: Sequence[Asked], undo: UUID | None
 ) -> tuple[int, set[SeatRef]]:
-    """Make overrides that belong together; how many, and the seats that now have work. Left out are seats that an override
+    """Make overrides at once, those of an undo; how many, and the seats that now have work. Left out are seats that an override
     decides already, and those to which the policy gives nothing.
 
     Raises `Refused` when the end is out of bounds or the tenant has no policy; nothing is made then.
@@ -220,8 +238,7 @@ def make_many(
     taken = {one.ref for theirs in in_force.values() for one in decide([], active.policy, policies.target, theirs)}
     rows = []
     for one in asked:
-        unmade = Override(0, *one.person, one.section, one.role, one.gives, one.ends_at)
-        given = next(iter(decide([], active.policy, policies.target, [unmade])), None)
+        given = would_give(active.policy, policies.target, one)
         if given is not None and given.ref not in taken:
             taken.add(given.ref)
             rows.append((one.person.person, one.section, one.role, one.gives, one.ends_at.isoformat(), one.reason, one.actor))
@@ -236,7 +253,7 @@ def make_many(
                 Override(number, tenant, person, section, role, gives, made_at),
                 "override_made",
                 until=ends_at.isoformat(),
-                undo=str(undo),
+                **({"undo": str(undo)} if undo else {}),
             )
             for number, person, section, role, gives, ends_at, made_at in made
         ),
@@ -281,15 +298,29 @@ def count_in_force(connection: Connection) -> int:
     return int(row[0])
 
 
+def would_give(policy: Policy, target: str, asked: Asked) -> Entitlement | None:
+    """What the override would give its seat under this policy; None: the policy gives its role no seat."""
+    unmade = Override(0, *asked.person, asked.section, asked.role, asked.gives, asked.ends_at)
+    return next(iter(decide([], policy, target, [unmade])), None)
+
+
+def of_seats(connection: Connection, target: str, seats: Collection[str]) -> dict[str, list[Deciding]]:
+    """The overrides of those of these seats that have any, as their people were last decided."""
+    found: dict[str, list[Deciding]] = {}
+    for seat, *rest in connection.execute(_DECIDING, [target, text_array(seats)]).fetchall() if seats else ():
+        found.setdefault(seat, []).append(Deciding(*rest))
+    return found
+
+
 def _entitlement(connection: Connection, policies: Policies, asked: Asked) -> Entitlement:
     """What it would give its seat under the policy that is active."""
     active = policies.active(connection).get(asked.person.tenant)
     if active is None:
         raise Refused("no_policy")
-    unmade = Override(0, *asked.person, asked.section, asked.role, asked.gives, asked.ends_at)
-    for entitlement in decide([], active.policy, policies.target, [unmade]):
-        return entitlement
-    raise Refused("no_seat")
+    entitlement = would_give(active.policy, policies.target, asked)
+    if entitlement is None:
+        raise Refused("no_seat")
+    return entitlement
 
 
 def _refuse_a_second(connection: Connection, policies: Policies, person: PersonRef, seat: SeatRef) -> None:

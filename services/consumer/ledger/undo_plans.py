@@ -13,7 +13,7 @@ import orjson
 from schemas import keys
 from schemas.events import EnrollmentRole
 from services.consumer.ledger.policies import ActivePolicy, Policies
-from services.consumer.nouns import AppliedState, SeatState, satisfied
+from services.consumer.nouns import AppliedState, SeatState, satisfied, state_of
 from services.kit.postgres import Connection
 
 MOST = 2000
@@ -85,13 +85,6 @@ class TooMany(Exception):
     """More seats than one undo may have: name a term, a section or a person, or a shorter time."""
 
 
-_STATES: dict[AppliedState, SeatState] = {
-    "absent": "deleted",
-    "active": "active",
-    "inactive": "inactive",
-    "completed": "completed",
-    "deleted": "deleted",
-}
 # The first change of each seat within the time tells what the seat was before it, also one of which nobody knew whether it had
 # happened. An older release did not say.
 _TOUCHED = """
@@ -143,7 +136,7 @@ def _inverse(
     shown: AppliedState,
     before: AppliedState | None,
 ) -> Inverse | Left:
-    was = _STATES.get(before or "unknown")
+    was = state_of(before or "unknown")
     if was is None:
         return "not_known"
     if satisfied(was, shown):

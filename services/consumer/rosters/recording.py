@@ -12,7 +12,7 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import NEEDS_LEAVE, PRIORITY_REPAIR, SATISFIED, TERM, Seat
 from services.consumer.policy.drift_rules import DriftRules
-from services.consumer.rosters import findings, repairing
+from services.consumer.rosters import adoptions, findings, repairing
 from services.consumer.rosters.comparing import Comparison, KnownSeat, compare
 from services.consumer.rosters.sections import HoldsLease, Section
 from services.consumer.targets.port import Observation, RosterRow
@@ -122,6 +122,7 @@ def record(
         if connection.execute(_READ, place | counted).fetchone() is None:
             return None
         _learn(connection, target, section, comparison.learnt)
+        adoptions.forget(connection, target, section.lms_section)
         stands = findings.write(connection, target, section, comparison, active)
         if active is not None:
             repairing.repair(connection, target, section, known, comparison.differences, stands, active)

@@ -1,7 +1,8 @@
 """Undoing what differs, as far as the policy says so: nothing is called here, the driver is given work.
 
 A seat of ours is opened again, to be read before it is written: what the roster showed may have been mended meanwhile. Somebody
-else's row becomes a seat that should be gone, so that its removal is counted, held and recorded like every other one.
+else's row becomes a seat that should be gone, so that its removal is counted, held and recorded like every other one. What the
+policy adopts is only marked: see `adoptions`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from services.consumer.ledger import writing
 from services.consumer.ledger.policies import ActivePolicy
 from services.consumer.nouns import PRIORITY_REPAIR, TERM, seat_key
+from services.consumer.rosters import adoptions
 from services.consumer.rosters.comparing import Difference, KnownSeat
 from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import RosterRow
@@ -91,7 +93,8 @@ def repair(
     stands: Mapping[str, timedelta],
     active: ActivePolicy,
 ) -> int:
-    """Give the driver what the policy wants undone, where it is live, within the bounds of one comparison; how many seats."""
+    """Give the driver what the policy wants undone, and mark what it wants adopted, where it is live, within the bounds of one
+    comparison; how many seats."""
     row = connection.execute(_RUN, [target, section.run]).fetchone()
     assert row is not None  # noqa: S101  (it is locked)
     wanted, repaired = row
@@ -99,12 +102,13 @@ def repair(
         return 0
     rules = active.policy.drift
     all_live = all(seat.live for seat in known) and writing.live(connection, target, section.section.rsplit("/", 1)[0])
-    due = [
-        one
-        for one in differences
-        if one.certain and (one.seat.live if one.seat else all_live) and rules.repairs(one.kind, stands[one.subject])
-    ][: max(0, rules.most_repairs - repaired)]
-    count = _open_again(connection, target, section, due) + _take_over(connection, target, section, due, active)
+    sure = [one for one in differences if one.certain and (one.seat.live if one.seat else all_live)]
+    adopted = adoptions.wanted(connection, target, section, sure, active)
+    due = [one for one in sure if one.subject in adopted or rules.repairs(one.kind, stands[one.subject])]
+    due = due[: max(0, rules.most_repairs - repaired)]
+    undone = [one for one in due if one.subject not in adopted]
+    count = _open_again(connection, target, section, undone) + _take_over(connection, target, section, undone, active)
+    count += adoptions.mark(connection, target, section, [adopted[one.subject] for one in due if one.subject in adopted])
     if count:
         connection.execute(_COUNT, [count, target, section.run])
     return count

@@ -49,6 +49,7 @@ class Comparison(Described):
     """Seats of which they say nothing for certain."""
     differences: int = Field(examples=[12])
     repairs: int = Field(examples=[0])
+    """Seats that were given to the driver, or are adopted, as the policy says."""
 
 
 class ComparisonList(Described):
