@@ -12,12 +12,13 @@ from services.consumer.guard.holds import Standing
 from services.consumer.ledger import dead_letters, states
 from services.consumer.ledger.dead_letters import DeadClass, Timers
 from services.consumer.ledger.members import Waiting
+from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.states import MISSING_KINDS, WORK_STATES, Census, Group, Marked
 from services.consumer.metrics import Metrics
 from services.consumer.provision import report
 from services.consumer.rosters import findings
 from services.consumer.rosters.comparing import KINDS
-from services.consumer.rosters.findings import Count
+from services.consumer.rosters.findings import Count, Expiring
 from services.kit.postgres import Connection
 
 T = TypeVar("T")
@@ -46,9 +47,10 @@ class _Sparingly:
 class SeatGauges:
     """Sets every label each time, so that what has become empty reads 0."""
 
-    def __init__(self, metrics: Metrics, target: str, timers: Timers) -> None:
+    def __init__(self, metrics: Metrics, policies: Policies, timers: Timers) -> None:
         self._metrics = metrics
-        self._target = target
+        self._policies = policies
+        self._target = policies.target
         self._timers = timers
         self._all_seats = 0
         self._count_all, self._count_unsettled, self._count_objects = _Sparingly(), _Sparingly(), _Sparingly()
@@ -69,6 +71,7 @@ class SeatGauges:
         self._waiting(census)
         self._guard(holds.standing(connection, self._target))
         self._drift(findings.counts(connection, self._target))
+        self._expiring(findings.expiring(connection, self._policies))
         self._dead(dead_letters.classes(connection, self._target, self._timers))
 
     def sections(self, waiting: Waiting) -> None:
@@ -120,6 +123,10 @@ class SeatGauges:
         for kind in KINDS:
             for mode in ("live", "shadow"):
                 self._metrics.drift.labels(self._target, kind, mode).set(found[kind, mode])
+
+    def _expiring(self, soon: Expiring) -> None:
+        for within, count in soon._asdict().items():
+            self._metrics.drift_expiring.labels(self._target, within).set(count)
 
     def _objects(self, counts: Iterable[report.Count]) -> None:
         found: Counter[tuple[str, str]] = Counter()

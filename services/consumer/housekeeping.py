@@ -62,7 +62,7 @@ class Housekeeping:
         self._handover = handover
         self._timers = timers
         self._history_months = history_months
-        self._gauges = SeatGauges(metrics, policies.target, timers)
+        self._gauges = SeatGauges(metrics, policies, timers)
         self._stopping = threading.Event()
         self._intervals = Intervals()
 

@@ -176,6 +176,12 @@ class Metrics:
             ["target", "kind", "mode"],
             registry=self.registry,
         )
+        self.drift_expiring = Gauge(
+            "sis_drift_expiring",
+            "Members whom nobody gave and whose enrollment goes soon, as the policy says",
+            ["target", "within"],  # day; week, which includes the day
+            registry=self.registry,
+        )
         self.compared_at = Gauge(
             "sis_reconcile_last_success_timestamp_seconds",
             "When a comparison with the rosters last came to its end in this process",

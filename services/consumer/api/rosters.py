@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from schemas import keys
 from services.consumer.api.answers import rosters as answers
@@ -29,7 +29,7 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.rosters import agreement, findings, runs
 from services.consumer.rosters.agreement import Agreement
 from services.consumer.rosters.comparing import Kind
-from services.consumer.rosters.findings import Count, Finding
+from services.consumer.rosters.findings import Count, Filter, Finding
 from services.consumer.rosters.runs import AlreadyRunning, Run, Scope
 from services.kit.http import problem
 from services.kit.openapi import operation
@@ -47,6 +47,8 @@ class DifferencesQuery(SectionQuery, PageQuery):
 
     kind: Kind | None = None
     """All when absent."""
+    goes_within_days: int | None = Field(default=None, ge=0, le=366, examples=[7])
+    """Only members whom nobody gave and whose enrollment the policy has go by then."""
 
 
 class CompareScope(OneOf):
@@ -127,12 +129,12 @@ def roster_router(desk: Desk, policies: Policies) -> APIRouter:
         "/differences", **operation("differences.list", "List differences", answers.DifferencePage, query=DifferencesQuery)
     )
     async def differences(request: Request, actor: str = caller) -> Response:
-        """What stands, a page at a time: all of it, or that of an institution, a term, a section, a kind."""
+        """What stands, a page at a time: all of it, or that of an institution, a term, a section, a kind; or what goes soon."""
         try:
             asked = query(request, DifferencesQuery)
         except Refusal as refusal:
             return await desk.refuse(actor, "differences.list", refusal)
-        return await desk.perform(actor, "differences.list", partial(_differences, target, asked=asked))
+        return await desk.perform(actor, "differences.list", partial(_differences, policies, asked=asked))
 
     @router.get("/agreement", **operation("agreement.read", "Read the agreement", answers.AgreementReport, query=SectionQuery))
     async def agreed(request: Request, actor: str = caller) -> Response:
@@ -193,8 +195,9 @@ def _run(one: Run) -> dict[str, Any]:
     return {"comparison": str(one.run)} | told | {"scope": scope}
 
 
-def _differences(target: str, connection: Connection, *, asked: DifferencesQuery) -> Answer:
-    found = findings.page(connection, target, _scope(asked).prefix, asked.kind, asked.after, asked.limit)
+def _differences(policies: Policies, connection: Connection, *, asked: DifferencesQuery) -> Answer:
+    target, wanted = policies.target, Filter(_scope(asked).prefix, asked.kind, asked.goes_within_days)
+    found = findings.page(connection, policies, wanted, asked.after, asked.limit)
     last = found[-1].number if len(found) == asked.limit else None
     content = {"target": target, "differences": [_finding(one) for one in found], "next_after": last}
     return json_answer(content, {"target": target, "differences": len(found)})

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from services.consumer.ledger.policies import ActivePolicy
+from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import is_live, live_since
 from services.consumer.nouns import SeatState
-from services.consumer.rosters.comparing import Comparison, Difference, Kind
+from services.consumer.rosters.comparing import KINDS, Comparison, Difference, Kind
 from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import ObservedState
 from services.kit.postgres import Connection, text_array
@@ -55,16 +55,34 @@ select subject, clock_timestamp() - stands_since from told
 _FORGET = """
 delete from roster_finding where target = %s and lms_section = %s and not subject = any(%s::text[])
 """
+# When a stranger's enrollment goes, as soon as a comparison comes to it; null: not by itself. Who has no person does not fit the
+# policy's template.
+_GOES_AT = f"""
+case when {is_live("roster_finding.target", "roster_finding.term")} and person is not null and repair_at is null
+     then greatest(found_at, {live_since("roster_finding.target", "roster_finding.term")}) + days * interval '1 day' end
+"""
+_RULES = """
+left join unnest(%(rule_tenants)s::text[], %(rule_kinds)s::text[], %(rule_days)s::int[]) as rule (of_tenant, of_kind, days)
+       on (of_tenant, of_kind) = (tenant, kind)
+"""
 # What was given to the driver and has been undone is not told, though only the next reading drops it.
 _PAGE = f"""
+select * from (
 select number, kind, tenant, section, person, lms_user, role, desired, shown, shown_role, confirmed,
        {is_live("roster_finding.target", "roster_finding.term")} as live, lms_enrollment, lms_course, found_at, read_at,
        repair_at, (select accepted_at from seat
-                    where (seat.target, seat.seat) = (roster_finding.target, roster_finding.seat)) as wanted_since
-  from roster_finding
+                    where (seat.target, seat.seat) = (roster_finding.target, roster_finding.seat)) as wanted_since,
+       {_GOES_AT} as goes_at
+  from roster_finding {_RULES}
  where target = %(target)s and number > %(after)s and starts_with(section || '/', %(prefix)s)
-   and (%(kind)s::text is null or kind = %(kind)s)
+   and (%(kind)s::text is null or kind = %(kind)s)) as told
+ where %(goes_within_days)s::int is null or goes_at <= clock_timestamp() + %(goes_within_days)s * interval '1 day'
  order by number limit %(limit)s
+"""  # noqa: S608  (constants of ours)
+_EXPIRING = f"""
+select count(*) filter (where goes_at <= clock_timestamp() + interval '1 day')::int,
+       count(*) filter (where goes_at <= clock_timestamp() + interval '7 days')::int
+  from (select {_GOES_AT} as goes_at from roster_finding {_RULES} where target = %(target)s) as told
 """  # noqa: S608  (constants of ours)
 _COUNTS = f"""
 select term, {is_live("roster_finding.target", "roster_finding.term")} as live, kind, confirmed, count(*)::int, min(found_at)
@@ -101,6 +119,27 @@ class Finding(NamedTuple):
     """When it was given to the driver."""
     wanted_since: datetime | None
     """When the publisher accepted the change behind the seat: another feed may not have brought it yet."""
+    goes_at: datetime | None
+    """The day on which the policy has a stranger's enrollment go, with the next comparison; None: it does not go by itself."""
+
+
+class Filter(NamedTuple):
+    """Which differences are asked about; None: whatever it is."""
+
+    prefix: str = ""
+    """What the keys of their sections, with a slash behind them, begin with."""
+    kind: Kind | None = None
+    goes_within_days: int | None = None
+    """Only those that go by then, or could have gone already."""
+
+
+class Expiring(NamedTuple):
+    """How many strangers' enrollments go soon."""
+
+    day: int
+    """Within a day."""
+    week: int
+    """Within a week, those of the day included."""
 
 
 class Count(NamedTuple):
@@ -149,10 +188,33 @@ def _facts(one: Difference, section: Section, active: ActivePolicy | None) -> Se
     return (one.subject, one.kind, *theirs, one.shown, None, str(one.confirmed), *ids, None)
 
 
-def page(connection: Connection, target: str, prefix: str, kind: str | None, after: int, limit: int) -> list[Finding]:
-    """A page of what stands in the sections whose key, with a slash behind it, begins with `prefix`; behind number `after`."""
-    parameters = {"target": target, "prefix": prefix, "kind": kind, "after": after, "limit": limit}
+def page(connection: Connection, policies: Policies, asked: Filter, after: int, limit: int) -> list[Finding]:
+    """A page of what stands, behind number `after`."""
+    parameters = _rules(connection, policies) | asked._asdict() | {"after": after, "limit": limit}
     return [Finding(*row) for row in connection.execute(_PAGE.encode(), parameters).fetchall()]
+
+
+def expiring(connection: Connection, policies: Policies) -> Expiring:
+    """How much goes by itself soon."""
+    row = connection.execute(_EXPIRING.encode(), _rules(connection, policies)).fetchone()
+    assert row is not None  # noqa: S101  (an aggregate always gives a row)
+    return Expiring(*row)
+
+
+def _rules(connection: Connection, policies: Policies) -> dict[str, object]:
+    """After how many days strangers go, under the policies of now."""
+    rules = [
+        (tenant, kind, after.days)
+        for tenant, active in policies.active(connection).items()
+        for kind in KINDS
+        if (after := active.policy.drift.removed_after(kind)) is not None
+    ]
+    return {
+        "target": policies.target,
+        "rule_tenants": text_array(tenant for tenant, _, _ in rules),
+        "rule_kinds": text_array(kind for _, kind, _ in rules),
+        "rule_days": text_array(str(days) for _, _, days in rules),
+    }
 
 
 def counts(connection: Connection, target: str, prefix: str = "") -> list[Count]:

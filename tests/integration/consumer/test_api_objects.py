@@ -89,7 +89,7 @@ def test_gauges_count_objects_by_kind_and_state_and_leave_out_what_is_in_shadow(
     writing.shadow(ledger.connection, "canvas", "PSUNV/1261", "a trial", "somebody")
     ledger.connection.execute("update lms_object set state_since = state_since - interval '1 hour' where state = 'refused'")
     metrics = Metrics()
-    SeatGauges(metrics, "canvas", TIMERS).observe(ledger.connection)
+    SeatGauges(metrics, ledger.policies, TIMERS).observe(ledger.connection)
 
     def gauge(name: str, kind: str, state: str) -> float | None:
         return metrics.registry.get_sample_value(name, {"target": "canvas", "kind": kind, "state": state})

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.consumer.rosters import recording, sections
+from services.consumer.ledger import policies
+from services.consumer.rosters import adopting, adoptions, recording, sections
 from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import Observation, RosterRow
 from tests.integration.consumer.api_support import Api
 from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment, section_event
+from tests.policies import unguarded
 
 EVERYTHING: dict[str, Any] = {"scope": {"everything": {}}}
 TERM = {"institution": "PSUNV", "term": "1259"}
@@ -88,6 +91,33 @@ async def test_differences_come_in_pages_and_by_place_and_kind(api: Api, ledger:
     assert [(one["kind"], one["count"]) for one in term["differences"]] == [("extra_manual", 4)]
 
 
+async def test_who_goes_within_days_is_listed_with_the_day(api: Api, ledger: Ledger) -> None:
+    text = unguarded().replace("extra_manual: report", "extra_manual: {remove_after_days: 14}")
+    policies.store(ledger.connection, TENANT, text, "registrar")
+    ledger.take(enrollment(person="p1"))
+    await started(api)
+    read(ledger, row("p1"), row("p9"))
+    assert (await api.call("GET", "/differences?goes_within_days=13")).json()["differences"] == []
+    (one,) = (await api.call("GET", "/differences?goes_within_days=14&kind=extra_manual")).json()["differences"]
+    assert datetime.fromisoformat(one["goes_at"]) - datetime.fromisoformat(one["found_at"]) == timedelta(days=14)
+
+
+async def test_a_trace_says_that_the_seat_was_adopted(api: Api, ledger: Ledger) -> None:
+    text = unguarded().replace("extra_manual: report", "extra_manual: {adopt_for_days: 30}")
+    policies.store(ledger.connection, TENANT, text, "registrar")
+    ledger.take(enrollment(person="p1"), section_event())
+    run = await started(api, EVERYTHING | {"repair": True})
+    read(ledger, row("p1"), row("p9"))
+    for section in adoptions.due(ledger.connection, "canvas"):
+        adopting.adopt(ledger.connection, "canvas", section, ledger.policies, lambda _: True)
+    asked = {"tenant": TENANT, "person": "p9", "section": {**TERM, "section": "1001"}}
+    told = (await api.call("POST", "/trace", json=asked)).json()
+    (override,) = told["overrides"]
+    assert (override["actor"], override["in_force"], run in override["reason"]) == ("policy:drift", True, True)
+    assert told["seats"][0]["override"]["override"] == override["override"]
+    assert [one["what"] for one in told["timeline"][-3:]] == ["observed", "override_made", "decided"]
+
+
 async def test_a_term_begins_as_the_section_key_says_and_not_as_another_ones_name(api: Api, ledger: Ledger) -> None:
     """Term 125 is not the beginning of term 1259."""
     ledger.take(enrollment(person="p1"))
@@ -101,6 +131,7 @@ async def test_a_term_begins_as_the_section_key_says_and_not_as_another_ones_nam
         ("/differences?term=1259", "term"),
         ("/differences?institution=PSUNV&section=1001", "section"),
         ("/differences?kind=odd", "kind"),
+        ("/differences?goes_within_days=-1", "goes_within_days"),
         ("/differences?limit=0", "limit"),
         ("/agreement?institution=", "institution"),
     ],

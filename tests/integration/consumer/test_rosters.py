@@ -19,6 +19,7 @@ from services.consumer.nouns import SeatRef, seat_key
 from services.consumer.policy.model import default_text
 from services.consumer.rosters import agreement, findings, recording, runs, sections
 from services.consumer.rosters.comparing import Comparison
+from services.consumer.rosters.findings import Filter
 from services.consumer.rosters.runs import Scope
 from services.consumer.targets.port import Observation, ObservedState, RosterRow
 from tests.integration.consumer.ledger_support import TENANT, TIMERS, Heard, Ledger, enrollment, section_event
@@ -92,7 +93,7 @@ def confirmed(ledger: Ledger, lms: Lms, *people: str) -> None:
 
 
 def kinds(ledger: Ledger) -> dict[str | None, str]:
-    return {one.person: one.kind for one in findings.page(ledger.connection, TARGET, "", None, 0, 1000)}
+    return {one.person: one.kind for one in findings.page(ledger.connection, ledger.policies, Filter(), 0, 1000)}
 
 
 def days_pass(ledger: Ledger, days: int) -> None:
@@ -247,7 +248,7 @@ def test_a_seat_is_repaired_where_its_own_term_is_live(ledger: Ledger, lms: Lms)
     ledger.connection.execute("update seat set applied_at = clock_timestamp() - interval '1 hour'")
     writing.shadow(ledger.connection, TARGET, TERM, "a trial", "ops")
     lms.compare()
-    stands = {one.person: (one.section, one.live) for one in findings.page(ledger.connection, TARGET, "", None, 0, 10)}
+    stands = {one.person: (one.section, one.live) for one in findings.page(ledger.connection, ledger.policies, Filter(), 0, 10)}
     assert stands == {"p1": ("PSUNV/1259/1001", False), "p2": ("PSUNV/1262/1001", True)}
     assert ledger.rows("select person from work where read_first order by person") == [("p1",), ("p2",)]
     assert ledger.rows("select repairs from roster_run") == [(1,)]
@@ -336,6 +337,77 @@ def test_gauges_and_agreement_know_each_term_by_its_own_word(ledger: Ledger, lms
 
     assert (gauge("extra_manual", "live"), gauge("extra_manual", "shadow")) == (1, 0)
     assert [count.live for count in findings.counts(ledger.connection, TARGET)] == [True, True]
+
+
+# --- what goes soon ---
+
+
+def gone_within(ledger: Ledger, days: int | None) -> list[str | None]:
+    return [
+        one.person
+        for one in findings.page(ledger.connection, ledger.policies, Filter(goes_within_days=days), 0, 10)
+        if one.goes_at
+    ]
+
+
+def test_who_goes_soon_is_told_before(ledger: Ledger, lms: Lms) -> None:
+    with_policy(ledger, REMOVED_IN_TIME)
+    confirmed(ledger, lms, "p1", "p2")
+    lms.show(row("p2"), row("guest"))
+    lms.compare(repair=False)
+    assert (gone_within(ledger, None), gone_within(ledger, 13), gone_within(ledger, 15)) == (["guest"], [], ["guest"])
+    assert findings.expiring(ledger.connection, ledger.policies) == (0, 0)
+    days_pass(ledger, 8)
+    assert (gone_within(ledger, 7), findings.expiring(ledger.connection, ledger.policies)) == (["guest"], (0, 1))
+    days_pass(ledger, 5)
+    lms.compare()
+    assert (set(ledger.work()), findings.expiring(ledger.connection, ledger.policies)) == ({ref("p1")}, (1, 1))
+    days_pass(ledger, 1)
+    assert findings.expiring(ledger.connection, ledger.policies) == (1, 1), "its day has come, and no comparison yet"
+    lms.compare()
+    assert ref("guest") in ledger.work()
+    assert (gone_within(ledger, None), findings.expiring(ledger.connection, ledger.policies)) == ([], (0, 0))
+
+
+def test_days_of_notice_count_from_the_day_on_which_the_term_went_live(ledger: Ledger, lms: Lms) -> None:
+    with_policy(ledger, REMOVED_IN_TIME)
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    writing.shadow(ledger.connection, TARGET, TERM, "a trial", "ops")
+    lms.compare()
+    days_pass(ledger, 30)
+    assert gone_within(ledger, None) == []
+    writing.go_live(ledger.connection, TARGET, TERM, "ready", "ops", compared=None)
+    assert (gone_within(ledger, 13), gone_within(ledger, 15)) == ([], ["guest"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [(unguarded(), row("guest")), (REMOVED_IN_TIME.replace('user: "{person}"', 'user: "p{person}"'), row("guest"))],
+    ids=["only listed", "fits no template"],
+)
+def test_who_does_not_go_by_themselves_has_no_day(ledger: Ledger, lms: Lms, policy: str, shown: RosterRow) -> None:
+    with_policy(ledger, policy)
+    ledger.take(enrollment("dropped", person="1"))
+    lms.put(shown)
+    lms.compare()
+    days_pass(ledger, 30)
+    assert (gone_within(ledger, None), findings.expiring(ledger.connection, ledger.policies)) == ([], (0, 0))
+
+
+def test_the_gauge_tells_how_many_go_within_a_day_and_a_week(ledger: Ledger, lms: Lms) -> None:
+    with_policy(ledger, REMOVED_IN_TIME)
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    days_pass(ledger, 8)
+    metrics = Metrics()
+    Housekeeping(ledger.url, ledger.policies, metrics, Heard().wake, TIMERS).once(ledger.connection)
+    told = [
+        metrics.registry.get_sample_value("sis_drift_expiring", {"target": TARGET, "within": within})
+        for within in ("day", "week")
+    ]
+    assert told == [0, 1]
 
 
 # --- what stands ---

@@ -48,7 +48,7 @@ def test_every_state_is_a_gauge_with_its_number_and_its_age(ledger: Ledger) -> N
     one_in_each_state(ledger)
     metrics = Metrics()
 
-    SeatGauges(metrics, "canvas", TIMERS).observe(ledger.connection)
+    SeatGauges(metrics, ledger.policies, TIMERS).observe(ledger.connection)
 
     def gauge(name: str, **labels: str) -> float:
         value = metrics.registry.get_sample_value(name, {"target": "canvas"} | labels)
@@ -68,7 +68,7 @@ def test_an_emptied_state_and_an_emptied_class_read_zero(ledger: Ledger) -> None
     ledger.take(enrollment())
     ledger.kill(seat(), "refused", "validation")
     metrics = Metrics()
-    gauges = SeatGauges(metrics, "canvas", TIMERS)
+    gauges = SeatGauges(metrics, ledger.policies, TIMERS)
     gauges.observe(ledger.connection)
     ledger.settle()
 

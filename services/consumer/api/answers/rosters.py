@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from services.consumer.api.bodies import Moment, PersonId, Reason, SectionPlace, Target, Tenant, TermPlace
+from services.consumer.api.bodies import Later, Moment, PersonId, Reason, SectionPlace, Target, Tenant, TermPlace
 from services.consumer.nouns import SeatState
 from services.consumer.rosters.comparing import Kind
 from services.consumer.rosters.runs import RunState
@@ -107,6 +107,8 @@ class Difference(Described):
     repair_at: Moment | None = None
     """When it was, or will be, put right by itself."""
     wanted_since: Moment | None = None
+    goes_at: Later | None = None
+    """From when on the policy has the enrollment of a member whom nobody gave go, with the next comparison."""
 
 
 class DifferencePage(Described):

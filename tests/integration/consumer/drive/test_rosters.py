@@ -15,7 +15,7 @@ from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import Compared
 from services.consumer.policy.model import default_text
 from services.consumer.rosters import findings, runs
-from services.consumer.rosters.findings import Finding
+from services.consumer.rosters.findings import Filter, Finding
 from services.consumer.rosters.runs import AlreadyRunning, Run, Scope
 from services.sandbox.canvas.server import CanvasServer
 from tests.integration.consumer.drive.drive_support import TARGET, SeatLedger, Told, eventually, seat_of
@@ -86,7 +86,7 @@ async def compared(ledger: SeatLedger, scope: Scope = Scope(), *, repair: bool =
 
 
 def standing(ledger: SeatLedger) -> list[Finding]:
-    return findings.page(ledger.connection, TARGET, "", None, 0, 1000)
+    return findings.page(ledger.connection, Policies(TARGET), Filter(), 0, 1000)
 
 
 def kinds(ledger: SeatLedger) -> dict[str | None, str]:
