@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from services.consumer.ledger import overruling, writing
+from services.consumer.ledger import database, overruling, writing
+from services.consumer.ledger.deciding import lock_persons
+from services.consumer.ledger.entities import take
 from services.consumer.ledger.overruling import Asked, Filter, Told
 from services.consumer.nouns import PersonRef
 from services.consumer.rosters import adopting, adoptions
+from services.consumer.rosters.adopting import Adopted
 from services.consumer.targets.port import Observation, RosterRow
-from tests.integration.consumer.ledger_support import TENANT, Ledger, enrollment
+from services.kit.postgres import Connection
+from tests.integration.consumer.ledger_support import TENANT, Ledger, arrivals, enrollment
 from tests.integration.consumer.test_rosters import (
     TARGET,
     TERM,
@@ -274,6 +280,39 @@ def test_who_enrolls_meanwhile_is_the_student_systems(ledger: Ledger, lms: Lms) 
     ledger.take(enrollment(person="guest"))
     assert (adopt(ledger), overrides(ledger)) == (0, [])
     assert ledger.work() == {ref("guest"): "pending"}
+
+
+def test_who_decides_the_person_at_that_moment_is_waited_for_without_the_lease(ledger: Ledger, lms: Lms) -> None:
+    """People come before seats, and the lease after the people: no deadlock, and its renewal does not wait."""
+    confirmed(ledger, lms, "p1", "p2")
+    lms.show(row("p1", "completed"), row("p2"))
+    lms.compare()
+    asked_for_lease = []
+
+    def holds_lease(_: Connection) -> bool:
+        asked_for_lease.append(True)
+        return True
+
+    def work(connection: Connection) -> Adopted:
+        return adopting.adopt(connection, TARGET, "PSUNV-1259-1001", ledger.policies, holds_lease)
+
+    with database.connect(ledger.url) as adopters, ThreadPoolExecutor(1) as thread:
+        with ledger.connection.transaction():
+            lock_persons(ledger.connection, [PersonRef(TENANT, "p1")])
+            adopting_it = thread.submit(work, adopters)
+            wait_until_it_waits(ledger)
+            assert asked_for_lease == []
+            take(ledger.connection, arrivals(enrollment("dropped", person="p1", version=2)), ledger.policies)
+            ledger.decide(ledger.connection, {PersonRef(TENANT, "p1")})
+        assert adopting_it.result(20).seats == 0
+    assert (overrides(ledger), ledger.desired()[ref("p1")]) == ([], "deleted")
+
+
+def wait_until_it_waits(ledger: Ledger) -> None:
+    deadline = time.monotonic() + 20
+    while not ledger.rows("select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_of_a_wrong_role_none_is_adopted_when_one_of_the_seats_has_moved(ledger: Ledger, lms: Lms) -> None:
