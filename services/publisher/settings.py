@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         default=10,
         ge=0,
         le=100,
-        description="an extract that lacks more of what the mirror holds of its scope waits for a person",
+        description="what extracts may remove of a scope within 36 hours; one that would remove more waits for a person",
     )
     max_waiting_rows: int = Field(
         default=20_000, ge=1, description="source rows that may wait for a transaction; beyond, the answer is 503"

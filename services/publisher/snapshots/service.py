@@ -159,13 +159,13 @@ def _connect_patiently(url: str) -> Connection:
 
 
 def _open_up(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot:
-    """Raises ``Unavailable("busy")`` when another one of its scope is being applied, or a newer one was taken meanwhile."""
+    """Raises ``Unavailable("busy")`` when another one of its scope was taken meanwhile."""
     try:
         opened = table.open_up(connection, snapshot_id)
     except psycopg.errors.UniqueViolation as error:
         raise Unavailable("busy") from error
-    if opened.state == "superseded":
-        raise Unavailable("busy")  # sent again it hears why
+    if opened.state in {"superseded", "receiving"}:
+        raise Unavailable("busy")  # sent again it hears why, or is judged by what the mirror holds then
     return opened
 
 

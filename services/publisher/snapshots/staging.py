@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, BinaryIO, NamedTuple
 
 import orjson
@@ -20,7 +21,7 @@ from services.kit.postgres import Connection
 from services.publisher.changes import Change, Reject, Unavailable
 from services.publisher.mirror import order
 from services.publisher.snapshots import table
-from services.publisher.snapshots.table import Snapshot
+from services.publisher.snapshots.table import Removals, Snapshot
 from services.publisher.translate.extract import KINDS, ExtractRefused, Line, Manifest, Site, read
 from services.publisher.translate.peoplesoft import LATE_COMMIT, MAX_REJECTS
 
@@ -79,6 +80,7 @@ def stage(
     with connection.transaction():
         # Two extracts at once would both be judged by a mirror that lacks the other.
         connection.execute("select pg_advisory_xact_lock(hashtextextended('snapshots', 0))")
+        removals = table.removals(connection, manifest)
         earlier = table.of_scope(connection, manifest)
         if same := next((one for one in earlier if one.digest == digest and one.started_at == manifest.started_at), None):
             return Staged(same, [])
@@ -88,8 +90,10 @@ def stage(
         reading = _copy(connection, file, snapshot_id, manifest, site)
         _refuse_unusable(reading)
         lacking = None if reading.nameless else _note_absent(connection, snapshot_id, manifest)
-        doubt = _doubt(connection, snapshot_id, manifest, lacking, max_absent_percent) if lacking else None
-        _count(connection, snapshot_id, reading, lacking, doubt)
+        doubt = _doubt(lacking, removals, max_absent_percent) if lacking else None
+        if lacking and doubt:
+            doubt += _renamed(connection, snapshot_id, manifest, lacking)
+        _count(connection, snapshot_id, reading, lacking, removals, doubt)
     found = table.find(connection, snapshot_id)
     assert found is not None  # noqa: S101  (written above)
     return Staged(found, reading.rejects)
@@ -229,16 +233,21 @@ def _note_absent(connection: Connection, snapshot_id: uuid.UUID, manifest: Manif
     return _Lacking(*row)
 
 
-def _doubt(
-    connection: Connection, snapshot_id: uuid.UUID, manifest: Manifest, lacking: _Lacking, max_absent_percent: float
-) -> str | None:
-    """Why a person has to look before anything is removed."""
-    if lacking.lacking <= max(_FEW, lacking.held * max_absent_percent / 100):
+def _doubt(lacking: _Lacking, removals: Removals, max_absent_percent: float) -> str | None:
+    """Why a person has to look before anything is removed: because of what extracts remove together, not of each alone."""
+    together, of = lacking.lacking + removals.rows, lacking.held + removals.rows
+    if not lacking.lacking or together <= max(_FEW, of * max_absent_percent / 100):
         return None
     told = f"the extract lacks {lacking.lacking} of the {lacking.held} rows that the mirror holds of its scope"
+    if not removals.rows:
+        return told
+    since = removals.since.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{told}; with {removals.rows} that extracts have removed since {since} it is {together} of {of}"
+
+
+def _renamed(connection: Connection, snapshot_id: uuid.UUID, manifest: Manifest, lacking: _Lacking) -> str:
     new = _count_new(connection, snapshot_id, manifest)
-    renamed = f" and has {new} that the mirror does not know: has an id been renamed?" if 2 * new >= lacking.lacking else ""
-    return told + renamed
+    return f" and has {new} that the mirror does not know: has an id been renamed?" if 2 * new >= lacking.lacking else ""
 
 
 def _count_new(connection: Connection, snapshot_id: uuid.UUID, manifest: Manifest) -> int:
@@ -251,12 +260,30 @@ def _count_new(connection: Connection, snapshot_id: uuid.UUID, manifest: Manifes
     return int(row[0]) if row else 0
 
 
-def _count(connection: Connection, snapshot_id: uuid.UUID, reading: Reading, lacking: _Lacking | None, doubt: str | None) -> None:
+def _count(
+    connection: Connection,
+    snapshot_id: uuid.UUID,
+    reading: Reading,
+    lacking: _Lacking | None,
+    removals: Removals,
+    doubt: str | None,
+) -> None:
     detail = f"{reading.nameless} rows without a readable key: nothing is concluded from absence" if reading.nameless else doubt
     connection.execute(
         """update snapshot s
-              set rows = %s, unusable = %s, absent = %s, reason = %s, detail = %s,
+              set rows = %(rows)s, unusable = %(unusable)s, absent = %(absent)s, lacking = %(lacking)s,
+                  counted_at = %(counted_at)s, counted_since = %(since)s, reason = %(reason)s, detail = %(detail)s,
                   total = (select coalesce(max(r.number), 0) from snapshot_row r where r.snapshot = s.id)
-            where s.id = %s""",
-        [reading.rows, reading.unusable, lacking and lacking.absent, "shrunk" if doubt else None, detail, snapshot_id],
+            where s.id = %(id)s""",
+        {
+            "id": snapshot_id,
+            "rows": reading.rows,
+            "unusable": reading.unusable,
+            "absent": lacking and lacking.absent,
+            "lacking": lacking and lacking.lacking,
+            "counted_at": removals.counted_at,
+            "since": removals.since,
+            "reason": "shrunk" if doubt else None,
+            "detail": detail,
+        },
     )

@@ -18,6 +18,9 @@ _CLAIM_SECONDS = 15
 """A process that has not finished a page for so long is taken for dead."""
 _KEEP_DAYS = 90
 _LISTED = 50
+_TOGETHER_HOURS = 36
+"""What extracts remove within this time is judged together. More than a day, so that one a night counts with the last, whichever
+of the two was late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ class Progress(NamedTuple):
     last: bool
 
 
+class Removals(NamedTuple):
+    """What extracts of one scope have removed that nobody approved."""
+
+    rows: int
+    """Of people and classes that were there."""
+    since: datetime
+    counted_at: datetime
+
+
 # --- taking one in ---------------------------------------------------------------------------------------------------
 
 
@@ -103,16 +115,42 @@ def of_scope(connection: Connection, manifest: Manifest) -> list[Snapshot]:
     return [_snapshot(row) for row in rows]
 
 
+def removals(connection: Connection, manifest: Manifest) -> Removals:
+    """Since the last approval, and for `_TOGETHER_HOURS` at most. While one waits for a person that time stands still: the clock
+    lets none go."""
+    row = connection.execute(
+        f"""with scope as (
+              select * from snapshot where (tenant, kind, institution, term) = (%s, %s, %s, %s)),
+            begun as (
+              select greatest(
+                       coalesce((select min(counted_since) from scope where state = 'held'),
+                                clock_timestamp() - interval '{_TOGETHER_HOURS} hours'),
+                       (select max(counted_at) from scope where approved_by is not null)) as since)
+            select coalesce(sum(lacking), 0)::bigint, since, clock_timestamp()
+              from begun left join scope
+                on counted_at > since and state in ('applying', 'applied') and approved_by is null
+             group by since""",  # noqa: S608  (a constant of this module)
+        [manifest.tenant, manifest.kind, manifest.institution, manifest.term],
+    ).fetchone()
+    assert row is not None  # noqa: S101  (`begun` is one row)
+    return Removals(*row)
+
+
 def open_up(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot:
     """Its rejects are safe: apply it, or hold it when it has a reason for that; what was held of its scope is moot.
 
-    Raises `psycopg.errors.UniqueViolation` while another one of its scope is being applied.
+    It stays ``receiving`` when another one of its scope was applied after it was judged. Raises `psycopg.errors.UniqueViolation`
+    when that happens just now.
     """
     with connection.transaction():
         _end_older(connection, snapshot_id)
         connection.execute(
-            """update snapshot set state = case when reason is null then 'applying' else 'held' end
-                where id = %s and state = 'receiving'""",
+            """update snapshot s set state = case when s.reason is null then 'applying' else 'held' end
+                where s.id = %s and s.state = 'receiving'
+                  and not exists (
+                    select from snapshot other
+                     where (other.tenant, other.kind, other.institution, other.term) = (s.tenant, s.kind, s.institution, s.term)
+                       and (other.state = 'applying' or (other.state = 'applied' and other.closed_at > s.counted_at)))""",
             [snapshot_id],
         )
     return _known(connection, snapshot_id)

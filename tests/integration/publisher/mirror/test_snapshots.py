@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import re
 import secrets
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -112,6 +113,17 @@ class Campus:
 
     def versions(self) -> dict[str, int]:
         return dict(self.ask("select key, version from entity"))
+
+
+def pass_by(bench: Bench, *, hours: int) -> None:
+    """All that is known of extracts is so much older."""
+    with psycopg.connect(bench.database_url) as connection:
+        connection.execute(
+            """update mirror.snapshot
+                  set counted_at = counted_at - make_interval(hours => %(hours)s),
+                      counted_since = counted_since - make_interval(hours => %(hours)s)""",
+            {"hours": hours},
+        )
 
 
 class SlowFile(io.BytesIO):
@@ -249,6 +261,76 @@ async def test_a_scope_that_shrank_waits_for_a_person_who_names_the_extract(benc
         assert (approved.approved_by, len(school.enrolled())) == ("operator", 80)
         with pytest.raises(NotHeld, match="applied"):
             await school.snapshots.approve(held.id, held.digest, "operator")
+
+
+async def test_extracts_that_each_lack_a_little_are_held_for_what_they_remove_together(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        assert (await school.apply(csv_of(everybody(92)))).absent == 8
+        held = await school.send(csv_of(everybody(85)))
+        assert (held.state, held.reason, held.absent) == ("held", "shrunk", 7)
+        assert re.fullmatch(
+            r"the extract lacks 7 of the 92 rows that the mirror holds of its scope;"
+            r" with 8 that extracts have removed since \d{4}-\d\d-\d\d \d\d:\d\d UTC it is 15 of 100",
+            held.detail or "",
+        )
+        assert len(school.enrolled()) == 92
+
+
+async def test_what_extracts_have_removed_holds_none_that_lacks_nothing(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        await school.apply(csv_of(everybody(90)))
+        await school.post(
+            [row(person(number), STDNT_ENRL_STATUS="D", ENRL_STATUS_REASON="DROP") for number in range(40)], datetime.now(UTC)
+        )
+        assert (await school.apply(csv_of(everybody(90)))).absent == 0
+
+
+async def test_what_a_person_approved_does_not_count_nor_does_what_went_before(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        await school.apply(csv_of(everybody(92)))
+        held = await school.send(csv_of(everybody(85)))
+        await school.ended(await school.snapshots.approve(held.id, held.digest, "operator"))
+        await school.apply(csv_of(everybody(77)))
+        assert len(school.enrolled()) == 77
+        assert (await school.send(csv_of(everybody(76)))).state == "held", "counted from the approval on"
+
+
+async def test_what_was_removed_two_nights_ago_does_not_count(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        await school.apply(csv_of(everybody(92)))
+        pass_by(bench, hours=37)
+        await school.apply(csv_of(everybody(85)))
+        pass_by(bench, hours=25)
+        assert (await school.send(csv_of(everybody(80)))).state == "held", "a nightly extract counts with that of last night"
+
+
+async def test_an_extract_that_nobody_looked_at_is_not_taken_because_time_passed(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(100))
+        await school.apply(csv_of(everybody(92)))
+        for _ in range(2):
+            assert (await school.send(csv_of(everybody(85)))).state == "held"
+            pass_by(bench, hours=100)
+        assert (await school.send(csv_of(everybody(85)))).state == "held"
+        await school.apply(csv_of(everybody(92)))
+        await school.apply(csv_of(everybody(85)))
+
+
+async def test_an_extract_that_was_judged_before_another_was_applied_is_judged_again(bench: Bench) -> None:
+    async with campus(bench) as school, campus(bench) as other:
+        await school.post(everybody(100))
+
+        async def older_one_first(*told: Any) -> None:
+            await other.apply(csv_of(everybody(92)), datetime.now(UTC) - timedelta(minutes=1))
+
+        school.quarantine.put = older_one_first  # type: ignore[method-assign, assignment]
+        with pytest.raises(Unavailable, match="busy"):
+            await school.send(csv_of([row(person(0), STDNT_ENRL_STATUS="?"), *everybody(100)[9:]]))
+        assert len(school.enrolled()) == 92
 
 
 async def test_ids_that_changed_are_told_from_people_who_left(bench: Bench) -> None:
