@@ -43,7 +43,14 @@ def create_app(publisher: Publisher) -> App:
     parts = (publisher.sources, publisher.metrics, publisher.intake, publisher.budget, publisher.channels)
     app.include_router(peoplesoft_router(publisher.mirror, publisher.quarantine, *parts))
     app.include_router(events_router(publisher.mirror, *parts))
-    extracts = (publisher.sources, publisher.metrics, publisher.extracts, publisher.budget, publisher.channels)
+    extracts = (
+        publisher.sources,
+        publisher.metrics,
+        publisher.intake.tenant,
+        publisher.spool,
+        publisher.budget,
+        publisher.channels,
+    )
     app.include_router(snapshots_router(publisher.snapshots, *extracts))
     app.include_router(snapshot_desk_router(publisher.snapshots, publisher.operators))
     app.include_router(sources_router(publisher.channels, publisher.operators))

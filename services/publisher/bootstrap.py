@@ -11,9 +11,9 @@ from services.kit.kafka import KafkaSettings
 from services.publisher.cadence_file import read_cadences
 from services.publisher.channels import Channels
 from services.publisher.dialect_file import read_dialect
-from services.publisher.intake.budget import Budget
+from services.publisher.intake.budget import Budget, Room
 from services.publisher.intake.ports import IntakeSettings
-from services.publisher.intake.snapshots import SnapshotSettings
+from services.publisher.intake.spool import Spool
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.fold import fold, meaning
 from services.publisher.mirror.writer import MirrorWriter
@@ -37,7 +37,7 @@ class Publisher:
     sources: Callers
     operators: Callers | None
     intake: IntakeSettings
-    extracts: SnapshotSettings
+    spool: Spool
     budget: Budget
     metrics: Metrics
 
@@ -102,7 +102,11 @@ def publisher(settings: Settings, kafka: KafkaSettings) -> Publisher:
             body_timeout_seconds=settings.body_timeout_seconds,
             dialect=dialect,
         ),
-        extracts=SnapshotSettings(settings.tenant, settings.max_snapshot_bytes, settings.snapshot_timeout_seconds),
+        spool=Spool(
+            Room(settings.max_snapshots_bytes, metrics.extract_bytes_in_hand),
+            settings.max_snapshot_bytes,
+            settings.snapshot_timeout_seconds,
+        ),
         budget=Budget(settings.max_requests, settings.max_bodies_bytes, metrics),
         metrics=metrics,
     )

@@ -76,7 +76,7 @@ class Unavailable(RuntimeError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        """``kafka``, ``database``, ``overload``, ``recovering``, ``stopping``, ``deadline``, ``busy`` (see `snapshots`)."""
+        """``kafka``, ``database``, ``overload``, ``recovering``, ``stopping``, ``deadline``; of extracts ``busy``, ``disk``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,15 @@ class Metrics:
         self.unavailable = Counter(
             "sis_intake_unavailable_total",
             "Deliveries that were told to come again, by reason",
-            ["source", "reason"],  # kafka, database, overload, recovering, stopping, deadline, busy
+            ["source", "reason"],  # kafka, database, overload, recovering, stopping, deadline, busy, disk
             registry=self.registry,
         )
         self.requests_in_hand = Gauge("sis_intake_requests_in_hand", "Deliveries not answered yet", registry=self.registry)
         self.body_bytes_in_hand = Gauge(
             "sis_intake_body_bytes_in_hand", "Bytes of the bodies of deliveries not answered yet", registry=self.registry
+        )
+        self.extract_bytes_in_hand = Gauge(
+            "sis_intake_extract_bytes_in_hand", "Bytes on disk of full extracts not answered yet", registry=self.registry
         )
 
     def _of_sources(self) -> None:

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     max_snapshot_bytes: int = Field(
         default=512 * 1024 * 1024, ge=1024, description="longest full extract; kept on disk meanwhile"
     )
+    max_snapshots_bytes: int = Field(
+        default=2 * 1024 * 1024 * 1024,
+        ge=1024,
+        description="bytes of all full extracts on disk at once; beyond, the answer is 503; at least MAX_SNAPSHOT_BYTES",
+    )
     snapshot_timeout_seconds: float = Field(default=600, gt=0, description="a full extract has to arrive within this time")
     snapshot_max_absent_percent: float = Field(
         default=10,
@@ -111,6 +116,14 @@ class Settings(BaseSettings):
     def _one_body_fits(self) -> Self:
         if self.max_bodies_bytes < self.max_body_bytes:
             raise ValueError("MAX_BODIES_BYTES must be at least MAX_BODY_BYTES: otherwise the longest body is never taken")
+        return self
+
+    @model_validator(mode="after")
+    def _one_extract_fits(self) -> Self:
+        if self.max_snapshots_bytes < self.max_snapshot_bytes:
+            raise ValueError(
+                "MAX_SNAPSHOTS_BYTES must be at least MAX_SNAPSHOT_BYTES: otherwise the longest extract is never taken"
+            )
         return self
 
     @property

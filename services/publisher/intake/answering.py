@@ -26,22 +26,22 @@ async def answer(
     metrics: Metrics,
     source: str,
     handle: Callable[[], Awaitable[tuple[Outcome, AnyResponse]]],
-    try_again: Callable[[], AnyResponse],
+    try_again: Callable[[str], AnyResponse],
 ) -> AnyResponse:
-    """The response of `handle`, or `try_again` when the request could not be made durable. Never raises."""
+    """The response of `handle`, or that of `try_again` to the reason why the request could not be made durable. Never raises."""
     begun = time.perf_counter()
     try:
         outcome, response = await handle()
     except Unavailable as error:
         log.info("intake_unavailable", reason=error.reason, channel=source)
         metrics.unavailable.labels(source, error.reason).inc()
-        outcome, response = "unavailable", try_again()
+        outcome, response = "unavailable", try_again(error.reason)
     except BodyTooSlow:
-        outcome, response = "too_slow", try_again()
+        outcome, response = "too_slow", try_again("too_slow")
     except Exception:
         # The outermost place: a defect of ours may delay a source, but must not make it give up or freeze its queue.
         log.exception("intake_failed", channel=source)
-        outcome, response = "unavailable", try_again()
+        outcome, response = "unavailable", try_again("defect")
     metrics.requests.labels(source, outcome).inc()
     metrics.request_seconds.labels(source).observe(time.perf_counter() - begun)
     return response
@@ -54,8 +54,8 @@ def unauthorized() -> JSONResponse:
     return response
 
 
-def try_again(title: str) -> JSONResponse:
+def try_again(title: str, reason: str, *, after_seconds: int = RETRY_AFTER_SECONDS) -> JSONResponse:
     """For a source that reads JSON: what it sent is not durable."""
-    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, title)
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response = problem(HTTPStatus.SERVICE_UNAVAILABLE, title, reason=reason)
+    response.headers["Retry-After"] = str(after_seconds)
     return response

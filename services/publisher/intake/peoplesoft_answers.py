@@ -30,8 +30,8 @@ def success(title: str) -> Response:
     return _reply(200, "success", title, 0)
 
 
-def try_again(after_seconds: int) -> Response:
-    """It is not."""
+def try_again(after_seconds: int, _reason: str) -> Response:
+    """It is not. Integration Broker sends it again, whatever the reason."""
     return _reply(503, "error", _TRY_AGAIN, 10, {"Retry-After": str(after_seconds)})
 
 

@@ -2,18 +2,14 @@
 
 The file is written to disk before anything of it is believed. 202 when it is stored and will be applied, 200 when that is done
 already; 409 when it waits for a person; 422 when it cannot be used, with the cause; 503: send the same file again, repeating is
-harmless.
+harmless. What can be told from the head of the request is answered before the body is read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import hashlib
 import re
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -22,17 +18,16 @@ from typing import Annotated, BinaryIO, Protocol
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from starlette.requests import ClientDisconnect
 
 from services.kit.http import problem
 from services.kit.openapi import operation
 from services.publisher.intake.answering import answer, try_again, unauthorized
 from services.publisher.intake.answers import SnapshotState
-from services.publisher.intake.body import BodyTooSlow
 from services.publisher.intake.budget import Budget
 from services.publisher.intake.operating import described
 from services.publisher.intake.ports import Callers, ChannelBook
 from services.publisher.intake.snapshot_desk import shown
+from services.publisher.intake.spool import Spool, Spooled
 from services.publisher.metrics import Metrics
 from services.publisher.mirror.order import MARGIN
 from services.publisher.snapshots.table import Snapshot
@@ -43,6 +38,8 @@ _IN_MEMORY_BYTES = 64 * 1024
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):", re.IGNORECASE)
 _HELD = "The extract waits for a person"
 _TRY_AGAIN = "Not taken; send the same file again"
+_AGAIN_AFTER_SECONDS = 30
+"""Applying the extract before takes minutes: whoever comes back at once has soon tried as often as they may."""
 _EXAMPLE = (
     "EMPLID,ACAD_CAREER,INSTITUTION,STRM,CLASS_NBR,STDNT_ENRL_STATUS,ENRL_STATUS_REASON,ENRL_ADD_DT,ENRL_DROP_DT\n"
     "0090001,UGRD,NORTH,2267,26191,E,ENRL,2026-11-01,\nTRAILER,1\n"
@@ -62,6 +59,10 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"
 class SnapshotStore(Protocol):
     """Takes extracts in. Every call raises `Unavailable`."""
 
+    async def expect(self, manifest: Manifest) -> None:
+        """Raises ``Unavailable("busy")`` when it could not be taken now, whatever its file holds."""
+        ...
+
     async def take(self, manifest: Manifest, file: BinaryIO, digest: str, size: int) -> Snapshot:
         """Durable when it returns."""
         ...
@@ -69,15 +70,6 @@ class SnapshotStore(Protocol):
     async def refuse(self, manifest: Manifest, digest: str, size: int, refusal: ExtractRefused) -> Snapshot:
         """Note that one cannot be used."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotSettings:
-    """What the route needs of the publisher's settings."""
-
-    tenant: str
-    max_bytes: int
-    timeout_seconds: float
 
 
 class Claim(BaseModel):
@@ -95,25 +87,19 @@ class Claim(BaseModel):
     """When it ended; the moment of arrival when absent."""
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    file: BinaryIO
-    digest: bytes
-    size: int
-
-
 def snapshots_router(
     store: SnapshotStore,
     callers: Callers,
     metrics: Metrics,
-    settings: SnapshotSettings,
+    tenant: str,
+    spool: Spool,
     budget: Budget,
     channels: ChannelBook,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> APIRouter:
     """The route, with everything that it needs."""
     router = APIRouter(tags=["intake"])
-    intake = _Intake(store, callers, metrics, settings, budget, channels, clock)
+    intake = _Intake(store, callers, metrics, tenant, spool, budget, channels, clock)
     taken = operation(
         "intake.snapshots",
         "Deliver a full extract",
@@ -129,12 +115,12 @@ def snapshots_router(
     del taken["responses"][408]  # a body that comes too slowly is told to come again
     taken["responses"][202] = taken["responses"][200] | {"description": "It is stored, and will be applied."}
 
+    again = partial(try_again, _TRY_AGAIN, after_seconds=_AGAIN_AFTER_SECONDS)
+
     @router.post("/intake/snapshots/{kind}", **taken)
     async def snapshots(request: Request, kind: _Kind, content_digest: _ContentDigest = None) -> Response:
         """One term of one institution, in CSV. Sending it again is harmless."""
-        return await answer(
-            metrics, SOURCE, partial(intake.handle, request, kind, content_digest), partial(try_again, _TRY_AGAIN)
-        )
+        return await answer(metrics, SOURCE, partial(intake.handle, request, kind, content_digest), again)
 
     return router
 
@@ -147,7 +133,8 @@ class _Intake:
         store: SnapshotStore,
         callers: Callers,
         metrics: Metrics,
-        settings: SnapshotSettings,
+        tenant: str,
+        spool: Spool,
         budget: Budget,
         channels: ChannelBook,
         clock: Callable[[], datetime],
@@ -155,7 +142,8 @@ class _Intake:
         self._store = store
         self._callers = callers
         self._metrics = metrics
-        self._settings = settings
+        self._tenant = tenant
+        self._spool = spool
         self._budget = budget
         self._channels = channels
         self._clock = clock
@@ -177,31 +165,16 @@ class _Intake:
             return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=[wrong])
         ended_at = claim.ended_at or received_at
         times = (claim.started_at, ended_at, received_at)
-        manifest = Manifest(self._settings.tenant, caller, kind, claim.institution, claim.term, *times)
-        with self._budget.share(_IN_MEMORY_BYTES), tempfile.TemporaryFile() as file:
-            arrived = await self._spool(request, file)
-            return await self._take(manifest, arrived, content_digest)
+        manifest = Manifest(self._tenant, caller, kind, claim.institution, claim.term, *times)
+        with self._budget.share(_IN_MEMORY_BYTES):
+            await self._store.expect(manifest)
+            async with self._spool.body(request) as arrived:
+                return await self._take(manifest, arrived, content_digest)
 
-    async def _spool(self, request: Request, file: BinaryIO) -> _File | None:
-        """The body on disk, None when it is too long."""
-        digest, size = hashlib.sha256(), 0
-        try:
-            async with asyncio.timeout(self._settings.timeout_seconds):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > self._settings.max_bytes:
-                        return None
-                    digest.update(chunk)
-                    file.write(chunk)
-        except (TimeoutError, ClientDisconnect) as error:
-            raise BodyTooSlow(f"not complete after {self._settings.timeout_seconds} s") from error
-        file.seek(0)
-        return _File(file, digest.digest(), size)
-
-    async def _take(self, manifest: Manifest, arrived: _File | None, content_digest: str | None) -> tuple[str, JSONResponse]:
+    async def _take(self, manifest: Manifest, arrived: Spooled | None, content_digest: str | None) -> tuple[str, JSONResponse]:
         if arrived is None:
-            limit = self._settings.max_bytes
-            return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes")
+            title = f"The body is larger than {self._spool.max_bytes} bytes"
+            return "too_large", problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, title)
         self._metrics.last_message.labels(SOURCE).set(manifest.received_at.timestamp())
         self._channels.heard(manifest.channel, manifest.received_at)
         told = (arrived.digest.hex(), arrived.size)

@@ -83,6 +83,11 @@ class Snapshots:
         await self._books.stop(1)
         await self._staging.stop(1)
 
+    async def expect(self, manifest: Manifest) -> None:
+        """Raises ``Unavailable("busy")`` when it could not be taken now, whatever its file holds: that spares sending it."""
+        if await self._query(partial(table.is_scope_busy, manifest=manifest)):
+            raise Unavailable("busy")
+
     async def take(self, manifest: Manifest, file: BinaryIO, digest: str, size: int) -> Snapshot:
         """Durable when it returns: applied from then on, held or refused. The same one sent again is the one that is there."""
         work = partial(

@@ -115,6 +115,16 @@ def of_scope(connection: Connection, manifest: Manifest) -> list[Snapshot]:
     return [_snapshot(row) for row in rows]
 
 
+def is_scope_busy(connection: Connection, manifest: Manifest) -> bool:
+    """Whether another one is being applied. One that began at the same time may be this one, sent again."""
+    found = connection.execute(
+        """select from snapshot
+            where (tenant, kind, institution, term) = (%s, %s, %s, %s) and state = 'applying' and started_at <> %s""",
+        [manifest.tenant, manifest.kind, manifest.institution, manifest.term, manifest.started_at],
+    )
+    return found.rowcount > 0
+
+
 def removals(connection: Connection, manifest: Manifest) -> Removals:
     """Since the last approval, and for `_TOGETHER_HOURS` at most. While one waits for a person that time stands still: the clock
     lets none go."""
@@ -128,7 +138,7 @@ def removals(connection: Connection, manifest: Manifest) -> Removals:
                        (select max(counted_at) from scope where approved_by is not null)) as since)
             select coalesce(sum(lacking), 0)::bigint, since, clock_timestamp()
               from begun left join scope
-                on counted_at > since and state in ('applying', 'applied') and approved_by is null
+                on counted_at > since and state in ('applying', 'applied')
              group by since""",  # noqa: S608  (a constant of this module)
         [manifest.tenant, manifest.kind, manifest.institution, manifest.term],
     ).fetchone()
