@@ -74,7 +74,7 @@ class Desk:
         app.include_router(snapshots_router(*parts))
         return app
 
-    async def post(self, content: bytes) -> httpx.Response:
+    async def post(self, content: bytes | AsyncIterator[bytes]) -> httpx.Response:
         headers = {"authorization": "Basic known"}
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=10) as client:
             return await client.post(PATH, content=content)
@@ -120,6 +120,11 @@ def free_bytes(folder: Path) -> int:
     """On its disk."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+async def undeclared(content: bytes) -> AsyncIterator[bytes]:
+    """Sent in chunks."""
+    yield content
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -203,7 +208,8 @@ async def test_a_disk_that_gets_full_is_said_and_nothing_is_left_on_it(desk: Des
     writer.close()
     assert (free_bytes(small_disk), desk.bytes_in_hand(), desk.unavailable("disk")) == (before, 0, 1)
     with disk.full(small_disk):
-        assert (await desk.post(b"x")).json()["reason"] == "disk"
+        for content in (b"x", undeclared(b"x")):
+            assert (await desk.post(content)).json()["reason"] == "disk"
     assert (await desk.post(FILE[:-8192])).status_code == 202, "there is room again"
 
 
