@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -45,6 +45,16 @@ class Channel:
     is_silent: bool
 
 
+class _Seen(NamedTuple):
+    """A channel by the database."""
+
+    name: str
+    last_at: datetime | None
+    deliveries: int
+    expected_since: datetime | None
+    """Of one that was expected before it delivered."""
+
+
 class Channels:
     """Lives in one event loop, between `start` and `stop`."""
 
@@ -65,8 +75,6 @@ class Channels:
         self._zone = zone
         self._metrics = metrics
         self._clock = clock
-        self._since = clock()
-        """Of a channel that has never delivered, silence counts from the start of this process."""
         self._last: dict[str, datetime] = {}
         self._deliveries: Counter[str] = Counter()
         self._owner: Owner[_Query, Any] = Owner("channels", partial(database.connect, database_url), _run, 1, 1_000)
@@ -96,18 +104,19 @@ class Channels:
     async def listed(self) -> Sequence[Channel]:
         """Every channel that delivered within half a year, or is expected to. Raises `Unavailable`."""
         await self._write_down()
-        known: dict[str, tuple[datetime, int]] = await self._owner.submit(
-            partial(_read, tenant=self._tenant, expected=list(self._cadences))
-        )
         now = self._clock()
-        return [self._channel(name, *known.get(name, (None, 0)), now=now) for name in sorted({*known, *self._cadences})]
+        seen: list[_Seen] = await self._owner.submit(
+            partial(_look, tenant=self._tenant, expected=sorted(self._cadences), now=now)
+        )
+        return sorted((self._channel(one, now) for one in seen), key=lambda channel: channel.name)
 
-    def _channel(self, name: str, last: datetime | None, deliveries: int, *, now: datetime) -> Channel:
-        cadence, since = self._cadences.get(name), last or self._since
-        if cadence is None:
-            return Channel(name, last, deliveries, None, None, is_silent=False)
+    def _channel(self, seen: _Seen, now: datetime) -> Channel:
+        cadence, since = self._cadences.get(seen.name), seen.last_at or seen.expected_since
+        if cadence is None or since is None:
+            return Channel(seen.name, seen.last_at, seen.deliveries, cadence, None, is_silent=False)
         silence = silent_for(since, now, cadence, self._zone)
-        return Channel(name, last, deliveries, cadence, silence, is_silent(since, now, cadence, self._zone))
+        silent = is_silent(since, now, cadence, self._zone)
+        return Channel(seen.name, seen.last_at, seen.deliveries, cadence, silence, silent)
 
     async def _write_down(self) -> None:
         if not self._last:
@@ -151,13 +160,22 @@ def _write(connection: Connection, tenant: str, last: Mapping[str, datetime], de
             )
 
 
-def _read(connection: Connection, tenant: str, expected: list[str]) -> dict[str, tuple[datetime, int]]:
-    """The expected ones however long ago, then the latest: a sender that has many names pushes nobody out."""
+def _look(connection: Connection, tenant: str, expected: Sequence[str], now: datetime) -> list[_Seen]:
+    """The expected ones however long ago, then the latest: a sender that has many names pushes nobody out.
+
+    An expected one that is not known yet is noted: from `now` on it is silent.
+    """
+    connection.execute(
+        """insert into channel (tenant, channel, deliveries, expected_since)
+           select %(tenant)s, name, 0, %(now)s from unnest(%(expected)s::text[]) as expected (name) order by name
+           on conflict (tenant, channel) do nothing""",
+        {"tenant": tenant, "expected": list(expected), "now": now},
+    )
     rows = connection.execute(
-        """select channel, last_at, deliveries from channel
+        """select channel, last_at, deliveries, expected_since from channel
             where tenant = %(tenant)s
               and (channel = any(%(expected)s) or last_at > clock_timestamp() - make_interval(days => %(days)s))
             order by channel = any(%(expected)s) desc, last_at desc limit %(most)s""",
-        {"tenant": tenant, "expected": expected, "days": _KEEP_DAYS, "most": _LISTED},
+        {"tenant": tenant, "expected": list(expected), "days": _KEEP_DAYS, "most": _LISTED},
     )
-    return {row[0]: (row[1], row[2]) for row in rows}
+    return [_Seen(*row) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -19,14 +19,15 @@ EXPECTED = {"ib:SIS": Cadence(timedelta(minutes=30)), "ib:NEVER": Cadence(timede
 
 
 @asynccontextmanager
-async def channels(database_url: str, *, at: datetime = NOW, since: datetime = NOW) -> AsyncIterator[Channels]:
-    """One publisher's, of a process that began at `since` and has it `at` now."""
-    times = iter([since])
+async def channels(
+    database_url: str, *, at: datetime = NOW, expected: Mapping[str, Cadence] = EXPECTED
+) -> AsyncIterator[Channels]:
+    """One publisher's, which has it `at` now."""
 
     async def opened() -> None:
         return
 
-    running = Channels(opened, database_url, "main", EXPECTED, UTC, Metrics(), lambda: next(times, at))
+    running = Channels(opened, database_url, "main", expected, UTC, Metrics(), lambda: at)
     await running.start()
     try:
         yield running
@@ -49,11 +50,28 @@ async def test_what_one_publisher_heard_every_publisher_knows(database_url: str)
     assert not there["events:app"].is_silent, "nobody said that it should deliver"
 
 
-async def test_a_channel_that_never_delivered_is_silent_from_the_start_of_the_process(database_url: str) -> None:
-    async with channels(database_url, since=NOW - timedelta(minutes=29)) as young:
-        assert not (await known(young))["ib:NEVER"].is_silent
-    async with channels(database_url, since=NOW - timedelta(minutes=31)) as older:
-        assert (await known(older))["ib:NEVER"].is_silent
+async def test_a_channel_that_never_delivered_is_silent_since_it_was_first_expected(database_url: str) -> None:
+    async with channels(database_url, at=NOW - timedelta(minutes=31)) as first:
+        assert not (await known(first))["ib:NEVER"].is_silent
+    async with channels(database_url) as after_a_restart:
+        assert (await known(after_a_restart))["ib:NEVER"].is_silent
+        assert (await known(after_a_restart))["ib:NEVER"].last_at is None
+
+
+async def test_a_channel_that_was_expected_before_it_delivered_is_silent_since_then(database_url: str) -> None:
+    async with channels(database_url, at=NOW - timedelta(hours=2)) as running:
+        await running.listed()
+        running.heard("ib:NEVER", NOW - timedelta(minutes=10))
+    async with channels(database_url) as running:
+        heard = (await known(running))["ib:NEVER"]
+    assert (heard.last_at, heard.deliveries, heard.is_silent) == (NOW - timedelta(minutes=10), 1, False)
+
+
+async def test_a_channel_that_is_expected_no_longer_and_never_delivered_is_not_listed(database_url: str) -> None:
+    async with channels(database_url) as running:
+        await running.listed()
+    async with channels(database_url, expected={}) as running:
+        assert await known(running) == {}
 
 
 async def test_what_was_heard_last_is_written_down_at_the_end(database_url: str) -> None:
