@@ -27,6 +27,11 @@ from services.publisher.translate.records import Record
 from services.publisher.translate.rowset import Row
 
 TRAILER = "TRAILER"
+_LONGEST_ROW = 1024 * 1024
+"""Characters."""
+_COUNT = re.compile(r"[0-9]{1,18}")
+_NAMED = 20
+"""Columns that a refusal names: for people."""
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_$#]{0,63}")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """What began before is no time: many programs send year 1 for it."""
@@ -152,10 +157,28 @@ class Line:
 
 def read(text: Iterable[str], manifest: Manifest, site: Site) -> Iterator[Line]:
     """Every line between header and trailer. Raises `ExtractRefused`, at its end too: use nothing before that."""
-    kind = KINDS[manifest.kind]
-    cells = csv.reader(_decoded(text), strict=True)
+    yield from _lines(_cells(text), KINDS[manifest.kind], manifest, site)
+
+
+def _cells(text: Iterable[str]) -> Iterator[list[str]]:
+    """Row by row. Cells in quotes may hold line ends, so that a row is bounded here as well as its lines are."""
+    of_row = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal of_row
+        for number, line in enumerate(_decoded(text), 1):
+            of_row += len(line)
+            if of_row > _LONGEST_ROW:
+                raise ExtractRefused(
+                    "malformed_csv", f"a row of more than {_LONGEST_ROW} characters ends nowhere before line {number}"
+                )
+            yield line
+
+    cells = csv.reader(lines(), strict=True)
     try:
-        yield from _lines(cells, kind, manifest, site)
+        for row in cells:
+            of_row = 0
+            yield row
     except csv.Error as error:
         raise ExtractRefused(
             "malformed_csv", f"no CSV after line {cells.line_num}: a quote is not closed, or stands amid text"
@@ -195,7 +218,7 @@ def _lines(cells: Iterator[list[str]], kind: Kind, manifest: Manifest, site: Sit
     if counted is None:
         raise ExtractRefused("truncated", f"the file ends after {count} rows without a trailer")
     if counted != str(count):
-        told = counted if counted.isdigit() else "no number"
+        told = counted if _COUNT.fullmatch(counted) else "no number"
         raise ExtractRefused("count_mismatch", f"the trailer says {told}, the file holds {count} rows")
 
 
@@ -208,7 +231,7 @@ def _names(header: Sequence[str], kind: Kind, dialect: Dialect) -> list[str]:
         raise ExtractRefused("no_header", f"the first line names none of the columns {', '.join(kind.required)}")
     if missing:
         unknown = [name for name in names if name not in kind.required + kind.optional and _COLUMN_NAME.fullmatch(name)]
-        renamed = f"; not known: {', '.join(unknown)}: has a column been renamed?" if unknown else ""
+        renamed = f"; not known: {', '.join(unknown[:_NAMED])}: has a column been renamed?" if unknown else ""
         raise ExtractRefused("missing_columns", f"without {', '.join(missing)}{renamed}")
     twice = sorted({name for name in kind.required + kind.optional if names.count(name) > 1})
     if twice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -116,6 +117,25 @@ def test_an_extract_in_another_encoding_is_refused(encoding: str) -> None:
     with pytest.raises(ExtractRefused) as caught:
         list(read(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), manifest(), Site(UTC)))
     assert caught.value.reason == "wrong_encoding"
+
+
+def test_a_row_that_has_no_end_is_refused_before_it_fills_the_memory() -> None:
+    lines = itertools.chain([f"{HEADER}\n", '"\n'], itertools.repeat('","\n', 1_000_000))
+    with pytest.raises(ExtractRefused) as caught:
+        list(read(lines, manifest(), Site(ZoneInfo("America/Chicago"))))
+    assert caught.value.reason == "malformed_csv"
+    assert sum(1 for _ in lines) > 500_000, "the rest was not read"
+
+
+def test_lines_within_a_quoted_cell_are_no_rows() -> None:
+    lines = [HEADER + ",NOTE", ROW + ',"two\r\nlines"', ROW + ',"\nTRAILER,7\n"', "TRAILER,2"]
+    assert [len(line.changes) for line in extract(*lines)] == [1, 1]
+
+
+def test_a_refusal_names_no_more_columns_than_somebody_reads() -> None:
+    columns = [f"COLUMN_{number}" for number in range(1_000)]
+    assert len(refusal(",".join(["EMPLID", *columns]), "TRAILER,1").detail) < 2_000
+    assert len(refusal(HEADER, ROW, "TRAILER," + "9" * 100_000).detail) < 2_000
 
 
 def test_a_row_that_cannot_be_used_is_there_all_the_same() -> None:
