@@ -61,7 +61,8 @@ class Snapshots:
         self._max_absent_percent = max_absent_percent
         connect = partial(database.connect, database_url)
         self._books: Owner[_Query, Any] = Owner("snapshot-books", connect, _run, 1, 1_000)
-        self._staging: Owner[_Query, Any] = Owner("snapshot-staging", partial(_connect_patiently, database_url), _run, 1, 1)
+        # What waits lies on disk and is bounded there: sending it once more would take longer.
+        self._staging: Owner[_Query, Any] = Owner("snapshot-staging", partial(_connect_patiently, database_url), _run, 1, 1_000)
         self._applying = Applying(mirror, self._query, metrics, tenant)
         self._task: asyncio.Task[None] | None = None
 

@@ -16,6 +16,7 @@ from datetime import UTC
 from typing import Any, BinaryIO, NamedTuple
 
 import orjson
+import psycopg
 
 from services.kit.postgres import Connection
 from services.publisher.changes import Change, Reject, Unavailable
@@ -78,8 +79,7 @@ def stage(
 ) -> Staged:
     """Store it as ``receiving``. Raises `ExtractRefused` or ``Unavailable("busy")``; then nothing is stored."""
     with connection.transaction():
-        # Two extracts at once would both be judged by a mirror that lacks the other.
-        connection.execute("select pg_advisory_xact_lock(hashtextextended('snapshots', 0))")
+        _wait_for_others(connection)
         removals = table.removals(connection, manifest)
         earlier = table.of_scope(connection, manifest)
         if same := next((one for one in earlier if one.digest == digest and one.started_at == manifest.started_at), None):
@@ -97,6 +97,14 @@ def stage(
     found = table.find(connection, snapshot_id)
     assert found is not None  # noqa: S101  (written above)
     return Staged(found, reading.rejects)
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Two extracts at once would both be judged by a mirror that lacks the other. Raises ``Unavailable("busy")``."""
+    try:
+        connection.execute("select pg_advisory_xact_lock(hashtextextended('snapshots', 0))")
+    except psycopg.errors.LockNotAvailable as error:
+        raise Unavailable("busy") from error
 
 
 def _refuse_out_of_turn(manifest: Manifest, earlier: list[Snapshot]) -> None:
@@ -175,7 +183,7 @@ def _row(says: str, change: Change) -> tuple[Any, ...]:
 
 
 def _refuse_unusable(reading: Reading) -> None:
-    if reading.unusable > max(_FEW, _MAX_UNUSABLE_SHARE * reading.rows):
+    if reading.unusable == reading.rows or reading.unusable > max(_FEW, _MAX_UNUSABLE_SHARE * reading.rows):
         reasons = ", ".join(f"{reason} {count}" for reason, count in reading.reasons.most_common(3))
         raise ExtractRefused("unusable_rows", f"{reading.unusable} of {reading.rows} rows cannot be used: {reasons}")
 
@@ -273,7 +281,7 @@ def _count(
         """update snapshot s
               set rows = %(rows)s, unusable = %(unusable)s, absent = %(absent)s, lacking = %(lacking)s,
                   counted_at = %(counted_at)s, counted_since = %(since)s, reason = %(reason)s, detail = %(detail)s,
-                  total = (select coalesce(max(r.number), 0) from snapshot_row r where r.snapshot = s.id)
+                  total = (select coalesce(max(r.number), 0) from snapshot_row r where r.snapshot = s.id and r.says <> 'unusable')
             where s.id = %(id)s""",
         {
             "id": snapshot_id,

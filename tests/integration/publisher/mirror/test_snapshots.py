@@ -464,7 +464,7 @@ async def test_what_ended_long_ago_or_was_left_behind_is_forgotten_with_the_next
         ended = await school.apply(csv_of(everybody(3)))
         school.quarantine.is_down = True
         with pytest.raises(Unavailable):
-            await school.send(csv_of([row(person(0), STDNT_ENRL_STATUS="?")]))
+            await school.send(csv_of([row(person(0), STDNT_ENRL_STATUS="?"), row(person(1))]))
         with psycopg.connect(bench.database_url) as connection:
             connection.execute("update mirror.snapshot set closed_at = closed_at - interval '91 days'")
             connection.execute("update mirror.snapshot set received_at = received_at - interval '2 days'")
@@ -536,6 +536,44 @@ async def test_an_extract_that_is_mostly_unusable_is_refused(bench: Bench) -> No
         refused = await school.send(csv_of(everybody(30, STDNT_ENRL_STATUS="9")))
         assert (refused.state, refused.reason) == ("refused", "unusable_rows")
         assert refused.detail == "30 of 30 rows cannot be used: unknown_code 30"
+
+
+async def test_a_small_extract_of_which_no_row_can_be_used_is_refused(bench: Bench) -> None:
+    async with campus(bench) as school:
+        await school.post(everybody(4))
+        refused = await school.send(csv_of([row(f"N{number}", STDNT_ENRL_STATUS="?") for number in range(2)]))
+        assert (refused.state, refused.reason) == ("refused", "unusable_rows")
+
+
+async def test_an_extract_is_done_when_it_is_applied_although_its_last_row_cannot_be_used(bench: Bench) -> None:
+    async with campus(bench) as school:
+        done = await school.apply(csv_of([*everybody(20), row(person(20), STDNT_ENRL_STATUS="?")]))
+        assert (done.done, done.total) == (20, 20)
+
+
+async def test_extracts_wait_for_one_another_instead_of_being_sent_twice(bench: Bench) -> None:
+    now, slow = datetime.now(UTC), SlowFile(csv_of(everybody(10)))
+    async with campus(bench) as school:
+        terms = [replace(of_scope(now), term=str(2267 + number)) for number in range(4)]
+        storing = [
+            asyncio.create_task(school.snapshots.take(each, file, str(number), 1))
+            for number, (each, file) in enumerate(zip(terms, [slow, *(io.BytesIO(csv_of([])) for _ in range(3))], strict=True))
+        ]
+        await asyncio.to_thread(slow.begun.wait)
+        await asyncio.sleep(0)
+        slow.goes_on.set()
+        assert [one.state for one in await asyncio.gather(*storing)] == ["applying", "refused", "refused", "refused"]
+
+
+async def test_an_extract_is_told_to_come_again_while_another_publisher_stores_one(bench: Bench) -> None:
+    async with campus(bench) as school, campus(bench) as other:
+        slow = SlowFile(csv_of(everybody(10)))
+        storing = asyncio.create_task(other.snapshots.take(of_scope(datetime.now(UTC)), slow, "0" * 64, 1))
+        await asyncio.to_thread(slow.begun.wait)
+        with pytest.raises(Unavailable, match="busy"):
+            await school.send(csv_of(everybody(10)), term="2268")
+        slow.goes_on.set()
+        await storing
 
 
 async def test_a_refused_extract_leaves_nothing_but_its_row(bench: Bench) -> None:
