@@ -84,7 +84,7 @@ class Claim(BaseModel):
     started_at: AwareDatetime = Field(examples=["2027-01-11T15:04:05Z"])
     """When the query began that the file was made of."""
     ended_at: AwareDatetime | None = Field(default=None, examples=["2027-01-11T15:09:41Z"])
-    """When it ended; the moment of arrival when absent."""
+    """When it ended; when its last byte arrived, if absent."""
 
 
 def snapshots_router(
@@ -155,21 +155,24 @@ class _Intake:
             return "rejected_auth", unauthorized()
         if kind not in KINDS:
             return "rejected_schema", problem(HTTPStatus.NOT_FOUND, f"There are extracts of {', '.join(KINDS)}")
-        received_at = self._clock()
         try:
             claim = Claim.model_validate(dict(request.query_params))
         except ValidationError as error:
             errors = [{"parameter": each["pointer"].lstrip("/"), "detail": each["detail"]} for each in described(error)]
             return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=errors)
-        if wrong := _impossible(claim, received_at):
+        if wrong := _impossible(claim, self._clock()):
             return "rejected_schema", problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Nothing was taken", errors=[wrong])
-        ended_at = claim.ended_at or received_at
-        times = (claim.started_at, ended_at, received_at)
-        manifest = Manifest(self._tenant, caller, kind, claim.institution, claim.term, *times)
         with self._budget.share(_IN_MEMORY_BYTES):
-            await self._store.expect(manifest)
+            await self._store.expect(self._manifest(caller, kind, claim))
             async with self._spool.body(request) as arrived:
-                return await self._take(manifest, arrived, content_digest)
+                return await self._take(self._manifest(caller, kind, claim), arrived, content_digest)
+
+    def _manifest(self, caller: str, kind: str, claim: Claim) -> Manifest:
+        """Of an extract that arrives now. Unless it says otherwise its query ran until now: it may be sent while it is made."""
+        now = self._clock()
+        return Manifest(
+            self._tenant, caller, kind, claim.institution, claim.term, claim.started_at, claim.ended_at or now, received_at=now
+        )
 
     async def _take(self, manifest: Manifest, arrived: Spooled | None, content_digest: str | None) -> tuple[str, JSONResponse]:
         if arrived is None:

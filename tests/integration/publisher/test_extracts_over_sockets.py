@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
@@ -44,6 +44,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.is_busy = False
         self.taken: list[bytes] = []
+        self.manifests: list[Manifest] = []
 
     async def expect(self, manifest: Manifest) -> None:
         if self.is_busy:
@@ -51,6 +52,7 @@ class FakeStore:
 
     async def take(self, manifest: Manifest, file: BinaryIO, digest: str, size: int) -> Snapshot:
         self.taken.append(file.read())
+        self.manifests.append(manifest)
         return replace(TAKEN, digest=digest, bytes=size)
 
     async def refuse(self, manifest: Manifest, digest: str, size: int, refusal: ExtractRefused) -> Snapshot:
@@ -63,6 +65,7 @@ class Desk:
 
     store: FakeStore = field(default_factory=FakeStore)
     metrics: Metrics = field(default_factory=Metrics)
+    now: datetime = NOW
     port: int = 0
 
     def app(self) -> App:
@@ -70,7 +73,7 @@ class Desk:
         spool, budget = Spool(room, 2 * MEBIBYTE, 5), Budget(10, 10 * MEBIBYTE, self.metrics)
         app = App(access={})
         callers = FakeCallers({"Basic known": "campus"})
-        parts = (self.store, callers, self.metrics, "main", spool, budget, FakeChannels(), lambda: NOW)
+        parts = (self.store, callers, self.metrics, "main", spool, budget, FakeChannels(), lambda: self.now)
         app.include_router(snapshots_router(*parts))
         return app
 
@@ -211,6 +214,16 @@ async def test_a_disk_that_gets_full_is_said_and_nothing_is_left_on_it(desk: Des
         for content in (b"x", undeclared(b"x")):
             assert (await desk.post(content)).json()["reason"] == "disk"
     assert (await desk.post(FILE[:-8192])).status_code == 202, "there is room again"
+
+
+async def test_an_extract_has_arrived_when_its_last_byte_has(desk: Desk) -> None:
+    reader, writer = await desk.begin(f"Content-Length: {MEBIBYTE}")  # by a query that runs while it is sent
+    await eventually(lambda: desk.bytes_in_hand() == MEBIBYTE)
+    desk.now += timedelta(minutes=7)
+    writer.write(FILE)
+    assert await status_of(reader) == 202
+    writer.close()
+    assert [(one.ended_at, one.received_at) for one in desk.store.manifests] == [(desk.now, desk.now)]
 
 
 async def test_a_disk_that_cannot_be_written_at_all_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
