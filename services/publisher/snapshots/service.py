@@ -168,9 +168,10 @@ def _open_up(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot:
     """Raises ``Unavailable("busy")`` when another one of its scope was taken meanwhile."""
     try:
         opened = table.open_up(connection, snapshot_id)
-    except psycopg.errors.UniqueViolation as error:
-        raise Unavailable("busy") from error
-    if opened.state in {"superseded", "receiving"}:
+    except psycopg.errors.UniqueViolation:
+        opened = None
+    if opened is None or opened.state in {"superseded", "receiving"}:
+        table.give_up(connection, snapshot_id)
         raise Unavailable("busy")  # sent again it hears why, or is judged by what the mirror holds then
     return opened
 

@@ -13,7 +13,7 @@ from services.publisher.translate.extract import Manifest
 
 State = Literal["receiving", "refused", "held", "applying", "applied", "superseded"]
 """``receiving``: stored, its rejects not yet in quarantine. ``refused``: nothing of it was used. ``held``: waits for a person.
-``superseded``: it was held, and a newer extract of the same scope has been taken."""
+``superseded``: another extract of the same scope was taken instead."""
 _CLAIM_SECONDS = 15
 """A process that has not finished a page for so long is taken for dead."""
 _KEEP_DAYS = 90
@@ -164,6 +164,16 @@ def open_up(connection: Connection, snapshot_id: uuid.UUID) -> Snapshot:
             [snapshot_id],
         )
     return _known(connection, snapshot_id)
+
+
+def give_up(connection: Connection, snapshot_id: uuid.UUID) -> None:
+    """It was not opened up, and its sender hears so: what is stored of it serves nobody."""
+    with connection.transaction():
+        connection.execute(
+            "update snapshot set state = 'superseded', closed_at = clock_timestamp() where id = %s and state = 'receiving'",
+            [snapshot_id],
+        )
+        _forget_rows(connection, snapshot_id)
 
 
 def approve(connection: Connection, snapshot_id: uuid.UUID, digest: str, actor: str) -> Snapshot | None:

@@ -16,9 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.drills.injectors import disk
 from tests.integration.publisher.mirror.bench import Bench, LogReader, eventually
 from tests.integration.publisher.mirror.test_process import answers, process
 from tests.integration.publisher.mirror.test_snapshots import csv_of, everybody, person, row
+from tests.integration.publisher.test_extracts_over_sockets import free_bytes
 
 pytestmark = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
 OPERATOR = httpx.BasicAuth("operator", "word")
@@ -130,6 +132,37 @@ async def test_a_slow_sender_does_not_keep_a_publisher_from_stopping(bench: Benc
         ended.set()
         with suppress(httpx.TransportError):
             assert (await sending).status_code >= 500, "it has to come again"
+
+
+async def test_a_publisher_that_is_killed_amid_an_upload_leaves_nothing_on_its_disk(bench: Bench, tmp_path: Path) -> None:
+    if reason := disk.missing():
+        pytest.skip(reason)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def half_of_it() -> AsyncIterator[bytes]:
+        yield b"x" * 500_000
+        begun.set()
+        await ended.wait()
+
+    with disk.small_disk(tmp_path / "disk", 1) as folder:
+        async with process(bench, TMPDIR=str(folder)) as (publisher, client):
+            await eventually(lambda: answers(client, "/readyz"), 60)
+            empty = free_bytes(folder)
+            sending = asyncio.create_task(
+                client.post("/intake/snapshots/STDNT_ENRL", params=claim(), content=half_of_it(), timeout=60)
+            )
+            await begun.wait()
+
+            async def is_there() -> bool:
+                return free_bytes(folder) <= empty - 400_000
+
+            await eventually(is_there)
+            publisher.kill()
+            await publisher.wait()
+            ended.set()
+            with suppress(httpx.TransportError):
+                await sending
+            assert free_bytes(folder) == empty
 
 
 async def test_a_held_extract_is_let_go_by_its_digest_alone(bench: Bench) -> None:

@@ -409,6 +409,20 @@ async def test_the_same_extract_again_is_the_one_that_is_there(bench: Bench) -> 
         assert (again.id, again.state) == (first.id, "applied")
 
 
+@pytest.mark.parametrize("publishers", [1, 2])
+async def test_the_same_extract_from_two_clients_at_once_is_applied_once(bench: Bench, publishers: int) -> None:
+    started, content = datetime.now(UTC), csv_of(everybody(700))
+    async with campus(bench) as one, campus(bench) as another:
+        both = [one, another if publishers == 2 else one]
+        answers = await asyncio.gather(*(each.send(content, started) for each in both), return_exceptions=True)
+        assert all(isinstance(answer, Snapshot | Unavailable) for answer in answers)
+        ids = {(await each.send(content, started)).id for each in both}
+        assert len(ids | {answer.id for answer in answers if isinstance(answer, Snapshot)}) == 1
+        await one.ended(await one.send(content, started))
+        assert one.ask("select count(*) from snapshot where state = 'applied'") == [(1,)]
+        assert (len(one.enrolled()), one.ask("select count(*) from snapshot_row")) == (700, [(0,)])
+
+
 async def test_extracts_of_one_scope_are_taken_one_after_the_other_and_never_backwards(bench: Bench) -> None:
     started = datetime.now(UTC)
     async with campus(bench) as school, campus(bench, max_waiting_rows=20_000) as other:
