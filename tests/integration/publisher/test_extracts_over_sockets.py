@@ -70,7 +70,7 @@ class Desk:
 
     def app(self) -> App:
         room = Room(3 * MEBIBYTE, self.metrics.extract_bytes_in_hand)
-        spool, budget = Spool(room, 2 * MEBIBYTE, 5), Budget(10, 10 * MEBIBYTE, self.metrics)
+        spool, budget = Spool(room, 2 * MEBIBYTE, 3), Budget(10, 10 * MEBIBYTE, self.metrics)
         app = App(access={})
         callers = FakeCallers({"Basic known": "campus"})
         parts = (self.store, callers, self.metrics, "main", spool, budget, FakeChannels(), lambda: self.now)
@@ -192,6 +192,25 @@ async def test_an_extract_of_undeclared_length_takes_its_room_while_it_arrives(d
     for each in (first_writer, writer):
         each.close()
     await eventually(lambda: desk.bytes_in_hand() == 0)
+
+
+async def test_a_sender_that_stands_still_gives_its_room_back(desk: Desk) -> None:
+    reader, writer = await desk.begin(f"Content-Length: {MEBIBYTE}")
+    writer.write(FILE[:-1])
+    await eventually(lambda: desk.bytes_in_hand() == MEBIBYTE)
+    assert await status_of(reader) == 503
+    async with asyncio.timeout(5):
+        assert b'"reason":"too_slow"' in await reader.read(2_000)
+    writer.close()
+    assert desk.bytes_in_hand() == 0
+
+
+async def test_a_sender_that_hangs_up_gives_its_room_back(desk: Desk) -> None:
+    _, writer = await desk.begin(f"Content-Length: {MEBIBYTE}")
+    await eventually(lambda: desk.bytes_in_hand() == MEBIBYTE)
+    writer.close()
+    await eventually(lambda: desk.bytes_in_hand() == 0)
+    assert desk.store.taken == []
 
 
 async def test_an_extract_that_the_disk_has_no_room_for_is_not_read(desk: Desk, small_disk: Path) -> None:

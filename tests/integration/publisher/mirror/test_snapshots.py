@@ -8,7 +8,7 @@ import io
 import re
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -588,6 +588,21 @@ async def test_an_extract_is_told_to_come_again_while_another_publisher_stores_o
             await school.send(csv_of(everybody(10)), term="2268")
         slow.goes_on.set()
         await storing
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda content: b"\xef\xbb\xbf" + content,  # by Excel
+        lambda content: content.replace(b"\r\n", b"\r"),
+        lambda content: content.replace(b"\r\nTRAILER", b"\r\n\r\nTRAILER").rstrip(),
+        lambda content: content.replace(b"0090001", b'"0090001"').replace(b"TRAILER,20", b'"TRAILER","20"'),
+    ],
+)
+async def test_an_extract_is_read_however_its_lines_are_written(bench: Bench, written: Callable[[bytes], bytes]) -> None:
+    async with campus(bench) as school:
+        await school.apply(written(csv_of(everybody(20))))
+        assert len(school.enrolled()) == 20
 
 
 async def test_a_refused_extract_leaves_nothing_but_its_row(bench: Bench) -> None:
