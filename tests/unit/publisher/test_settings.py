@@ -27,6 +27,11 @@ def test_the_longest_body_has_to_fit_into_the_room_for_all_bodies() -> None:
         settings(max_bodies_bytes=4096, max_body_bytes=8192)
 
 
+def test_the_longest_extract_has_to_fit_into_the_room_for_all_extracts() -> None:
+    with pytest.raises(ValidationError, match="MAX_SNAPSHOTS_BYTES must be at least MAX_SNAPSHOT_BYTES"):
+        settings(max_snapshots_bytes=4096, max_snapshot_bytes=8192)
+
+
 def test_a_time_zone_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValidationError, match="America/New_York"):
         settings(site_timezone="Middle/Earth")
