@@ -82,7 +82,6 @@ class Applying:
             try:
                 if await self._work_on_a_page():
                     continue
-                await self._show_open()
             except Unavailable as error:  # overload above all: live changes go first
                 log.info("snapshot_waits", reason=error.reason, retry_in_s=_AGAIN_SECONDS)
                 pause = _AGAIN_SECONDS
@@ -94,6 +93,7 @@ class Applying:
 
     async def _work_on_a_page(self) -> bool:
         snapshot = await self._books(partial(table.claim, tenant=self._tenant, worker=self._worker))
+        await self._show_open()
         if snapshot is None:
             return False
         rows = await self._books(partial(_page, snapshot_id=snapshot.id, after=snapshot.done))

@@ -174,11 +174,11 @@ class FrozenWriter:
 
 
 @asynccontextmanager
-async def frozen(bench: Bench) -> AsyncIterator[tuple[Snapshots, FrozenWriter]]:
+async def frozen(bench: Bench, metrics: Metrics | None = None) -> AsyncIterator[tuple[Snapshots, FrozenWriter]]:
     """A publisher that takes an extract and then stands still."""
     async with bench.writer(fold_with=fold) as writer:
         stuck = FrozenWriter(writer)
-        snapshots = Snapshots(stuck, FakeQuarantine(), Metrics(), bench.database_url, TENANT, Site(UTC), 10)
+        snapshots = Snapshots(stuck, FakeQuarantine(), metrics or Metrics(), bench.database_url, TENANT, Site(UTC), 10)
         await snapshots.start()
         try:
             yield snapshots, stuck
@@ -627,6 +627,26 @@ async def test_live_changes_do_not_wait_for_an_extract(bench: Bench) -> None:
         assert found is not None
         assert (found.state, loop.time() - begun < 15) == ("applying", True)
         await school.ended(taken)
+
+
+async def test_an_extract_that_is_being_applied_is_counted_as_open(bench: Bench) -> None:
+    metrics = Metrics()
+
+    def applying() -> float | None:
+        return metrics.registry.get_sample_value("sis_snapshots_open", {"state": "applying"})
+
+    async with frozen(bench, metrics) as (snapshots, stuck):
+        school = Campus(stuck, snapshots, FakeQuarantine(), bench.database_url)
+        taken = await school.send(csv_of(everybody(3)))
+        await stuck.begun.wait()
+        assert applying() == 1
+        stuck.goes_on.set()
+        await school.ended(taken)
+
+        async def is_over() -> bool:
+            return applying() == 0
+
+        await eventually(is_over)
 
 
 async def test_an_extract_is_applied_by_no_publisher_of_another_tenant(bench: Bench) -> None:
