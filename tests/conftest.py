@@ -55,9 +55,22 @@ def _closed_servers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
     """One PostgreSQL for the whole run."""
+    with _postgres(_memory()) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """One PostgreSQL of this test alone, on disk: it may be killed."""
+    with _postgres(None) as server:
+        yield server
+
+
+@contextmanager
+def _postgres(parent: Path | None) -> Iterator[EmbeddedPostgres]:
     # Not below pytest's own folder: a second run of pytest closes that to other users, and a server that was started by root
     # runs under a user of its own.
-    scratch = tempfile.TemporaryDirectory(prefix="enrollstream-tests-", dir=_memory(), ignore_cleanup_errors=True)
+    scratch = tempfile.TemporaryDirectory(prefix="enrollstream-tests-", dir=parent, ignore_cleanup_errors=True)
     with scratch as folder, EmbeddedPostgres(Path(folder) / "postgres") as server:
         yield server
 

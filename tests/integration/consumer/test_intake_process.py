@@ -170,27 +170,26 @@ def test_a_policy_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path) -
 
 
 def test_while_the_ledger_is_away_the_member_stays_and_nothing_is_lost(
-    kafka: KafkaSettings, topics: Topics, writer: Writer, tmp_path_factory: pytest.TempPathFactory
+    kafka: KafkaSettings, topics: Topics, writer: Writer, own_postgres: EmbeddedPostgres
 ) -> None:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("away")) as server:
-        ledger = Ledger(server.create_database("ledger"))
-        with Running(kafka, settings(ledger.url, topics)) as running:
-            writer.write(*(enrollment(person=f"9{number:06}") for number in range(20)))
-            eventually(lambda: stored_everything(ledger, kafka, topics))
-            ledger.close()
-            server.kill()
-            writer.write(*(enrollment(person=f"9{number:06}") for number in range(20, 40)))
-            eventually(lambda: not running.intake.status.ready()["ledger"])
-            assert running.intake.pulse.alive()
-
-            server.start_again()
-            ledger = Ledger(ledger.url)
-            eventually(lambda: stored_everything(ledger, kafka, topics), 60)
-            eventually(lambda: running.ready)
-
-            assigned = running.metrics.registry.get_sample_value("sis_rebalances_total", {"what": "assigned"})
-            assert assigned == 1, "the membership lived through it"
-        assert len(ledger.desired()) == 40
-        assert ledger.rows("select active from recovery") == [(False,)]
-        ledger.check()
+    ledger = Ledger(own_postgres.create_database("ledger"))
+    with Running(kafka, settings(ledger.url, topics)) as running:
+        writer.write(*(enrollment(person=f"9{number:06}") for number in range(20)))
+        eventually(lambda: stored_everything(ledger, kafka, topics))
         ledger.close()
+        own_postgres.kill()
+        writer.write(*(enrollment(person=f"9{number:06}") for number in range(20, 40)))
+        eventually(lambda: not running.intake.status.ready()["ledger"])
+        assert running.intake.pulse.alive()
+
+        own_postgres.start_again()
+        ledger = Ledger(ledger.url)
+        eventually(lambda: stored_everything(ledger, kafka, topics), 60)
+        eventually(lambda: running.ready)
+
+        assigned = running.metrics.registry.get_sample_value("sis_rebalances_total", {"what": "assigned"})
+        assert assigned == 1, "the membership lived through it"
+    assert len(ledger.desired()) == 40
+    assert ledger.rows("select active from recovery") == [(False,)]
+    ledger.check()
+    ledger.close()

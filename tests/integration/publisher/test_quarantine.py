@@ -178,20 +178,19 @@ async def test_a_table_that_is_locked_is_no_endless_wait(mirror_url: str) -> Non
     assert len(kept(mirror_url)) == 1
 
 
-async def test_without_a_database_the_answer_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
-    with EmbeddedPostgres(tmp_path / "own") as server:
-        url = server.create_database("own")
-        migrate(url, files("services.publisher.mirror") / "migrations", "mirror")
-        store = Quarantine(url, "main")
-        await store.put("ib:PSFT_CS", [MALFORMED], poison())
-        server.kill()
-        with pytest.raises(Unavailable) as caught:
-            await store.put("ib:PSFT_CS", [ROW], poison())
-        assert caught.value.reason == "database"
-        server.start_again()
+async def test_without_a_database_the_answer_is_unavailable_until_it_is_back(own_postgres: EmbeddedPostgres) -> None:
+    url = own_postgres.create_database("own")
+    migrate(url, files("services.publisher.mirror") / "migrations", "mirror")
+    store = Quarantine(url, "main")
+    await store.put("ib:PSFT_CS", [MALFORMED], poison())
+    own_postgres.kill()
+    with pytest.raises(Unavailable) as caught:
         await store.put("ib:PSFT_CS", [ROW], poison())
-        assert len(kept(url)) == 2
-        await store.stop()
+    assert caught.value.reason == "database"
+    own_postgres.start_again()
+    await store.put("ib:PSFT_CS", [ROW], poison())
+    assert len(kept(url)) == 2
+    await store.stop()
 
 
 async def test_a_key_that_is_none_is_found_at_the_start(mirror_url: str, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,13 +17,12 @@ TIMING = replace(Timing(), lease_seconds=6, lease_renew_seconds=3, call_timeout_
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server of this test alone, that writes to disk late what need not be on disk."""
-    with EmbeddedPostgres(tmp_path / "pg") as server:
-        with psycopg.connect(server.url(), autocommit=True) as connection:
-            connection.execute("alter system set wal_writer_delay = '10s'")
-            connection.execute("select pg_reload_conf()")
-        yield server
+def server(own_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
+    """One that writes to disk late what need not be on disk."""
+    with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
+        connection.execute("alter system set wal_writer_delay = '10s'")
+        connection.execute("select pg_reload_conf()")
+    return own_postgres
 
 
 @pytest.fixture

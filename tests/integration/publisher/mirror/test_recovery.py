@@ -7,9 +7,8 @@ import random
 import re
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,16 +210,8 @@ def _rows_read(connection: psycopg.Connection[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-@pytest.fixture
-def server_of_its_own() -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL that this test may kill."""
-    scratch = tempfile.TemporaryDirectory(prefix="enrollstream-tests-", ignore_cleanup_errors=True)
-    with scratch as folder, EmbeddedPostgres(Path(folder) / "postgres") as server:
-        yield server
-
-
-async def test_a_crash_of_the_database_repeats_no_version(server_of_its_own: EmbeddedPostgres, tmp_path: Path) -> None:
-    server = server_of_its_own
+async def test_a_crash_of_the_database_repeats_no_version(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    server = own_postgres
     names = Topics("crash")
     with embedded_broker_with(names) as broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, fetch_wait_max_ms=20, linger_ms=5)
@@ -253,10 +244,10 @@ async def test_a_crash_of_the_database_repeats_no_version(server_of_its_own: Emb
 
 @pytest.mark.parametrize("way", ["disk", "promotion", "dump"])
 async def test_a_database_put_back_to_an_earlier_moment_under_running_processes_loses_nothing(
-    server_of_its_own: EmbeddedPostgres, tmp_path: Path, way: str
+    own_postgres: EmbeddedPostgres, tmp_path: Path, way: str
 ) -> None:
     """A disk snapshot and a dump keep identity, timeline and floor; a promotion with the last commits lost does not."""
-    server, names = server_of_its_own, Topics("back")
+    server, names = own_postgres, Topics("back")
     with embedded_broker_with(names) as broker:
         kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, fetch_wait_max_ms=20, linger_ms=5)
         bench = Bench(server.create_database("mirror"), kafka, names, tmp_path)
