@@ -38,5 +38,5 @@ def set_sis_id(call: Call, item: Course | Section | Term, wanted: Parameters, na
         "sis_term_id": call.world.terms_by_sis,
     }[name]  # type: ignore[assignment]  # one of three dictionaries of three kinds
     if sis_id and index.get(sis_id) not in (None, item):
-        raise errors.sis_id_taken("sis_source_id", sis_id)
+        raise errors.sis_id_taken(sis_id)
     call.world.set_sis_id(item, sis_id)

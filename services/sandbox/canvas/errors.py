@@ -37,19 +37,15 @@ def bad_request() -> Refusal:
     return Refusal(400, {"errors": [{"message": "An error occurred.", "error_code": "bad_request"}]})
 
 
-def invalid(attribute: str, text: str, kind: str = "invalid") -> Refusal:
-    """400 from a model's validation."""
-    return Refusal(400, {"errors": {attribute: [{"attribute": attribute, "type": kind, "message": text}]}})
+def invalid(attribute: str, text: str, kind: str | None = None) -> Refusal:
+    """400 from a model's validation; one that gives only a text has that for a type, too
+    (``config/initializers/active_model_errors.rb#format_error_message``)."""
+    return Refusal(400, {"errors": {attribute: [{"attribute": attribute, "type": kind or text, "message": text}]}})
 
 
-def taken(attribute: str, text: str) -> Refusal:
-    """400 for an id that somebody else has."""
-    return invalid(attribute, text, "taken")
-
-
-def sis_id_taken(attribute: str, sis_id: str) -> Refusal:
-    """400 in the words that courses, sections, terms and logins share."""
-    return taken(attribute, f'SIS ID "{sis_id}" is already in use')
+def sis_id_taken(sis_id: str) -> Refusal:
+    """400 in the words that courses, sections, terms and accounts share. Only logins say that the type is ``taken``."""
+    return invalid("sis_source_id", f'SIS ID "{sis_id}" is already in use')
 
 
 def insufficient_scopes() -> Refusal:

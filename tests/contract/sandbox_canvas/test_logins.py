@@ -58,7 +58,7 @@ async def test_a_user_answers_to_every_login(api: Api) -> None:
             TAKEN,
         ),
         ({"unique_id": "new@x", "sis_user_id": "U2"}, "sis_user_id", "taken", 'SIS ID "U2" is already in use'),
-        ({"sis_user_id": "new"}, "unique_id", "too_short", "is too short"),
+        ({"sis_user_id": "new"}, "unique_id", "too_short", "too_short"),
     ],
 )
 async def test_what_is_taken_is_refused(api: Api, login: dict[str, Any], attribute: str, kind: str, message: str) -> None:

@@ -1,7 +1,7 @@
 """From an HTTP answer to what it means: pure, one function, every status.
 
 Bodies and statuses: ``lib/authentication_methods.rb``, ``app/controllers/enrollments_api_controller.rb``,
-``app/middleware/request_throttle.rb``.
+``app/middleware/request_throttle.rb``, ``config/initializers/active_model_errors.rb``.
 """
 
 from __future__ import annotations
@@ -158,10 +158,18 @@ def _refusal(body: Any) -> Failure:
 
 def _taken(errors: Any) -> str | None:
     """The attribute whose value belongs to somebody else; new users nest the errors of each of their parts."""
-    if isinstance(errors, dict) and errors.get("type") == "taken":
+    if isinstance(errors, dict) and _says_taken(errors):
         return str(errors.get("attribute"))
     below = errors.values() if isinstance(errors, dict) else errors if isinstance(errors, list) else ()
     return next((found for found in map(_taken, below) if found is not None), None)
+
+
+def _says_taken(error: Mapping[str, Any]) -> bool:
+    """Only logins say so by the type. What is wrong with the SIS id of a term, course or section is one word, or a sentence in
+    the token's language that it is in use (``verify_unique_sis_source_id`` of each model)."""
+    kind = error.get("type")
+    in_words = isinstance(kind, str) and not kind.isidentifier()
+    return kind == "taken" or (error.get("attribute") == "sis_source_id" and in_words)
 
 
 def _next_page(link: str) -> str | None:

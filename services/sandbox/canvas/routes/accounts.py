@@ -53,7 +53,7 @@ def create_sub_account(call: Call) -> Answer:
     wanted = tree(call.parameters, "account")
     sis_id = text(wanted, "sis_account_id") if call.token.may("manage_sis") else None
     if sis_id and any(account.sis_account_id == sis_id for account in call.world.accounts.values()):
-        raise errors.sis_id_taken("sis_source_id", sis_id)
+        raise errors.sis_id_taken(sis_id)
     account = call.world.add_account(text(wanted, "name") or "", sis_id)
     account.parent = above
     return Answer(rendering.account(account, call.view))

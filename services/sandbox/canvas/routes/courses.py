@@ -63,7 +63,7 @@ def create(call: Call) -> Answer:
     sis_id = text(wanted, "sis_course_id") if may else None
     course = call.world.courses_by_sis.get(sis_id or "")
     if course and not (course.state == "deleted" and boolean(call.parameters.get("enable_sis_reactivation"))):
-        raise errors.sis_id_taken("sis_source_id", str(sis_id))
+        raise errors.sis_id_taken(str(sis_id))
     if course is None:
         course = call.world.add_course(text(wanted, "name") or "Unnamed Course", sis_id)
         course.account = account

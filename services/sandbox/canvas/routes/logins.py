@@ -31,7 +31,7 @@ Problem = tuple[str, str, str]
 def problem_with(world: World, unique_id: str | None, sis_user_id: str | None, own: Pseudonym | None = None) -> Problem | None:
     """Why a login cannot have these ids. A SIS id stays taken after its login was deleted, a unique id does not."""
     if unique_id is None:
-        return "unique_id", "too_short", "is too short"
+        return "unique_id", "too_short", "too_short"
     holder = world.logins_by_unique_id.get(unique_id.lower())
     if holder and holder is not own and holder.state != "deleted":
         return "unique_id", "taken", "ID already in use for this account and authentication provider"

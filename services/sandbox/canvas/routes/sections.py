@@ -57,7 +57,7 @@ def create(call: Call) -> Answer:
         and boolean(call.parameters.get("enable_sis_reactivation"))
     )
     if section and not revived:
-        raise errors.sis_id_taken("sis_source_id", str(sis_id))
+        raise errors.sis_id_taken(str(sis_id))
     if section is None:
         section = call.world.add_section(course, text(wanted, "name") or course.name, sis_id)
     section.state = "active"

@@ -44,7 +44,7 @@ def create(call: Call) -> Answer:
     wanted = _checked(call)
     sis_id = text(wanted, "sis_term_id") if call.token.may("manage_sis") else None
     if sis_id and sis_id in call.world.terms_by_sis:
-        raise errors.sis_id_taken("sis_source_id", sis_id)
+        raise errors.sis_id_taken(sis_id)
     term = call.world.add_term(text(wanted, "name") or "", sis_id)
     term.start_at, term.end_at = moment(wanted.get("start_at")), moment(wanted.get("end_at"))
     _override_dates(term, wanted)

@@ -33,6 +33,9 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None) -> 
 
 
 TAKEN = {"unique_id": [{"attribute": "unique_id", "type": "taken", "message": "in use"}]}
+IN_USE = 'La SIS ID "S-1" ya est\u00e1 en uso'
+ID_TAKEN = [{"attribute": "sis_user_id", "type": "taken", "message": IN_USE}]
+ID_TOO_LONG = [{"attribute": "sis_source_id", "type": "too_long", "message": "too_long"}]
 TABLE: list[tuple[str, Answer | NoAnswer, Payload | NotFound | Failure]] = [
     ("done", answer(200, {"id": 1}), Payload({"id": 1})),
     ("empty list", answer(200, []), Payload([])),
@@ -58,7 +61,13 @@ TABLE: list[tuple[str, Answer | NoAnswer, Payload | NotFound | Failure]] = [
     ("role gone", answer(400, {"message": "Invalid role"}), Refused("invalid_role")),
     ("validation", answer(400, {"errors": {"user_id": [{"attribute": "user_id", "message": "x"}]}}), Refused("validation")),
     ("login taken", answer(400, {"errors": {"user": {}, "pseudonym": TAKEN}}), Refused("login_taken")),
-    ("id taken", answer(400, {"errors": {"x": [{"attribute": "sis_source_id", "type": "taken"}]}}), Refused("sis_id_taken")),
+    (
+        "id taken",
+        answer(400, {"errors": {"sis_source_id": [{"attribute": "sis_source_id", "type": IN_USE}]}}),
+        Refused("sis_id_taken"),
+    ),
+    ("id of a login taken", answer(400, {"errors": {"sis_user_id": ID_TAKEN}}), Refused("sis_id_taken")),
+    ("id too long", answer(400, {"errors": {"sis_source_id": ID_TOO_LONG}}), Refused("validation")),
     ("not inactive", answer(400, {"error": "enrollment not inactive"}), Refused("not_inactive")),
     ("some other 400", answer(400, {"message": "?"}), Refused("other")),
     ("crash", answer(500, {"errors": []}), ServerFault("http_500")),
