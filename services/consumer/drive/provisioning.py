@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -25,9 +26,28 @@ from services.consumer.nouns import MissingKind, ObjectKind
 from services.consumer.policy.model import Policy
 from services.consumer.provision import queue, taking_up, wanting
 from services.consumer.provision.queue import Row
-from services.consumer.provision.steps import REFUSED_SECONDS, Change, Make, Nothing, Verdict, next_step, not_sent, react, seen_so
+from services.consumer.provision.steps import (
+    REFUSED_SECONDS,
+    Change,
+    Make,
+    Nothing,
+    Verdict,
+    inherited,
+    next_step,
+    not_sent,
+    react,
+    seen_so,
+)
 from services.consumer.provision.wanting import Moved, Told, Untold, Unwanted, Wish
-from services.consumer.targets.objects import NoObject, NoParent, ObjectOutcome, ObjectTarget, ShownObject, WantedObject
+from services.consumer.targets.objects import (
+    Attribute,
+    NoObject,
+    NoParent,
+    ObjectOutcome,
+    ObjectTarget,
+    ShownObject,
+    WantedObject,
+)
 from services.kit.failpoints import failpoint
 from services.kit.postgres import AWAY, Connection
 
@@ -184,7 +204,9 @@ class Provisioning:
 
     async def _move(self, lease: Lease, row: Row, moved: Moved) -> None:
         """Have nobody found under the old id any more; then what the LMS has of its seats is the other person's."""
-        seen = await self._caller.find(self._objects, moved.wanted)
+        # What we wrote is looked for, too: as far as it stands, it is ours under the new id as well.
+        account = replace(moved.wanted, values=dict.fromkeys(row.known.confirmed, ""))
+        seen = await self._caller.find(self._objects, account)
         if isinstance(seen, ShownObject):
             obstacle = await self._rekeyed(lease, row, moved, seen)
         elif isinstance(seen, NoObject):
@@ -192,7 +214,8 @@ class Provisioning:
         else:
             obstacle = self._judged(Wish(moved.wanted), None, seen, row)
         if obstacle is None:
-            await self._handed_over(lease, row, moved)
+            written = inherited(account, seen, row.known, moved.heir.object) if isinstance(seen, ShownObject) else {}
+            await self._handed_over(lease, row, moved, written)
         else:
             await self._record(lease, row, obstacle)
 
@@ -208,11 +231,12 @@ class Provisioning:
         outcome = await self._carried_out(lease, row, "change", moved.wanted, operation)
         return None if isinstance(outcome, ShownObject) else self._judged(Wish(moved.wanted), _REKEY, outcome, row)
 
-    async def _handed_over(self, lease: Lease, row: Row, moved: Moved) -> None:
+    async def _handed_over(self, lease: Lease, row: Row, moved: Moved, written: Mapping[Attribute, str]) -> None:
         if not await self._keeping.run(lambda it: queue.hand_over(it, lease.target, row)):
             await self._record(lease, row, Verdict("retrying", "seats_under_way", _MERGE_SECONDS))
             return
         await self._keeping.run(lambda it: taking_up.add(it, lease.target, [moved.heir]))
+        await self._keeping.run(lambda it: queue.inherit(it, lease.target, row, moved.heir.object, written))
         await self._record(lease, row, Verdict("settled", "merged", did="moved"))
         await self._prober.appeared("user", moved.heir.object)
 

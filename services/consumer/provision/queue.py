@@ -7,6 +7,7 @@ that died: what it sent may have been carried out, so the object is suspect. Eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,6 +20,7 @@ from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import PRIORITY_REPAIR, TERM, ObjectKind
 from services.consumer.provision.steps import Known, Verdict
 from services.consumer.provision.wanting import Subject, Told, course_key_of
+from services.consumer.targets.objects import Attribute
 from services.kit.postgres import Connection, text_array
 
 UNTOLD_SECONDS = 300.0
@@ -53,6 +55,10 @@ select object.kind, object.object, object.tenant, object.key, object.section, ob
  where object.target = %(target)s and object.next_at <= clock_timestamp() and object.call is null and {LIVE}
  order by object.next_at limit %(limit)s
 """  # noqa: S608  (constants of ours)
+_INHERIT = """
+update lms_object set origin = coalesce(origin, %(origin)s), confirmed = %(confirmed)s::jsonb || confirmed
+ where target = %(target)s and kind = 'person' and object = %(heir)s
+"""
 _DROP_UNNEEDED = """
 delete from lms_object
  where target = %(target)s and kind = %(kind)s and object = %(object)s and heard = %(heard)s and not suspends
@@ -234,6 +240,12 @@ def hand_over(connection: Connection, target: str, row: Row) -> bool:
             return False
         connection.execute(_HAND_OVER.encode(), place)
     return True
+
+
+def inherit(connection: Connection, target: str, row: Row, heir: str, confirmed: Mapping[Attribute, str]) -> None:
+    """The account of `row` is the heir's now, with what we wrote into it; what is known of the heir's own stands."""
+    given = orjson.dumps(dict(confirmed)).decode()
+    connection.execute(_INHERIT, {"target": target, "heir": heir, "origin": row.known.origin, "confirmed": given})
 
 
 def to_suspend(connection: Connection, target: str) -> int:

@@ -108,6 +108,13 @@ def fingerprint(wanted: WantedObject, name: Attribute, value: str) -> str:
     return hashlib.sha256("\0".join((wanted.kind, wanted.sis_id, name, value)).encode()).hexdigest()[:32]
 
 
+def inherited(wanted: WantedObject, seen: ShownObject, known: Known, sis_id: str) -> Mapping[Attribute, str]:
+    """What is still as we wrote it, as fingerprints of the same account under another id."""
+    heir = replace(wanted, sis_id=sis_id)
+    ours = {name: value for name, value in seen.values.items() if known.confirmed.get(name) == fingerprint(wanted, name, value)}
+    return {name: fingerprint(heir, name, value) for name, value in ours.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What to record about one attempt."""

@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from services.consumer.provision.steps import Change, Known, Make, Nothing, Verdict, fingerprint, next_step, react, seen_so
+from services.consumer.provision.steps import (
+    Change,
+    Known,
+    Make,
+    Nothing,
+    Verdict,
+    fingerprint,
+    inherited,
+    next_step,
+    react,
+    seen_so,
+)
 from services.consumer.provision.wanting import Wish
 from services.consumer.targets.objects import Attribute, NoObject, NoParent, ObjectOutcome, ShownObject, WantedObject
 from services.consumer.targets.port import (
@@ -152,3 +163,10 @@ def test_one_call_after_the_other_until_nothing_is_ours_to_do() -> None:
     assert first.confirmed == {"name": fingerprint(PERSON, "name", "Clara Schumann")}
     second = react(Wish(PERSON), Change(both, gently=False), shown(PERSON), known, 0)
     assert second == Verdict("settled", exists=True, lms_id="7", origin="ours", confirmed=second.confirmed, did="changed")
+
+
+def test_an_account_that_goes_to_another_id_takes_along_what_is_still_ours() -> None:
+    heir = replace(PERSON, sis_id="0009002")
+    written = inherited(PERSON, shown(PERSON, login="by hand"), ours(PERSON), "0009002")
+    assert written == {name: fingerprint(heir, name, PERSON.values[name]) for name in ("name", "state")}
+    assert inherited(PERSON, shown(PERSON), FOUND, "0009002") == {}
