@@ -115,6 +115,7 @@ def enroll(world: World, caller: Caller, section: Section, user: User, role: Rol
     if row is None:
         row = effect.add(world.add_enrollment(section, user, role, state, associated, source))
         row.start_at, row.end_at = _dates(wanted)
+        sticky.made(world, row)
     else:
         effect.change(row)
         _set_state(world, row, state)

@@ -72,6 +72,7 @@ def _join(world: World, row: Enrollment, observer: User, effect: Effect) -> None
         return
     made = world.add_enrollment(row.section, observer, world.built_in(_OBSERVER), "active", row.user)
     made.start_at, made.end_at = row.start_at, row.end_at
+    sticky.made(world, made)
     made.state = _state_of_observer(row)
     effect.add(made)
 

@@ -17,6 +17,9 @@ class Assumptions:
     invitation_at_start: Literal["always", "hidden", "never"] = "always"
     """Whoever is invited before the start gets mail at the start, although ``notify`` was off: always, only where the course
     hides itself before its start (``app/models/enrollment.rb#dispatch_invitations_later`` asks for that), or never."""
+    sticky_when_made: bool = True
+    """What a row is made with outside of imports is sticky at once: ``lib/sticky_sis_fields.rb`` lists it before every save,
+    earlier versions did so only before an update."""
     blueprint_takes_observers: bool = True
     """Blueprint courses refuse students; whether they refuse observers too is open."""
 

@@ -1,6 +1,6 @@
 """Which columns an edit outside SIS imports makes sticky (``lib/sticky_sis_fields.rb`` and ``are_sis_sticky`` of each model).
 
-Only a change counts, and only on a row that was there before. Nothing in here ever takes a column off the list.
+Only a change counts, and what a row is made with. Nothing in here ever takes a column off the list.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from services.sandbox.canvas.state import Account, Course, Enrollment, Pseudonym, Section, Term, User
+from services.sandbox.canvas.world import World
 
 Sticky = Course | Section | Enrollment | Term | User | Pseudonym
 Column = str | bool | datetime | Account | Course | Term | None
@@ -49,6 +50,13 @@ def write(target: Sticky, *, override: bool = True, **columns: Column) -> None:
         if sticky and _value(target, name) != value:
             target.stuck_sis_fields |= {sticky}
         setattr(target, name, value)
+
+
+def made(world: World, target: Sticky) -> None:
+    """A person or an API client has just made the row: what it was given counts as changed."""
+    if world.assumptions.sticky_when_made:
+        given = (sticky for name, sticky in _UPSTREAM_NAMES[type(target)].items() if _value(target, name))
+        target.stuck_sis_fields |= frozenset(given)
 
 
 def _value(target: Sticky, name: str) -> Any:

@@ -32,6 +32,14 @@ async def test_a_revival_keeps_or_clears_the_moment_of_the_conclusion(api: Api, 
     assert (api.stored(row).completed_at is not None) is keeps
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_what_a_row_is_made_with_is_sticky_at_once_or_not(api: Api, at_once: bool) -> None:
+    """lib/sticky_sis_fields.rb: before_save, formerly before_update"""
+    await assume(api, sticky_when_made=at_once)
+    row = await api.enroll(**FUTURE)
+    assert api.stored(row).stuck_sis_fields == ({"start_at", "end_at"} if at_once else set())
+
+
 @pytest.mark.parametrize(("takes", "status"), [(True, 200), (False, 403)])
 async def test_a_blueprint_course_takes_observers_or_not(api: Api, takes: bool, status: int) -> None:
     """app/models/user.rb#can_create_enrollment_for? [not confirmed for observers]"""

@@ -28,7 +28,7 @@ async def change(api: Api, path: str = C1, **wanted: Any) -> httpx.Response:
 
 
 async def test_a_new_course_has_what_was_sent(api: Api) -> None:
-    """app/controllers/courses_controller.rb#create"""
+    """app/controllers/courses_controller.rb#create; app/models/course.rb: are_sis_sticky"""
     api.seed(terms=[{"sis_term_id": "F26"}], accounts=[{"sis_account_id": "LAW"}])
     made = await make(
         api,
@@ -54,7 +54,15 @@ async def test_a_new_course_has_what_was_sent(api: Api) -> None:
     assert made.status_code == 200
     assert expected.items() <= made.json().items()
     assert stored(api, "C9").account.sis_account_id == "LAW"
-    assert stored(api, "C9").stuck_sis_fields == frozenset()
+    assert stored(api, "C9").stuck_sis_fields == {
+        "name",
+        "course_code",
+        "enrollment_term_id",
+        "account_id",
+        "start_at",
+        "restrict_enrollments_to_course_dates",
+        "workflow_state",
+    }
 
 
 @pytest.mark.parametrize(("offer", "state"), [(True, "available"), (False, "unpublished")])

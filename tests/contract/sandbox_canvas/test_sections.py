@@ -27,8 +27,8 @@ async def change(api: Api, **wanted: Any) -> httpx.Response:
     return await api.call("PUT", S1, json={"course_section": wanted})
 
 
-async def test_a_new_section_has_what_was_sent_and_nothing_sticky(api: Api) -> None:
-    """app/controllers/sections_controller.rb#create"""
+async def test_a_new_section_has_what_was_sent_and_keeps_it_from_the_sis(api: Api) -> None:
+    """app/controllers/sections_controller.rb#create; lib/sticky_sis_fields.rb: before_save"""
     dates: dict[str, Any] = {"start_at": "2026-09-01T00:00:00Z", "end_at": "2026-12-01T00:00:00Z"}
     made = await make(
         api, name="Nine", sis_section_id="S9", integration_id="I9", restrict_enrollments_to_section_dates=True, **dates
@@ -43,7 +43,13 @@ async def test_a_new_section_has_what_was_sent_and_nothing_sticky(api: Api) -> N
     }
     assert made.status_code == 200
     assert expected.items() <= made.json().items()
-    assert stored(api, "S9").stuck_sis_fields == frozenset()
+    assert stored(api, "S9").stuck_sis_fields == {
+        "name",
+        "course_id",
+        "start_at",
+        "end_at",
+        "restrict_enrollments_to_section_dates",
+    }
     assert (await api.get("sections/sis_integration_id:I9")).json()["sis_section_id"] == "S9"
 
 
@@ -94,6 +100,13 @@ async def test_what_changes_becomes_sticky(api: Api, wanted: dict[str, Any], stu
     section = stored(api)
     await change(api, **wanted)
     assert section.stuck_sis_fields == stuck
+
+
+async def test_with_stickiness_respected_name_and_dates_stay_whoever_set_them(api: Api) -> None:
+    """app/controllers/sections_controller.rb#course_section_params; spec/apis/v1/sections_api_spec.rb: override_sis_stickiness"""
+    wanted = {"name": "Other", "start_at": "2026-09-01T00:00:00Z", "restrict_enrollments_to_section_dates": True}
+    shown = (await api.call("PUT", S1, json={"course_section": wanted, "override_sis_stickiness": "false"})).json()
+    assert (shown["name"], shown["start_at"], shown["restrict_enrollments_to_section_dates"]) == ("S1", None, True)
 
 
 async def test_dates_must_be_in_order(api: Api) -> None:

@@ -22,7 +22,7 @@ async def change(api: Api, **wanted: Any) -> httpx.Response:
 
 
 async def test_a_term_has_dates_of_its_own_and_by_role_type(api: Api) -> None:
-    """app/controllers/terms_controller.rb#save_and_render_response"""
+    """app/controllers/terms_controller.rb#save_and_render_response; lib/sticky_sis_fields.rb: before_save"""
     overrides = {"StudentEnrollment": {"start_at": "2026-09-08T00:00:00Z", "end_at": None}}
     made = (await make(api, start_at="2026-09-01T00:00:00Z", overrides=overrides)).json()
     assert (made["start_at"], made["end_at"], made["overrides"], made["sis_term_id"]) == (
@@ -31,12 +31,12 @@ async def test_a_term_has_dates_of_its_own_and_by_role_type(api: Api) -> None:
         overrides,
         "F26",
     )
-    assert api.canvas.world.terms_by_sis["F26"].stuck_sis_fields == frozenset()
+    assert api.canvas.world.terms_by_sis["F26"].stuck_sis_fields == {"name", "start_at"}
 
 
 async def test_what_changes_becomes_sticky(api: Api) -> None:
     """app/models/enrollment_term.rb: are_sis_sticky"""
-    await make(api)
+    api.seed(terms=[{"sis_term_id": "F26", "name": "Fall"}])
     term = api.canvas.world.terms_by_sis["F26"]
     await change(api, name="Fall", end_at="2026-12-18T00:00:00Z")
     assert term.stuck_sis_fields == {"end_at"}

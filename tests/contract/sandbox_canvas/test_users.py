@@ -41,6 +41,16 @@ async def test_a_new_user_has_names_and_one_login(api: Api) -> None:
     assert stored(api, "U9").state == "registered"
 
 
+async def test_what_a_user_is_made_with_is_kept_from_the_sis(api: Api) -> None:
+    """lib/sticky_sis_fields.rb: before_save; spec/controllers/pseudonyms_controller_spec.rb: override_sis_stickiness"""
+    await make(api)
+    made = stored(api, "U9")
+    assert made.stuck_sis_fields == {"name", "short_name", "sortable_name"}
+    assert made.pseudonyms[0].stuck_sis_fields == {"unique_id", "workflow_state"}
+    spared = {"user": {"name": "Sonja"}, "override_sis_stickiness": "false"}
+    assert (await api.call("PUT", "users/sis_user_id:U9", json=spared)).json()["name"] == "Sofja Kowalewskaja"
+
+
 async def test_without_a_name_the_login_is_the_name(api: Api) -> None:
     """app/controllers/users_controller.rb#create_user"""
     assert (await make(api, user={})).json()["name"] == "sofja@x"

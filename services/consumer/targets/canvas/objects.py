@@ -20,6 +20,8 @@ from services.consumer.targets.port import Failure, IdentityMismatch, NoPermissi
 _ROOT = "accounts/self"
 _OF_THE_LOGIN: tuple[Attribute, ...] = ("login", "state")
 _KEEP_WHAT_IS_STICKY = ("override_sis_stickiness", "false")
+"""Sticky is what somebody changed outside of imports, or made the object with (``lib/sticky_sis_fields.rb``). Asked of people:
+of a section Canvas then leaves name and dates alone, sticky or not (``sections_controller.rb#course_section_params``)."""
 _CALLED: Mapping[ObjectKind, Mapping[Attribute, str]] = {
     "term": {"name": "name", "starts": "start_at", "ends": "end_at"},
     "course": {"name": "name", "code": "course_code"},

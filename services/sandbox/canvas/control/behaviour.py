@@ -38,6 +38,7 @@ class AssumptionsChange(Strict):
 
     revival_keeps_completed_at: bool | None = None
     invitation_at_start: Literal["always", "hidden", "never"] | None = None
+    sticky_when_made: bool | None = None
     blueprint_takes_observers: bool | None = None
 
 

@@ -61,7 +61,7 @@ def create(call: Call) -> Answer:
     _check_dates(columns.get("start_at"), columns.get("end_at"))
     may = call.token.may("manage_sis")
     sis_id = text(wanted, "sis_course_id") if may else None
-    course = call.world.courses_by_sis.get(sis_id or "")
+    revived = course = call.world.courses_by_sis.get(sis_id or "")
     if course and not (course.state == "deleted" and boolean(call.parameters.get("enable_sis_reactivation"))):
         raise errors.sis_id_taken(str(sis_id))
     if course is None:
@@ -71,6 +71,8 @@ def create(call: Call) -> Answer:
     for name, value in columns.items():
         setattr(course, name, value)
     course.integration_id = text(wanted, "integration_id") if may else course.integration_id
+    if revived is None:
+        sticky.made(call.world, course)
     return _answer(call, course)
 
 

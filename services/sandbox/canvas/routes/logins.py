@@ -77,6 +77,7 @@ def create(call: Call) -> Answer:
     _check(call, None, unique_id, sis_user_id)
     login = call.world.add_login(user, str(unique_id), sis_user_id)
     login.integration_id = text(wanted, "integration_id")
+    sticky.made(call.world, login)
     return Answer(rendering.login(login, call.view))
 
 

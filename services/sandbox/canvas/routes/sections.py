@@ -64,23 +64,30 @@ def create(call: Call) -> Answer:
     for name, value in columns.items():
         setattr(section, name, value)
     section.integration_id = text(wanted, "integration_id") if may else section.integration_id
+    if not revived:
+        sticky.made(call.world, section)
     return _answer(call, section)
 
 
 def update(call: Call) -> Answer:
-    """What changes becomes sticky. SIS ids without the right are refused here, with a status of their own."""
+    """What changes becomes sticky. SIS ids without the right are refused here, with a status of their own.
+
+    Where stickiness is to be respected, name and dates stay, sticky or not (``sections_controller.rb#course_section_params``).
+    """
     section = active_section(call)
     call.caller.require("manage_courses")
     wanted = tree(call.parameters, "course_section")
     if ("sis_section_id" in wanted or "integration_id" in wanted) and not call.token.may("manage_sis"):
         raise errors.no_manage_sis()
     columns = _columns(wanted)
+    if not override(call):
+        columns = {name: value for name, value in columns.items() if name == "restrict_to_dates"}
     start, end = (columns.get(name, getattr(section, name)) for name in ("start_at", "end_at"))
     check_order(start, end, "end_at", "End date cannot be before start date")
     set_sis_id(call, section, wanted, "sis_section_id")
     if "integration_id" in wanted:
         section.integration_id = text(wanted, "integration_id")
-    sticky.write(section, override=override(call), **columns)
+    sticky.write(section, **columns)
     return _answer(call, section)
 
 

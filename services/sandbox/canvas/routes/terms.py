@@ -47,6 +47,7 @@ def create(call: Call) -> Answer:
         raise errors.sis_id_taken(sis_id)
     term = call.world.add_term(text(wanted, "name") or "", sis_id)
     term.start_at, term.end_at = moment(wanted.get("start_at")), moment(wanted.get("end_at"))
+    sticky.made(call.world, term)
     _override_dates(term, wanted)
     return Answer(rendering.term(term, call.view))
 

@@ -73,6 +73,8 @@ def create(call: Call) -> Answer:
     user.email = text(tree(call.parameters, "communication_channel"), "address")
     made = call.world.add_login(user, str(unique_id), sis_user_id)
     made.integration_id = text(login, "integration_id") if may else None
+    sticky.made(call.world, user)
+    sticky.made(call.world, made)
     return Answer(rendering.user(user, call.view))
 
 
