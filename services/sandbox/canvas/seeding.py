@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.sandbox.canvas import observing
-from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Course, EnrollmentKey, Role, Section, Term, User
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Account, Channel, Course, EnrollmentKey, Role, Section, Term, User
 from services.sandbox.canvas.world import World
 
 _NOT_COLUMNS = frozenset({"account", "term", "course"})
@@ -82,6 +82,7 @@ class UserSeed(Strict):
     login_state: str | None = Field(default=None, pattern="^(active|suspended|deleted)$")
     sis_batch_id: int | None = None
     integration_id: str | None = None
+    email: str | None = Field(default=None, description="the default address, confirmed")
     also: str | None = Field(default=None, description="SIS id of a user who gets this login in addition")
     observes: list[str] = Field(default=[], description="SIS ids of students: where they are enrolled, this user is too")
 
@@ -196,6 +197,7 @@ def _user(world: World, item: UserSeed) -> User:
         login = world.add_login(owner, item.login or f"{item.sis_user_id}@example.invalid", item.sis_user_id)
     user: User = login.user
     user.name = item.name or user.name
+    user.channels = [Channel(item.email, confirmed=True)] if item.email else user.channels
     login.state = item.login_state or login.state
     login.sis_batch_id = item.sis_batch_id or login.sis_batch_id
     login.integration_id = item.integration_id or login.integration_id

@@ -121,6 +121,13 @@ class Pseudonym:
     stuck_sis_fields: frozenset[str] = frozenset()
 
 
+class Channel(NamedTuple):
+    """An e-mail address of somebody (``app/models/communication_channel.rb``)."""
+
+    address: str
+    confirmed: bool
+
+
 @dataclass(slots=True, eq=False)
 class User:
     id: int
@@ -129,8 +136,8 @@ class User:
     short_name: str
     created_at: datetime
     pronouns: str | None = None
-    email: str | None = None
-    """The default address, of a confirmed communication channel."""
+    channels: list[Channel] = field(default_factory=list)
+    """Addresses, the default one first."""
     state: str = "registered"
     fake_student: bool = False
     """The Student View's test student of a course."""
@@ -141,6 +148,11 @@ class User:
     pseudonyms: list[Pseudonym] = field(default_factory=list)
     enrollments: list[Enrollment] = field(default_factory=list)
 
+    @property
+    def email(self) -> str | None:
+        """The default address, confirmed or not (``app/models/user.rb#email``)."""
+        return self.channels[0].address if self.channels else None
+
     def login(self) -> Pseudonym | None:
         """The login shown for the user: a live one, with a SIS id if there is one."""
         live = [login for login in self.pseudonyms if login.state != "deleted"]
@@ -149,12 +161,14 @@ class User:
 
 @dataclass(slots=True, frozen=True)
 class Mail:
-    """A notification about an enrollment, sent at once or due later."""
+    """A notification, sent at once or due later."""
 
     kind: str
-    enrollment: Enrollment
+    user: User
     due: datetime
     at_once: bool
+    enrollment: Enrollment | None = None
+    """What it is about; None: about the account."""
 
 
 @dataclass(slots=True, eq=False)

@@ -23,6 +23,7 @@ PERMISSIONS = frozenset(
         "manage_courses",
         "manage_user_details",  # names
         "manage_user_observers",
+        "manage_students",  # an address of a new user may be taken as confirmed
         "manage_user_logins",  # users and their logins are made, suspended, deleted, merged
         "allow_course_admin_actions",  # needed to remove one's own enrollment
         "use_student_view",  # remove a test student's enrollment

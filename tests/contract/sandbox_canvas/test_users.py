@@ -172,6 +172,67 @@ async def test_an_address_is_a_channel_of_a_new_user_and_shown_of_one_user_only(
     assert (await api.get("users/sis_user_id:U9/profile")).json()["primary_email"] == "m.kirch@example.edu"
 
 
+async def mails(api: Api) -> list[str]:
+    return [mail["kind"] for mail in (await api.control("GET", "mails"))["mails"]]
+
+
+@pytest.mark.parametrize(
+    ("channel", "expected"),
+    [
+        (None, [("sofja@example.edu", False)]),
+        ({"address": ""}, []),
+        ({"skip_confirmation": True}, [("sofja@example.edu", True)]),
+        ({"address": "s@example.edu", "skip_confirmation": True}, [("s@example.edu", True)]),
+        ({"address": "no address", "skip_confirmation": True}, []),
+    ],
+)
+async def test_a_login_that_is_an_address_is_one_unless_another_is_sent(
+    api: Api, channel: dict[str, Any] | None, expected: list[tuple[str, bool]]
+) -> None:
+    """app/controllers/users_controller.rb#create_user: cc_addr"""
+    more = {} if channel is None else {"communication_channel": channel}
+    await make(api, pseudonym={"unique_id": "sofja@example.edu", "sis_user_id": "U9"}, **more)
+    assert stored(api, "U9").channels == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "shared", "may", "kinds"),
+    [
+        (False, False, True, []),
+        (True, False, True, []),
+        (False, True, True, []),
+        (False, False, False, []),
+        (False, True, False, ["merge_email_communication_channel"]),
+        (True, True, False, ["pseudonym_registration_done"]),
+    ],
+)
+async def test_who_may_not_manage_students_cannot_keep_canvas_from_writing(
+    api: Api, asked: bool, shared: bool, may: bool, kinds: list[str]
+) -> None:
+    """app/controllers/users_controller.rb#create_user: skip_confirmation; app/models/users/creation_notify_policy.rb"""
+    if not may:
+        api.forbid("manage_students")
+    if shared:
+        api.seed(users=[{"sis_user_id": "U1", "email": "Maria@example.edu"}])
+    body: dict[str, Any] = {
+        "user": {"name": "Maria Winkelmann", "skip_registration": True},
+        "pseudonym": {"unique_id": "maria", "send_confirmation": asked},
+        "communication_channel": {"address": "maria@example.edu", "skip_confirmation": True},
+    }
+    await api.call("POST", USERS, json=body)
+    assert await mails(api) == kinds
+
+
+async def test_a_changed_address_comes_first_and_is_not_confirmed(api: Api) -> None:
+    """app/models/user.rb#email="""
+    api.seed(users=[{"sis_user_id": "U1", "email": "ada@example.edu"}])
+    await change(api, email="countess@example.edu")
+    assert stored(api).channels == [("countess@example.edu", False), ("ada@example.edu", True)]
+    await change(api, email="Ada@example.edu")
+    assert stored(api).channels == [("Ada@example.edu", True), ("countess@example.edu", False)]
+    assert await mails(api) == []
+
+
 async def test_removing_a_user_takes_every_enrollment_those_made_by_hand_too(api: Api) -> None:
     """app/models/user.rb#remove_from_root_account"""
     api.seed(enrollments=[{"section": "S1", "user": "U1", "sis_import_id": 7}, {"section": "S3", "user": "U1"}])

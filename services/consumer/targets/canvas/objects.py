@@ -53,7 +53,8 @@ class CanvasObjects:
         self._client = client
         self._account = account
         self._timeout = call_timeout_seconds
-        self._may_set_sis_ids = False
+        self._rights: frozenset[str] = frozenset()
+        """Those that the token has been found to have."""
 
     # Reading
 
@@ -98,7 +99,7 @@ class CanvasObjects:
         return replace(await self._make(wanted, operation), usage=operation.usage)
 
     async def _make(self, wanted: WantedObject, operation: Operation) -> ObjectOutcome:
-        refusal = await self._sis_ids_refused(operation)
+        refusal = await self._right_lacking(wanted, operation)
         if refusal is not None:
             return refusal
         result = await self._client.change("POST", self._collection(wanted), operation, form=_new(wanted))
@@ -108,18 +109,23 @@ class CanvasObjects:
             return result
         return _made(wanted, result.value)
 
-    async def _sis_ids_refused(self, operation: Operation) -> Failure | None:
-        """None when the token may set SIS ids (``accounts_controller.rb#permissions``)."""
-        if self._may_set_sis_ids:
+    async def _right_lacking(self, wanted: WantedObject, operation: Operation) -> Failure | None:
+        """None when the token may set SIS ids and, where an address is wanted, have it taken as confirmed.
+
+        ``accounts_controller.rb#permissions`` answers true or false for every name; who has no role in the account is refused.
+        """
+        needed = {"manage_sis", "manage_students"} if wanted.values.get("email") else {"manage_sis"}
+        if needed <= self._rights:
             return None
-        result = await self._client.get(f"{_ROOT}/permissions", operation, [("permissions[]", "manage_sis")])
+        asked = [("permissions[]", name) for name in sorted(needed)]
+        result = await self._client.get(f"{_ROOT}/permissions", operation, asked)
         if isinstance(result, NotFound):
             return WrongShape("permissions")
         if not isinstance(result, Payload):
             return result
-        granted = result.value.get("manage_sis") if isinstance(result.value, dict) else None
-        self._may_set_sis_ids = granted in (True, "true")
-        return None if self._may_set_sis_ids else NoPermission(whole_token=False)
+        answers = result.value if isinstance(result.value, dict) else {}
+        self._rights |= {name for name in needed if answers.get(name) in (True, "true")}
+        return None if needed <= self._rights else NoPermission(whole_token=False)
 
     def _collection(self, wanted: WantedObject) -> str:
         match wanted.kind:
@@ -230,9 +236,8 @@ def _new(wanted: WantedObject) -> dict[str, str]:
 
 
 def _address(email: str) -> dict[str, str]:
-    """Of a new user: taken as confirmed, so that nobody is asked to confirm it."""
-    if not email:
-        return {}
+    """Of a new user: taken as confirmed, so that nobody is asked to confirm it. A blank one is none; were it left out, Canvas would
+    take a login that looks like one, and write to whoever has it already (``users_controller.rb#create_user``)."""
     named = {"type": "email", "address": email, "skip_confirmation": "true"}
     return {f"communication_channel[{name}]": value for name, value in named.items()}
 

@@ -53,8 +53,8 @@ class Records:
         found = [
             {
                 "kind": mail.kind,
-                "enrollment": mail.enrollment.id,
-                "user": mail.enrollment.user.id,
+                "enrollment": mail.enrollment.id if mail.enrollment else None,
+                "user": mail.user.id,
                 "due": instant(mail.due),
                 "sent": is_sent(world, mail),
             }

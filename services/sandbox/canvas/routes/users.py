@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sandbox.canvas import errors, leaving, rendering, sticky
+from services.sandbox.canvas import channels, errors, leaving, mails, rendering, sticky
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import override
 from services.sandbox.canvas.errors import Refusal
@@ -12,7 +12,7 @@ from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routes.logins import problem_with
 from services.sandbox.canvas.routing import Route
-from services.sandbox.canvas.state import Pseudonym, User, uuid_of
+from services.sandbox.canvas.state import Channel, Pseudonym, User, uuid_of
 from services.sandbox.canvas.world import last_name_first
 
 _NAMES = ("name", "short_name", "sortable_name", "pronouns")
@@ -70,12 +70,25 @@ def create(call: Call) -> Answer:
     user = call.world.add_user(text(wanted, "name") or str(unique_id), text(wanted, "sortable_name"))
     user.short_name = text(wanted, "short_name") or user.name
     user.state = "registered" if boolean(wanted.get("skip_registration")) else "pre_registered"
-    user.email = text(tree(call.parameters, "communication_channel"), "address")
+    _give_address(call, user, str(unique_id))
     made = call.world.add_login(user, str(unique_id), sis_user_id)
     made.integration_id = text(login, "integration_id") if may else None
     sticky.made(call.world, user)
     sticky.made(call.world, made)
     return Answer(rendering.user(user, call.view))
+
+
+def _give_address(call: Call, user: User, unique_id: str) -> None:
+    """The login is the address where none was sent; a blank one is none. Confirmed only for who may manage students."""
+    wanted = tree(call.parameters, "communication_channel")
+    address = str(wanted.get("address", unique_id))
+    if not channels.is_address(address):
+        return
+    confirmed = boolean(wanted.get("skip_confirmation")) and call.token.may("manage_students")
+    user.channels = [Channel(address, confirmed)]
+    if not confirmed:
+        asked = boolean(tree(call.parameters, "pseudonym").get("send_confirmation"))
+        mails.of_new_user(call.world, user, address, asked=asked)
 
 
 def _revived(call: Call, sis_user_id: str | None) -> Pseudonym | None:
@@ -118,7 +131,8 @@ def update(call: Call) -> Answer:
     if "name" in names and "sortable_name" not in names and user.sortable_name == last_name_first(user.name):
         names["sortable_name"] = last_name_first(names["name"])
     sticky.write(user, override=override(call), **names)
-    user.email = text(wanted, "email") or user.email
+    if address := text(wanted, "email"):
+        channels.make_default(user, address)
     return Answer(rendering.user(user, call.view) | {"email": user.email})
 
 

@@ -85,6 +85,23 @@ async def test_nobody_is_written_to_and_nothing_is_published(lab: ObjectLab) -> 
     assert lab.row("users", "Clara Wieck")["state"] == "registered"
 
 
+async def test_a_login_that_is_an_address_is_not_taken_for_one_that_may_be_written_to(lab: ObjectLab) -> None:
+    """Canvas would, and write to whoever has it already."""
+    login = "clara@example.edu"
+    lab.control.objects(users=[{"sis_user_id": "9", "email": login}])
+    await lab.made(replace(PERSON, values={**PERSON.values, "login": login}))
+    assert lab.control.mails() == []
+    assert lab.row("users", "Clara Wieck")["channels"] == []
+
+
+async def test_nobody_is_made_with_an_address_that_canvas_would_have_confirmed(lab: ObjectLab) -> None:
+    lab.control.token("enrollstream", permissions=["manage_user_logins", "manage_sis"])
+    person = replace(PERSON, values={**PERSON.values, "email": "clara@example.edu"})
+    assert isinstance(await lab.objects.make(person), NoPermission)
+    assert lab.changes() == 0
+    await lab.made(PERSON)
+
+
 @pytest.mark.parametrize(("wanted", "missing"), [(COURSE, "term"), (SECTION, "course")], ids=["course", "section"])
 async def test_what_it_is_made_in_has_to_be_there(lab: ObjectLab, wanted: WantedObject, missing: ObjectKind) -> None:
     outcome = await lab.objects.make(wanted)

@@ -139,6 +139,10 @@ class Campus:
         login = self.row("logins", sis_id)
         return next(row for row in self.control.dump("users") if row["id"] == login["user"])
 
+    def address(self) -> str:
+        """The default one of the person."""
+        return str(self.user()["channels"][0][0])
+
     def roster(self, section: str = SECTION) -> dict[str, str]:
         return {row["user"]: row["state"] for row in self.control.roster(section)}
 

@@ -212,5 +212,5 @@ async def test_an_address_that_the_student_system_tells_is_followed(campus: Camp
         for email in ("clara@example.edu", "clara.schumann@example.edu", "cs@example.edu"):
             campus.person(email=email)
             await campus.settled()
-            await eventually(lambda email=email: campus.user()["email"] == email)  # type: ignore[misc]
+            await eventually(lambda email=email: campus.address() == email)  # type: ignore[misc]
     assert campus.control.mails() == []
