@@ -122,9 +122,15 @@ def user(person: User, view: View) -> Json:
         body |= {"sis_user_id": login.sis_user_id, "integration_id": login.integration_id}
         if view.sees_imports:
             body["sis_import_id"] = login.sis_batch_id
-    if login:
+    if login and view.token.may("view_user_logins"):
         body["login_id"] = login.unique_id
     return body
+
+
+def user_with_address(person: User, view: View) -> Json:
+    """As one user alone is shown: with the address, for who may see it."""
+    shown = user(person, view)
+    return shown | {"email": person.email} if view.token.may("read_email_addresses") else shown
 
 
 def login(item: Pseudonym, view: View) -> Json:

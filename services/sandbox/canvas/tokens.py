@@ -17,6 +17,8 @@ PERMISSIONS = frozenset(
         "read_roster",  # rosters of others
         "read_as_admin",  # lists include inactive rows by default
         "read_reports",  # activity fields
+        "read_email_addresses",  # the address of a user
+        "view_user_logins",  # what a user signs in with
         "read_sis",  # SIS ids are visible
         "manage_sis",  # SIS ids may be set, sis_import_id is visible
         "manage_account_settings",

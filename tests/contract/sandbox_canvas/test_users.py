@@ -172,6 +172,28 @@ async def test_an_address_is_a_channel_of_a_new_user_and_shown_of_one_user_only(
     assert (await api.get("users/sis_user_id:U9/profile")).json()["primary_email"] == "m.kirch@example.edu"
 
 
+@pytest.mark.parametrize(
+    ("taken", "path", "hidden"),
+    [
+        ("read_email_addresses", "users/sis_user_id:U1", "email"),
+        ("read_email_addresses", "users/sis_user_id:U1/profile", "primary_email"),
+        ("view_user_logins", "users/sis_user_id:U1", "login_id"),
+    ],
+)
+async def test_addresses_and_logins_are_shown_to_who_may_see_them(api: Api, taken: str, path: str, hidden: str) -> None:
+    """lib/api/v1/user.rb#user_json; lib/api/v1/user_profile.rb"""
+    assert hidden in (await api.get(path)).json()
+    api.forbid(taken)
+    assert hidden not in (await api.get(path)).json()
+
+
+async def test_an_address_that_is_changed_is_answered_to_who_may_see_it(api: Api) -> None:
+    """app/controllers/users_controller.rb#update: includes email"""
+    api.forbid("read_email_addresses")
+    assert "email" not in (await change(api, email="ada@example.edu")).json()
+    assert stored(api).email == "ada@example.edu"
+
+
 async def mails(api: Api) -> list[str]:
     return [mail["kind"] for mail in (await api.control("GET", "mails"))["mails"]]
 

@@ -236,8 +236,8 @@ def _new(wanted: WantedObject) -> dict[str, str]:
 
 
 def _address(email: str) -> dict[str, str]:
-    """Of a new user: taken as confirmed, so that nobody is asked to confirm it. A blank one is none; were it left out, Canvas would
-    take a login that looks like one, and write to whoever has it already (``users_controller.rb#create_user``)."""
+    """Of a new user: taken as confirmed, so that nobody is asked to confirm it. A blank one is none; left out, Canvas takes a
+    login that looks like one, and writes to whoever has it already (``users_controller.rb#create_user``)."""
     named = {"type": "email", "address": email, "skip_confirmation": "true"}
     return {f"communication_channel[{name}]": value for name, value in named.items()}
 
@@ -250,19 +250,27 @@ def _shown(wanted: WantedObject, body: Any) -> ShownObject | Failure:
     if wanted.kind != "person" and body.get(_SIS_ID[wanted.kind]) != wanted.sis_id:
         # Also of a token that may not see SIS ids: what cannot be checked confirms nothing.
         return IdentityMismatch("object")
+    if "email" in wanted.values and "email" not in body:
+        # The token may not see addresses (``lib/api/v1/user.rb#user_json``): nobody could tell whose this one is.
+        return NoPermission(whole_token=False)
     return ShownObject(
         str(body["id"]), {name: value for name, value in _values(body, _CALLED[wanted.kind]).items() if name in wanted.values}
     )
 
 
 def _made(wanted: WantedObject, body: Any) -> ShownObject | Failure:
-    """A new object, which has exactly the SIS id that it was given, and of a person the login."""
-    shown = _shown(wanted, body)
-    if not isinstance(shown, ShownObject) or wanted.kind != "person":
+    """A new object, which has exactly the SIS id that it was given. Of a person no address is shown (``users_controller.rb``,
+    `create_user`), and the login only to who may see it; both are as they were sent, or nobody would have been made."""
+    if wanted.kind != "person":
+        return _shown(wanted, body)
+    sent: dict[Attribute, str] = {name: wanted.values[name] for name in ("login", "email") if name in wanted.values}
+    values = {name: value for name, value in wanted.values.items() if name not in sent}
+    shown = _shown(replace(wanted, values=values), body)
+    if not isinstance(shown, ShownObject):
         return shown
-    if body.get("sis_user_id") != wanted.sis_id or body.get("login_id") != wanted.values["login"]:
+    if body.get("sis_user_id") != wanted.sis_id or body.get("login_id", sent["login"]) != sent["login"]:
         return IdentityMismatch("object")
-    return replace(shown, values={**shown.values, "login": wanted.values["login"], "state": "active"})
+    return replace(shown, values={**shown.values, **sent, "state": "active"})
 
 
 def _of_login(wanted: WantedObject, body: Any) -> ShownObject | Failure:

@@ -22,7 +22,7 @@ _KNOWN = frozenset({*_NAMES, "event", "time_zone", "locale", "email", "title", "
 def show(call: Call) -> Answer:
     """404 for an unknown user, and for one whose only login with that SIS id was deleted. The address is shown, as in no list."""
     user = call.user()
-    body = rendering.user(user, call.view) | {"email": user.email}
+    body = rendering.user_with_address(user, call.view)
     return Answer(body | {"uuid": uuid_of("user", user.id)} if "uuid" in texts(call.parameters, "include") else body)
 
 
@@ -31,9 +31,8 @@ def profile(call: Call) -> Answer:
     user = call.user()
     shown = rendering.user(user, call.view)
     names = ("id", "name", "short_name", "sortable_name", "login_id", "sis_user_id", "integration_id")
-    return Answer(
-        {name: shown[name] for name in names if name in shown} | {"primary_email": user.email, "time_zone": "America/Denver"}
-    )
+    body = {name: shown[name] for name in names if name in shown} | {"time_zone": "America/Denver"}
+    return Answer(body | {"primary_email": user.email} if call.token.may("read_email_addresses") else body)
 
 
 def list_in_account(call: Call) -> Answer:
@@ -133,7 +132,7 @@ def update(call: Call) -> Answer:
     sticky.write(user, override=override(call), **names)
     if address := text(wanted, "email"):
         channels.make_default(user, address)
-    return Answer(rendering.user(user, call.view) | {"email": user.email})
+    return Answer(rendering.user_with_address(user, call.view))
 
 
 def remove_from_account(call: Call) -> Answer:

@@ -94,6 +94,19 @@ async def test_a_login_that_is_an_address_is_not_taken_for_one_that_may_be_writt
     assert lab.row("users", "Clara Wieck")["channels"] == []
 
 
+async def test_an_address_that_the_token_may_not_see_is_not_followed(lab: ObjectLab) -> None:
+    """What cannot be compared would be set again with every event, over the one that the person prefers."""
+    person = replace(PERSON, values={**PERSON.values, "email": "clara@example.edu"})
+    rights = ["manage_user_logins", "manage_sis", "manage_students"]
+    lab.control.token("enrollstream", permissions=rights)
+    made = await lab.objects.make(person)
+    assert isinstance(made, ShownObject)
+    assert made.values == person.values
+    assert isinstance(await lab.objects.find(person), NoPermission)
+    lab.control.token("enrollstream", permissions=[*rights, "read_email_addresses"])
+    assert (await lab.found(person)).values == person.values
+
+
 async def test_nobody_is_made_with_an_address_that_canvas_would_have_confirmed(lab: ObjectLab) -> None:
     lab.control.token("enrollstream", permissions=["manage_user_logins", "manage_sis"])
     person = replace(PERSON, values={**PERSON.values, "email": "clara@example.edu"})

@@ -214,3 +214,16 @@ async def test_an_address_that_the_student_system_tells_is_followed(campus: Camp
             await campus.settled()
             await eventually(lambda email=email: campus.address() == email)  # type: ignore[misc]
     assert campus.control.mails() == []
+
+
+async def test_an_address_that_the_person_prefers_stays(campus: Campus) -> None:
+    campus.policy(*ALL, people="{email: '{email}'}")
+    async with campus.driving():
+        campus.person(email="clara@example.edu")
+        campus.enroll()
+        await enrolled(campus)
+        await campus.by_hand(f"users/{campus.user()['id']}", {"user[email]": "clara@example.org"})
+        campus.person(email="cs@example.edu")
+        await campus.settled()
+        await eventually(lambda: campus.ledger.one("select kept from lms_object where object = %s", PERSON) == ["email"])
+    assert campus.address() == "clara@example.org"
