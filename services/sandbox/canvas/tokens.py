@@ -22,17 +22,27 @@ PERMISSIONS = frozenset(
         "read_sis",  # SIS ids are visible
         "manage_sis",  # SIS ids may be set, sis_import_id is visible
         "manage_account_settings",
-        "manage_courses",
-        "manage_user_details",  # names
+        "manage_courses_add",
+        "manage_courses_admin",  # courses are changed, and take sections of others
+        "manage_courses_publish",
+        "manage_courses_conclude",
+        "manage_courses_delete",
+        "undelete_courses",
+        "manage_sections_add",
+        "manage_sections_edit",
+        "manage_sections_delete",
         "manage_user_observers",
         "manage_students",  # an address of a new user may be taken as confirmed
-        "manage_user_logins",  # users and their logins are made, suspended, deleted, merged
+        "manage_user_logins",  # users and their logins are made, seen, renamed, suspended, deleted, merged
         "allow_course_admin_actions",  # needed to remove one's own enrollment
         "use_student_view",  # remove a test student's enrollment
     }
     | {f"{verb}_{kind}_{side}_course" for kind in _KINDS for verb, side in (("add", "to"), ("remove", "from"))}
 )
-"""The permissions the modelled endpoints ask for; a new token has them all."""
+"""The permissions the modelled endpoints ask for (names: ``role_overrides_controller.rb#add_role``); a new token has them all.
+
+Installations before 2024 may have ``manage_courses`` in place of the finer ones; what a client should ask about is in both.
+"""
 
 
 def permission_to_add(enrollment_type: str) -> str:

@@ -183,9 +183,22 @@ async def test_dates_must_be_in_order(api: Api) -> None:
 
 async def test_changes_need_the_right(api: Api) -> None:
     """app/models/course.rb set_policy"""
-    api.forbid("manage_courses")
+    api.forbid("manage_courses_add", "manage_courses_admin", "manage_courses_delete")
     answers = [await make(api, name="X"), await change(api, name="X"), await api.call("DELETE", C1, params={"event": "delete"})]
     assert [answer.status_code for answer in answers] == [403, 403, 403]
+
+
+@pytest.mark.parametrize(
+    ("event", "taken"),
+    [("offer", "manage_courses_publish"), ("claim", "manage_courses_publish"), ("conclude", "manage_courses_conclude")],
+)
+async def test_an_event_needs_a_right_of_its_own_and_no_other(api: Api, event: str, taken: str) -> None:
+    """app/controllers/courses_controller.rb#update: permission_for_event"""
+    api.forbid("manage_courses_admin")
+    assert (await change(api, event=event)).status_code == 200
+    assert (await change(api, event=event, name="X")).status_code == 403
+    api.forbid(taken)
+    assert (await change(api, event=event)).status_code == 403
 
 
 async def test_a_list_leaves_out_deleted_courses_and_hides_sis_ids(api: Api) -> None:

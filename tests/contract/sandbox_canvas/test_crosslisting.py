@@ -117,9 +117,10 @@ async def test_a_course_that_is_not_there_takes_no_section(api: Api, target: str
     assert (await cross_list(api, target)).status_code == 404
 
 
-async def test_it_needs_the_right(api: Api) -> None:
+@pytest.mark.parametrize("taken", ["manage_sections_edit", "manage_courses_admin"])
+async def test_it_needs_rights_over_the_section_and_its_new_course(api: Api, taken: str) -> None:
     """app/controllers/sections_controller.rb#crosslist"""
-    api.forbid("manage_courses")
+    api.forbid(taken)
     assert (await cross_list(api)).status_code == 403
     assert (await api.get(SECTION)).status_code == 200
 

@@ -54,6 +54,12 @@ async def test_a_caller_asks_what_it_may_do(api: Api) -> None:
     assert answer.json() == {"manage_sis": False, "read_sis": True, "fly": False}
 
 
+async def test_who_has_no_role_in_the_account_may_not_even_ask(api: Api) -> None:
+    """app/controllers/accounts_controller.rb#permissions; app/models/account.rb set_policy"""
+    await api.control("POST", "tokens", json={"alias": "enrollstream", "permissions": []})
+    assert (await api.get("accounts/self/permissions", **{"permissions[]": "manage_sis"})).status_code == 403
+
+
 async def test_a_user_may_have_two_logins(api: Api) -> None:
     """lib/api.rb; app/models/pseudonym.rb"""
     api.seed(users=[{"sis_user_id": "U1b", "also": "U1"}])

@@ -159,7 +159,7 @@ async def test_a_list_shows_live_sections_by_name_and_page(api: Api) -> None:
 
 async def test_changes_need_the_right_and_reads_do_not(api: Api) -> None:
     """app/models/course_section.rb set_policy"""
-    api.forbid("manage_courses")
+    api.forbid("manage_sections_add", "manage_sections_edit", "manage_sections_delete")
     refused = [await make(api, name="X"), await change(api, name="X"), await api.call("DELETE", S1)]
     assert [answer.status_code for answer in refused] == [403, 403, 403]
     assert (await api.get(S1)).status_code == 200

@@ -150,7 +150,7 @@ async def test_a_suspension_spares_logins_that_the_caller_may_not_delete(api: Ap
     assert stored(api).pseudonyms[0].state == "active"
 
 
-@pytest.mark.parametrize(("taken", "wanted"), [("manage_user_details", {"name": "X"}), ("read_reports", {"nonsense": "x"})])
+@pytest.mark.parametrize(("taken", "wanted"), [("manage_user_logins", {"name": "X"}), ("read_reports", {"nonsense": "x"})])
 async def test_unknown_fields_are_a_lack_of_rights(api: Api, taken: str, wanted: dict[str, str]) -> None:
     """app/controllers/users_controller.rb#update"""
     api.forbid(taken)
@@ -270,6 +270,16 @@ async def test_removing_a_user_of_the_sis_takes_both_rights(api: Api, taken: str
     """app/models/pseudonym.rb set_policy"""
     api.forbid(taken)
     assert (await api.call("DELETE", f"{USERS}/sis_user_id:U1")).status_code == 403
+
+
+async def test_who_may_not_see_people_finds_none(api: Api) -> None:
+    """app/controllers/users_controller.rb#api_show; app/models/user.rb set_policy: api_show_user"""
+    api.forbid("manage_user_logins")
+    assert (await api.get("users/sis_user_id:U1")).status_code == 200
+    assert (await api.get("users/sis_user_id:U1/logins")).status_code == 403
+    api.forbid("read_roster")
+    assert (await api.get("users/sis_user_id:U1")).status_code == 404
+    assert (await api.get("users/self")).status_code == 200
 
 
 async def test_a_user_is_found_by_uuid(api: Api) -> None:

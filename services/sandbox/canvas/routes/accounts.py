@@ -23,8 +23,13 @@ def show(call: Call) -> Answer:
 
 
 def permissions(call: Call) -> Answer:
-    """Which of the named permissions the caller has in the account; a name that is none of Canvas's is nobody's."""
+    """Which of the named permissions the caller has in the account; a name that is none of Canvas's is nobody's.
+
+    Who has no role in the account may not even ask (``app/models/account.rb`` set_policy: read).
+    """
     call.account()
+    if not call.token.permissions:
+        raise errors.unauthorized(call.settings.unauthorized_status)
     return Answer({name: call.token.may(name) for name in texts(call.parameters, "permissions")})
 
 

@@ -13,6 +13,13 @@ from services.sandbox.canvas.parameters import Parameters, boolean, text, texts,
 from services.sandbox.canvas.routing import Route
 from services.sandbox.canvas.state import Account, Course, Term
 
+RIGHT_TO = {
+    "claim": "manage_courses_publish",
+    "offer": "manage_courses_publish",
+    "conclude": "manage_courses_conclude",
+    "delete": "manage_courses_delete",
+    "undelete": "undelete_courses",
+}
 STATE_AFTER = {"claim": "claimed", "offer": "available", "conclude": "completed", "delete": "deleted", "undelete": "claimed"}
 
 
@@ -55,7 +62,7 @@ def _words(course: Course) -> tuple[str, ...]:
 def create(call: Call) -> Answer:
     """Unpublished unless ``offer`` says otherwise. SIS ids are dropped without a word unless the caller may manage them."""
     account = call.account()
-    call.caller.require("manage_courses")
+    call.caller.require("manage_courses_add")
     wanted = tree(call.parameters, "course")
     columns = _columns(call, wanted)
     _check_dates(columns.get("start_at"), columns.get("end_at"))
@@ -86,7 +93,10 @@ def update(call: Call) -> Answer:
     course = find_course(call.world, call.path["course"])
     if course is None or (course.state == "deleted" and event != "undelete"):
         raise errors.not_found()
-    call.caller.require("manage_courses")
+    if event in RIGHT_TO:
+        call.caller.require(RIGHT_TO[event])
+    if set(wanted) != {"event"}:
+        call.caller.require("manage_courses_admin")
     columns = _columns(call, wanted)
     _check_dates(columns.get("start_at", course.start_at), columns.get("end_at", course.end_at))
     if call.token.may("manage_sis"):
@@ -149,10 +159,10 @@ def _account(call: Call, wanted: Parameters) -> Account | None:
 def delete(call: Call) -> Answer:
     """``event=delete`` or ``event=conclude``; one of them must be given."""
     course = call.course()
-    call.caller.require("manage_courses")
     event = text(call.parameters, "event")
     if event not in ("delete", "conclude"):
         raise errors.message("Only 'delete' and 'conclude' events are allowed")
+    call.caller.require(RIGHT_TO[event])
     change_state(call, course, event)
     return Answer({event: True})
 

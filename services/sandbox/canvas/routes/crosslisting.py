@@ -21,7 +21,7 @@ def cross_list(call: Call) -> Answer:
     if target is None or target.state == "deleted":
         raise errors.not_found()
     if override(call):
-        call.caller.require("manage_courses")
+        _require_rights(call)
         if target is not section.course:
             section.nonxlist_course = section.nonxlist_course or section.course
             _move(call, section, target)
@@ -34,13 +34,19 @@ def uncross_list(call: Call) -> Answer:
     origin = section.nonxlist_course
     if origin is None:
         raise errors.message("section is not cross-listed")
-    call.caller.require("manage_courses")
+    _require_rights(call)
     if override(call):
         if origin.state == "deleted":
             sticky.write(origin, state="claimed")
         section.nonxlist_course = None
         _move(call, section, origin)
     return Answer(rendering.section(section, call.view))
+
+
+def _require_rights(call: Call) -> None:
+    """To edit the section, and to manage the course that it goes to (``app/models/course_section.rb``, ``course.rb``)."""
+    call.caller.require("manage_sections_edit")
+    call.caller.require("manage_courses_admin")
 
 
 def _move(call: Call, section: Section, target: Course) -> None:

@@ -53,6 +53,8 @@ def list_of_user(call: Call) -> Answer:
 
 
 def _page(call: Call, user: User) -> Answer:
+    if user is not call.token.user:
+        call.caller.require("manage_user_logins")
     live = [login for login in user.pseudonyms if login.state != "deleted"]
     size = per_page(text(call.parameters, "per_page"))
     shown, link = by_number(live, text(call.parameters, "page"), size, call.links)

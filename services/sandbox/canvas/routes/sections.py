@@ -43,7 +43,7 @@ def list_in_course(call: Call) -> Answer:
 def create(call: Call) -> Answer:
     """SIS ids are dropped without a word unless the caller may manage them."""
     course = call.course()
-    call.caller.require("manage_courses")
+    call.caller.require("manage_sections_add")
     wanted = tree(call.parameters, "course_section")
     columns = _columns(wanted)
     check_order(columns.get("start_at"), columns.get("end_at"), "end_at", "End date cannot be before start date")
@@ -75,7 +75,7 @@ def update(call: Call) -> Answer:
     Where stickiness is to be respected, name and dates stay, sticky or not (``sections_controller.rb#course_section_params``).
     """
     section = active_section(call)
-    call.caller.require("manage_courses")
+    call.caller.require("manage_sections_edit")
     wanted = tree(call.parameters, "course_section")
     if ("sis_section_id" in wanted or "integration_id" in wanted) and not call.token.may("manage_sis"):
         raise errors.no_manage_sis()
@@ -103,7 +103,7 @@ def _columns(wanted: Parameters) -> dict[str, Any]:
 def delete(call: Call) -> Answer:
     """Refused while somebody is in it; who only rejected does not count, nor does the test student. All rows go with it."""
     section = active_section(call)
-    call.caller.require("manage_courses")
+    call.caller.require("manage_sections_delete")
     here = [row for row in section.enrollments if row.state != "deleted"]
     if any(row.state != "rejected" and row.type != TEST_STUDENT_TYPE for row in here):
         raise errors.message("You can't delete a section that has enrollments")

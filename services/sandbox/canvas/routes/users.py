@@ -20,8 +20,13 @@ _KNOWN = frozenset({*_NAMES, "event", "time_zone", "locale", "email", "title", "
 
 
 def show(call: Call) -> Answer:
-    """404 for an unknown user, and for one whose only login with that SIS id was deleted. The address is shown, as in no list."""
+    """404 for an unknown user, for one whose only login with that SIS id was deleted, and for a caller who may not see people.
+
+    The address is shown, as in no list.
+    """
     user = call.user()
+    if not (user is call.token.user or call.token.may("read_roster") or call.token.may("manage_user_logins")):
+        raise errors.not_found()
     body = rendering.user_with_address(user, call.view)
     return Answer(body | {"uuid": uuid_of("user", user.id)} if "uuid" in texts(call.parameters, "include") else body)
 
@@ -119,7 +124,7 @@ def update(call: Call) -> Answer:
     """Names become sticky. ``event`` suspends or unsuspends the logins that the caller may delete; one's own it leaves alone."""
     user = call.user()
     wanted = tree(call.parameters, "user")
-    if not call.token.may("manage_user_details") or set(wanted) - _KNOWN:
+    if not call.token.may("manage_user_logins") or set(wanted) - _KNOWN:
         raise errors.unauthorized(call.settings.unauthorized_status)
     event = text(wanted, "event")
     if event in ("suspend", "unsuspend") and user is not call.token.user:

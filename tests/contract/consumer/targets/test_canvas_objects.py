@@ -137,7 +137,9 @@ async def test_ids_with_any_character_reach_the_right_object(lab: ObjectLab, sis
 
 async def test_a_token_that_may_not_set_sis_ids_makes_nothing(lab: ObjectLab) -> None:
     """Canvas would drop the id without a word, and make one more course at every attempt."""
-    lab.control.token("enrollstream", permissions=["manage_courses", "manage_account_settings", "manage_user_logins", "read_sis"])
+    lab.control.token(
+        "enrollstream", permissions=["manage_courses_add", "manage_account_settings", "manage_user_logins", "read_sis"]
+    )
     for wanted in (TERM, PERSON):
         outcome = await lab.objects.make(wanted)
         assert isinstance(outcome, NoPermission)
@@ -147,7 +149,7 @@ async def test_a_token_that_may_not_set_sis_ids_makes_nothing(lab: ObjectLab) ->
 
 async def test_a_token_that_may_not_see_sis_ids_confirms_nothing(lab: ObjectLab) -> None:
     await lab.made(*WHOLE)
-    lab.control.token("enrollstream", permissions=["manage_courses"])
+    lab.control.token("enrollstream", permissions=["manage_user_logins"])
     for wanted in WHOLE:
         assert isinstance(await lab.objects.find(wanted), IdentityMismatch)
 
