@@ -128,6 +128,8 @@ def enroll(world: World, caller: Caller, section: Section, user: User, role: Rol
     row.sis_pseudonym = None
     observing.follow(world, effect)
     mails.after_create(world, row, effect.before, notify=boolean(wanted.get("notify")))
+    if section.course.state == "created" and role.base_role_type in STAFF_TYPES:
+        sticky.write(section.course, state="claimed")
     return effect
 
 

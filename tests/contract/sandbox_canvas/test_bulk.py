@@ -77,12 +77,12 @@ async def test_it_needs_the_right_and_courses_that_are_there(api: Api) -> None:
 
 
 async def test_an_event_for_many_courses(api: Api) -> None:
-    """app/controllers/courses_controller.rb#batch_update"""
+    """app/controllers/courses_controller.rb#batch_update; app/models/course.rb#do_complete"""
     body = {"course_ids": ["sis_course_id:C1", "sis_course_id:C2", "sis_course_id:nowhere"], "event": "conclude"}
     done = await finished(api, await api.call("PUT", "accounts/self/courses", json=body))
     assert done["tag"] == "course_batch_update"
     assert {course.state for course in api.canvas.world.courses.values()} == {"completed"}
-    assert api.canvas.world.courses_by_sis["C1"].stuck_sis_fields == {"workflow_state"}
+    assert api.canvas.world.courses_by_sis["C1"].stuck_sis_fields == {"workflow_state", "conclude_at"}
 
 
 async def test_a_batch_leaves_deleted_courses_alone_unless_it_undeletes(api: Api) -> None:

@@ -85,17 +85,19 @@ async def test_a_course_has_the_fields_that_models_insist_on(api: Api) -> None:
 
 
 async def test_published_courses_of_an_account(api: Api) -> None:
-    """uw-restclients-canvas: Courses.get_published_courses_in_account; canvasapi: Account.get_courses"""
-    api.seed(courses=[{"sis_course_id": "C2", "state": "claimed"}], accounts=[{"sis_account_id": "LAW"}])
+    """uw-restclients-canvas: Courses.get_published_courses_in_account; canvasapi: Account.get_courses;
+    app/controllers/accounts_controller.rb#courses_api: what is concluded counts as unpublished"""
+    over = {"sis_course_id": "C3", "state": "completed"}
+    api.seed(courses=[{"sis_course_id": "C2", "state": "claimed"}, over], accounts=[{"sis_account_id": "LAW"}])
 
     async def found(account: str = "self", **filters: str) -> list[str]:
         return [course["sis_course_id"] for course in (await api.get(f"accounts/{account}/courses", **filters)).json()]
 
     assert await found(published="true") == ["C1"]
-    assert await found(published="false") == ["C2"]
+    assert await found(published="false") == ["C2", "C3"]
     assert await found(**{"state[]": "claimed"}) == ["C2"]
     assert await found(search_term="c1") == ["C1"]
-    assert await found(enrollment_term_id="default") == ["C1", "C2"]
+    assert await found(enrollment_term_id="default") == ["C1", "C2", "C3"]
     assert await found("sis_account_id:LAW") == []
 
 

@@ -19,7 +19,7 @@ def stored(api: Api, sis_id: str = "C1") -> Course:
 
 
 async def make(api: Api, account: str = "self", **wanted: Any) -> httpx.Response:
-    body = {name: wanted.pop(name) for name in ("offer", "enable_sis_reactivation") if name in wanted}
+    body = {name: wanted.pop(name) for name in ("offer", "enroll_me", "enable_sis_reactivation") if name in wanted}
     return await api.call("POST", f"accounts/{account}/courses", json={"course": wanted} | body)
 
 
@@ -72,18 +72,49 @@ async def test_offer_publishes_at_once(api: Api, offer: bool, state: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("event", "stored_state", "shown"),
+    ("event", "stored_state", "shown", "stuck"),
     [
-        ("claim", "claimed", "unpublished"),
-        ("offer", "available", "available"),
-        ("conclude", "completed", "completed"),
+        ("claim", "claimed", "unpublished", {"workflow_state"}),
+        ("offer", "available", "available", set()),
+        ("conclude", "completed", "completed", {"workflow_state", "conclude_at"}),
     ],
 )
-async def test_an_event_changes_the_state_and_makes_it_sticky(api: Api, event: str, stored_state: str, shown: str) -> None:
-    """app/controllers/courses_controller.rb#update, app/models/course.rb: are_sis_sticky"""
+async def test_an_event_changes_the_state_and_makes_it_sticky(
+    api: Api, event: str, stored_state: str, shown: str, stuck: set[str]
+) -> None:
+    """app/controllers/courses_controller.rb#update, app/models/course.rb: are_sis_sticky, do_complete"""
     changed = await change(api, event=event)
     assert (changed.json()["workflow_state"], stored(api).state) == (shown, stored_state)
-    assert stored(api).stuck_sis_fields == (set() if event == "offer" else {"workflow_state"}), "it was available before"
+    assert stored(api).stuck_sis_fields == stuck, "it was available before"
+    assert (stored(api).end_at is not None) is (event == "conclude")
+
+
+async def test_a_new_course_waits_to_be_claimed_by_its_first_teacher(api: Api) -> None:
+    """app/models/course.rb: workflow, enroll_user; app/controllers/courses_controller.rb#create: enroll_me"""
+    await make(api, name="Logic", sis_course_id="C9")
+    assert stored(api, "C9").state == "created"
+    await api.enroll("courses/sis_course_id:C9/enrollments")
+    assert stored(api, "C9").state == "created"
+    await api.enroll("courses/sis_course_id:C9/enrollments", type="TeacherEnrollment")
+    assert stored(api, "C9").state == "claimed"
+    await make(api, name="Sets", sis_course_id="C8", enroll_me=True)
+    teachers = (await api.get("courses/sis_course_id:C8/enrollments")).json()
+    assert [(row["type"], row["enrollment_state"], row["user"]["name"]) for row in teachers] == [
+        ("TeacherEnrollment", "active", "enrollstream service")
+    ]
+
+
+DATES = {"start_at": "2026-09-01T00:00:00Z", "end_at": "2026-12-18T00:00:00Z"}
+
+
+@pytest.mark.parametrize("restricts", [True, False])
+async def test_a_course_has_dates_only_if_it_restricts_itself_to_them(api: Api, restricts: bool) -> None:
+    """app/controllers/courses_controller.rb#create and #update"""
+    made = (await make(api, name="X", restrict_enrollments_to_course_dates=restricts, **DATES)).json()
+    assert {name: made[name] for name in DATES} == (DATES if restricts else dict.fromkeys(DATES))
+    changed = (await change(api, restrict_enrollments_to_course_dates=restricts, **DATES)).json()
+    assert changed["start_at"] == DATES["start_at"], "of a published course the start stays"
+    assert changed["end_at"] == (DATES["end_at"] if restricts else None)
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -113,14 +144,14 @@ async def test_a_delete_must_say_which(api: Api) -> None:
     assert (refused.status_code, refused.json()) == (400, {"message": "Only 'delete' and 'conclude' events are allowed"})
 
 
-async def test_a_deleted_course_is_revived_by_its_sis_id(api: Api) -> None:
+async def test_a_deleted_course_is_revived_by_its_sis_id_and_stays_as_it_was(api: Api) -> None:
     """app/controllers/courses_controller.rb#create: enable_sis_reactivation"""
     before = stored(api).id
     await api.call("DELETE", C1, params={"event": "delete"})
     refused = await make(api, name="Again", sis_course_id="C1")
     assert refused.json()["errors"]["sis_source_id"][0]["message"] == 'SIS ID "C1" is already in use'
     revived = await make(api, name="Again", sis_course_id="C1", enable_sis_reactivation=True)
-    assert (revived.json()["id"], revived.json()["name"]) == (before, "Again")
+    assert (revived.json()["id"], revived.json()["name"], revived.json()["workflow_state"]) == (before, "C1", "unpublished")
 
 
 async def test_a_changed_sis_id_is_found_and_the_old_one_is_not(api: Api) -> None:
@@ -147,9 +178,9 @@ async def test_without_manage_sis_a_sis_id_is_ignored_in_silence(api: Api) -> No
         ({"course_code": "X 1"}, {"course_code"}),
         ({"term_id": "sis_term_id:F26"}, {"enrollment_term_id"}),
         ({"account_id": "sis_account_id:LAW"}, {"account_id"}),
-        ({"end_at": "2026-12-01T00:00:00Z"}, {"conclude_at"}),
-        ({"start_at": "2026-09-01T00:00:00Z", "restrict_enrollments_to_course_dates": True},
-         {"start_at", "restrict_enrollments_to_course_dates"}),
+        ({"end_at": "2026-12-01T00:00:00Z"}, set()),
+        ({"start_at": "2026-09-01T00:00:00Z", "end_at": "2026-12-01T00:00:00Z", "restrict_enrollments_to_course_dates": True},
+         {"start_at", "conclude_at", "restrict_enrollments_to_course_dates"}),
         ({"name": "C1"}, set()),
     ],
 )  # fmt: skip
@@ -176,7 +207,7 @@ async def test_an_unknown_term_or_account_is_404(api: Api, wanted: dict[str, str
 
 async def test_dates_must_be_in_order(api: Api) -> None:
     """app/models/course.rb#validate_course_dates"""
-    refused = await change(api, start_at="2026-09-01", end_at="2026-08-01")
+    refused = await change(api, start_at="2026-09-01", end_at="2026-08-01", restrict_enrollments_to_course_dates=True)
     assert refused.status_code == 400
     assert stored(api).start_at is None
 

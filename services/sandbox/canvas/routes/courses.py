@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sandbox.canvas import errors, leaving, rendering, sticky
+from services.sandbox.canvas import enrolling, errors, leaving, rendering, sticky
 from services.sandbox.canvas.addressing import find_account, find_course, find_term
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
@@ -20,6 +20,7 @@ RIGHT_TO = {
     "delete": "manage_courses_delete",
     "undelete": "undelete_courses",
 }
+_ACTIVE: Parameters = {"enrollment_state": "active"}
 STATE_AFTER = {"claim": "claimed", "offer": "available", "conclude": "completed", "delete": "deleted", "undelete": "claimed"}
 
 
@@ -40,7 +41,7 @@ def list_in_account(call: Call) -> Answer:
         found = [course for course in found if course.state in states]
     if call.parameters.get("published") is not None:
         wanted = boolean(call.parameters["published"])
-        found = [course for course in found if (course.state in ("available", "completed")) == wanted]
+        found = [course for course in found if (course.state == "available") == wanted]
     if term := _term(call, call.parameters):
         found = [course for course in found if course.term is term]
     if word := (text(call.parameters, "search_term") or "").casefold():
@@ -60,35 +61,52 @@ def _words(course: Course) -> tuple[str, ...]:
 
 
 def create(call: Call) -> Answer:
-    """Unpublished unless ``offer`` says otherwise. SIS ids are dropped without a word unless the caller may manage them."""
+    """Unpublished unless ``offer`` says otherwise. A SIS id is dropped without a word unless the caller may manage them.
+
+    Dates count only in a course that restricts itself to them. One that is brought back keeps everything that it had.
+    """
     account = call.account()
     call.caller.require("manage_courses_add")
     wanted = tree(call.parameters, "course")
     columns = _columns(call, wanted)
+    if not columns.get("restrict_to_dates"):
+        columns = {name: value for name, value in columns.items() if name not in ("start_at", "end_at")}
     _check_dates(columns.get("start_at"), columns.get("end_at"))
-    may = call.token.may("manage_sis")
-    sis_id = text(wanted, "sis_course_id") if may else None
-    revived = course = call.world.courses_by_sis.get(sis_id or "")
-    if course and not (course.state == "deleted" and boolean(call.parameters.get("enable_sis_reactivation"))):
+    sis_id = text(wanted, "sis_course_id") if call.token.may("manage_sis") else None
+    known = call.world.courses_by_sis.get(sis_id or "")
+    if known is None:
+        course = _made(call, account, sis_id, columns | {"integration_id": text(wanted, "integration_id")})
+    elif known.state == "deleted" and boolean(call.parameters.get("enable_sis_reactivation")):
+        course = known
+        sticky.write(course, state="claimed")
+    else:
         raise errors.sis_id_taken(str(sis_id))
-    if course is None:
-        course = call.world.add_course(text(wanted, "name") or "Unnamed Course", sis_id)
-        course.account = account
-    course.state = "available" if boolean(call.parameters.get("offer")) else "claimed"
+    if boolean(call.parameters.get("enroll_me")):
+        teacher = call.world.built_in("TeacherEnrollment")
+        enrolling.enroll(call.world, call.caller, call.world.default_section(course), call.token.user, teacher, _ACTIVE)
+    if boolean(call.parameters.get("offer")):
+        change_state(call, course, "offer")
+    return _answer(call, course)
+
+
+def _made(call: Call, account: Account, sis_id: str | None, columns: dict[str, Any]) -> Course:
+    course = call.world.add_course(columns.get("name") or "Unnamed Course", sis_id)
+    course.account, course.state = account, "created"
     for name, value in columns.items():
         setattr(course, name, value)
-    course.integration_id = text(wanted, "integration_id") if may else course.integration_id
-    if revived is None:
-        sticky.made(call.world, course)
-    return _answer(call, course)
+    sticky.made(call.world, course)
+    return course
 
 
 def update(call: Call) -> Answer:
     """Columns and the events ``claim offer conclude delete undelete``; what changes becomes sticky, the state too.
 
-    SIS ids without the right are ignored here, unlike for sections. A deleted course is there only to be undeleted.
+    A SIS id without the right is ignored here, unlike for sections. A deleted course is there only to be undeleted. What does not
+    restrict itself to its dates loses its end, and before it is published its start.
     """
     wanted = tree(call.parameters, "course")
+    if boolean(call.parameters.get("offer")):
+        wanted["event"] = "offer"
     event = text(wanted, "event")
     course = find_course(call.world, call.path["course"])
     if course is None or (course.state == "deleted" and event != "undelete"):
@@ -97,21 +115,26 @@ def update(call: Call) -> Answer:
         call.caller.require(RIGHT_TO[event])
     if set(wanted) != {"event"}:
         call.caller.require("manage_courses_admin")
+    if event in STATE_AFTER:
+        change_state(call, course, event)
     columns = _columns(call, wanted)
+    if set(wanted) != {"event"} and not columns.get("restrict_to_dates", course.restrict_to_dates):
+        columns |= {"end_at": None} | ({"start_at": None} if course.state in ("created", "claimed") else {})
     _check_dates(columns.get("start_at", course.start_at), columns.get("end_at", course.end_at))
     if call.token.may("manage_sis"):
         set_sis_id(call, course, wanted, "sis_course_id")
-        if "integration_id" in wanted:
-            course.integration_id = text(wanted, "integration_id")
+    if "integration_id" in wanted:
+        course.integration_id = text(wanted, "integration_id")
     sticky.write(course, override=override(call), **columns)
-    if event in STATE_AFTER:
-        change_state(call, course, event)
     return _answer(call, course)
 
 
 def change_state(call: Call, course: Course, event: str) -> None:
-    """Publishing invites whoever was waiting for it (``app/models/course.rb#invite_uninvited_students``)."""
-    sticky.write(course, override=override(call), state=STATE_AFTER[event])
+    """Publishing invites whoever was waiting for it, concluding ends the course now (``app/models/course.rb``: do_offer,
+    invite_uninvited_students, do_complete)."""
+    sticky.write(course, state=STATE_AFTER[event])
+    if event == "conclude":
+        sticky.write(course, end_at=course.end_at or call.world.clock.now())
     if event == "offer" and course.state == "available":
         waiting = [row for row in call.world.enrollments_of(course) if row.state == "creation_pending"]
         for row in waiting:

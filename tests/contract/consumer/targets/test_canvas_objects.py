@@ -81,7 +81,7 @@ async def test_one_call_makes_an_object_once_the_token_is_known_to_be_good(lab: 
 async def test_nobody_is_written_to_and_nothing_is_published(lab: ObjectLab) -> None:
     await lab.made(*WHOLE)
     assert lab.control.mails() == []
-    assert lab.row("courses", "C-1")["state"] == "claimed"
+    assert lab.row("courses", "C-1")["state"] == "created"
     assert lab.row("users", "Clara Wieck")["state"] == "registered"
 
 

@@ -22,7 +22,7 @@ async def test_a_seat_goes_through_an_empty_canvas(campus: Campus) -> None:
     assert campus.roster() == {PERSON: "active"}
     section, course = campus.row("sections", SECTION), campus.row("courses", COURSE)
     assert (section["name"], section["course"]) == ("MUS 201 1001", course["id"])
-    assert (course["name"], course["course_code"], course["state"]) == ("MUS 201", "MUS 201", "claimed")
+    assert (course["name"], course["course_code"], course["state"]) == ("MUS 201", "MUS 201", "created")
     assert course["term"] == campus.row("terms", TERM)["id"]
     assert campus.user()["name"] == "Clara Wieck"
     assert campus.control.violations() == []
