@@ -112,7 +112,7 @@ def find_account(world: World, text: str) -> Account | None:
 
 
 def find_term(world: World, text: str) -> Term | None:
-    """``current`` works only when exactly one dated term is running."""
+    """Whatever its state. ``current`` works only when exactly one dated term is running."""
     match parse(text):
         case Address("id", value):
             found = world.terms.get(int(value))
@@ -124,10 +124,11 @@ def find_term(world: World, text: str) -> Term | None:
             found = world.terms_by_sis.get(value)
         case _:
             found = None
-    return found if found and found.state != "deleted" else None
+    return found
 
 
 def _current_term(world: World) -> Term | None:
     now = world.clock.now()
-    running = [term for term in world.terms.values() if term.start_at and term.end_at and term.start_at <= now <= term.end_at]
+    dated = [term for term in world.terms.values() if term.start_at and term.end_at and term.state != "deleted"]
+    running = [term for term in dated if term.start_at and term.end_at and term.start_at <= now <= term.end_at]
     return running[0] if len(running) == 1 else None

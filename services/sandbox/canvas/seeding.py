@@ -36,6 +36,7 @@ class AccountSeed(Strict):
 class TermSeed(Strict):
     sis_term_id: str
     name: str | None = None
+    state: str | None = Field(default=None, pattern="^(active|deleted)$")
     start_at: datetime | None = None
     end_at: datetime | None = None
 

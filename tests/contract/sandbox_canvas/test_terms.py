@@ -90,13 +90,31 @@ async def test_a_term_with_courses_and_the_default_term_stay(api: Api) -> None:
     assert default.json()["errors"]["workflow_state"][0]["message"] == "Cannot delete the default term"
     api.seed(courses=[{"sis_course_id": "C1", "state": "deleted"}])
     assert (await api.call("DELETE", F26)).json()["workflow_state"] == "deleted"
-    assert (await api.get(F26)).status_code == 404
+
+
+async def test_a_deleted_term_is_shown_as_such_and_not_changed(api: Api) -> None:
+    """app/controllers/terms_api_controller.rb#index and #show; terms_controller.rb#update: enrollment_terms.active"""
+    await make(api)
+    await api.call("DELETE", F26)
+    shown = await api.get(F26)
+    assert (shown.status_code, shown.json()["workflow_state"]) == (200, "deleted")
+    assert (await change(api, name="X")).status_code == 404
+    assert (await make(api)).status_code == 400, "its SIS id stays taken"
+
+    async def listed(**state: str) -> list[str]:
+        return [term["name"] for term in (await api.get(TERMS, **state)).json()["enrollment_terms"]]
+
+    assert await listed() == ["Default Term"]
+    assert await listed(**{"workflow_state[]": "deleted"}) == ["Fall"]
+    assert await listed(**{"workflow_state[]": "all"}) == ["Default Term", "Fall"]
 
 
 async def test_terms_belong_to_the_root_account_and_need_the_right(api: Api) -> None:
-    """app/controllers/terms_controller.rb: require_root_account_management"""
+    """app/controllers/terms_controller.rb: require_root_account_management; terms_api_controller.rb: require_root_account"""
     api.seed(accounts=[{"sis_account_id": "LAW"}])
     assert (await make(api, "accounts/sis_account_id:LAW/terms")).status_code == 404
+    refused = await api.get("accounts/sis_account_id:LAW/terms")
+    assert (refused.status_code, refused.json()) == (400, {"message": "Terms only belong to root_accounts."})
     api.forbid("manage_account_settings")
     assert (await make(api)).status_code == 403
 

@@ -70,6 +70,8 @@ class CanvasObjects:
         if not isinstance(result, Payload):
             return result
         shown = _shown(wanted, result.value)
+        if isinstance(shown, ShownObject) and _is_deleted_term(wanted, result.value):
+            return NoObject()
         if not isinstance(shown, ShownObject) or wanted.values.keys().isdisjoint(_OF_THE_LOGIN):
             return shown
         login = await self._login(wanted, operation)
@@ -256,6 +258,11 @@ def _shown(wanted: WantedObject, body: Any) -> ShownObject | Failure:
     return ShownObject(
         str(body["id"]), {name: value for name, value in _values(body, _CALLED[wanted.kind]).items() if name in wanted.values}
     )
+
+
+def _is_deleted_term(wanted: WantedObject, body: Mapping[str, Any]) -> bool:
+    """Unlike anything else that was deleted, a term is still found (``terms_api_controller.rb#show``)."""
+    return wanted.kind == "term" and body.get("workflow_state") == "deleted"
 
 
 def _made(wanted: WantedObject, body: Any) -> ShownObject | Failure:

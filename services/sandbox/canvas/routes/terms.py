@@ -9,7 +9,7 @@ from services.sandbox.canvas.addressing import find_term
 from services.sandbox.canvas.call import Answer, Call
 from services.sandbox.canvas.editing import check_order, given_dates, override, set_sis_id
 from services.sandbox.canvas.paging import by_number, per_page
-from services.sandbox.canvas.parameters import Parameters, moment, text, tree
+from services.sandbox.canvas.parameters import Parameters, moment, text, texts, tree
 from services.sandbox.canvas.routing import Route
 from services.sandbox.canvas.state import Term
 
@@ -17,17 +17,18 @@ _OVERRIDABLE = ("StudentEnrollment", "TeacherEnrollment", "TaEnrollment", "Desig
 
 
 def list_terms(call: Call) -> Answer:
-    """Wrapped in an object, unlike other lists."""
-    call.account()
-    active = [term for term in call.world.terms.values() if term.state == "active"]
+    """Wrapped in an object, unlike other lists. Active ones unless ``workflow_state`` asks for others."""
+    _require_root_to_read(call)
+    asked = set(texts(call.parameters, "workflow_state")) & {"all", "active", "deleted"} or {"active"}
+    found = [term for term in call.world.terms.values() if "all" in asked or term.state in asked]
     size = per_page(text(call.parameters, "per_page"))
-    shown, link = by_number(active, text(call.parameters, "page"), size, call.links)
+    shown, link = by_number(found, text(call.parameters, "page"), size, call.links)
     return Answer({"enrollment_terms": [rendering.term(term, call.view) for term in shown]}, headers={"Link": link})
 
 
 def show_term(call: Call) -> Answer:
-    """By Canvas id, ``sis_term_id:``, ``default`` or ``current``."""
-    call.account()
+    """By Canvas id, ``sis_term_id:``, ``default`` or ``current``; deleted ones too, and only their state tells."""
+    _require_root_to_read(call)
     return Answer(rendering.term(_found(call), call.view))
 
 
@@ -56,6 +57,8 @@ def update(call: Call) -> Answer:
     """Name and dates become sticky; overrides by role type do not. A SIS id without the right is ignored."""
     _require_root(call)
     term = _found(call)
+    if term.state == "deleted":
+        raise errors.not_found()
     wanted = _checked(call)
     if call.token.may("manage_sis"):
         set_sis_id(call, term, wanted, "sis_term_id")
@@ -77,6 +80,11 @@ def delete(call: Call) -> Answer:
         raise errors.invalid("workflow_state", "Cannot delete a term with active courses")
     term.state = "deleted"
     return Answer(rendering.term(term, call.view))
+
+
+def _require_root_to_read(call: Call) -> None:
+    if call.account() is not call.world.root:
+        raise errors.message("Terms only belong to root_accounts.")
 
 
 def _require_root(call: Call) -> None:

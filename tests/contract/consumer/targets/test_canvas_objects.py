@@ -156,8 +156,16 @@ async def test_a_token_that_may_not_see_sis_ids_confirms_nothing(lab: ObjectLab)
 
 async def test_what_somebody_deleted_stays_deleted(lab: ObjectLab) -> None:
     await lab.made(TERM, COURSE, SECTION)
-    lab.control.objects(sections=[{"sis_section_id": "S-1", "course": "C-1", "state": "deleted"}])
-    assert isinstance(await lab.objects.find(SECTION), NoObject)
+    lab.control.objects(
+        terms=[{"sis_term_id": "T-1", "state": "deleted"}],
+        courses=[{"sis_course_id": "C-1", "state": "deleted"}],
+        sections=[{"sis_section_id": "S-1", "course": "C-1", "state": "deleted"}],
+    )
+    for wanted in (TERM, COURSE, SECTION):
+        assert isinstance(await lab.objects.find(wanted), NoObject)
+    for wanted in (TERM, COURSE):
+        assert await lab.objects.make(wanted) == Refused("sis_id_taken")
+    lab.control.objects(courses=[{"sis_course_id": "C-1", "state": "created"}])
     assert await lab.objects.make(SECTION) == Refused("sis_id_taken")
 
 
