@@ -94,13 +94,16 @@ async def test_a_batch_leaves_deleted_courses_alone_unless_it_undeletes(api: Api
 
 
 @pytest.mark.parametrize(
-    ("body", "text"),
+    ("body", "status", "text"),
     [
-        ({"event": "explode", "course_ids": ["1"]}, "need event: 'offer' or 'conclude' or 'delete' or 'undelete'"),
-        ({"event": "offer"}, "must specify course_ids[]"),
+        ({}, 400, "must specify course_ids[]"),
+        ({"event": "offer"}, 400, "must specify course_ids[]"),
+        ({"event": "offer", "course_ids": ["1"] * 501}, 403, "course batch size limit (500) exceeded"),
+        ({"course_ids": ["1"]}, 400, "need to specify event"),
+        ({"event": "explode", "course_ids": ["1"]}, 400, "invalid event"),
     ],
 )
-async def test_a_batch_must_say_what_and_where(api: Api, body: dict[str, Any], text: str) -> None:
+async def test_a_batch_must_say_what_and_where(api: Api, body: dict[str, Any], status: int, text: str) -> None:
     """app/controllers/courses_controller.rb#batch_update"""
     refused = await api.call("PUT", "accounts/self/courses", json=body)
-    assert (refused.status_code, refused.json()) == (400, {"message": text})
+    assert (refused.status_code, refused.json()) == (status, {"message": text})

@@ -130,6 +130,14 @@ async def test_a_deleted_login_finds_nobody_and_leaves_the_enrollments(api: Api)
     assert [login["sis_user_id"] for login in (await api.get("users/sis_user_id:U1b/logins")).json()] == ["U1b"]
 
 
+async def test_logins_belong_to_the_root_account(api: Api) -> None:
+    """app/controllers/pseudonyms_controller.rb: context_is_root_account?"""
+    api.seed(accounts=[{"sis_account_id": "LAW"}])
+    here = "accounts/sis_account_id:LAW/logins"
+    for refused in (await api.get(here), await api.call("POST", here, json={"login": {"unique_id": "x@y"}})):
+        assert (refused.status_code, refused.json()) == (400, {"message": "Action must be called on a root account."})
+
+
 async def test_another_persons_login_is_not_there(api: Api) -> None:
     """app/controllers/pseudonyms_controller.rb#destroy"""
     assert (await remove(api, "U2", "U1")).status_code == 404

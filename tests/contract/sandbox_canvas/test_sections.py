@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -51,6 +52,12 @@ async def test_a_new_section_has_what_was_sent_and_keeps_it_from_the_sis(api: Ap
         "restrict_enrollments_to_section_dates",
     }
     assert (await api.get("sections/sis_integration_id:I9")).json()["sis_section_id"] == "S9"
+
+
+async def test_without_a_name_a_section_is_called_by_its_course_and_the_day(api: Api) -> None:
+    """app/models/course_section.rb#infer_defaults"""
+    api.canvas.clock.set(datetime(2026, 8, 24, tzinfo=UTC), frozen=True)
+    assert (await make(api, sis_section_id="S9")).json()["name"] == "C1 2026-08-24"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -142,7 +149,7 @@ async def test_a_deleted_section_takes_nobody_until_it_is_revived_in_its_course(
         json={"course_section": {"sis_section_id": "S1"}, "enable_sis_reactivation": True},
     )
     assert elsewhere.status_code == 400
-    assert (await make(api, sis_section_id="S1", name="Again", revive=True)).json()["name"] == "Again"
+    assert (await make(api, sis_section_id="S1", name="Again", revive=True)).json()["name"] == "S1", "it stays as it was"
     assert (await api.create()).status_code == 200
 
 

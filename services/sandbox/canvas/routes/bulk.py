@@ -19,7 +19,7 @@ from services.sandbox.canvas.routing import Route
 from services.sandbox.canvas.state import COURSE_TYPES, Account, Course, Progress, Role
 from services.sandbox.canvas.tokens import permission_to_add
 
-_MOST_PAIRS = 500
+_MOST_PAIRS = _MOST_COURSES = 500
 
 
 def bulk_enrollment(call: Call) -> Answer:
@@ -78,11 +78,15 @@ def update_courses(call: Call) -> Answer:
     account = call.account()
     event = text(call.parameters, "event")
     call.caller.require("undelete_courses" if event == "undelete" else "manage_courses_admin")
-    if event not in ("offer", "conclude", "delete", "undelete"):
-        raise errors.message("need event: 'offer' or 'conclude' or 'delete' or 'undelete'")
     named = texts(call.parameters, "course_ids")
     if not named:
         raise errors.message("must specify course_ids[]")
+    if len(named) > _MOST_COURSES:
+        raise Refusal(403, {"message": f"course batch size limit ({_MOST_COURSES}) exceeded"})
+    if event is None:
+        raise errors.message("need to specify event")
+    if event not in ("offer", "conclude", "delete", "undelete"):
+        raise errors.message("invalid event")
     for course in (find_course(call.world, name) for name in named):
         if course and (course.state != "deleted" or event == "undelete"):
             change_state(call, course, event)

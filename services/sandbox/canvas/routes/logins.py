@@ -63,17 +63,17 @@ def _page(call: Call, user: User) -> Answer:
 
 def list_of_account(call: Call) -> Answer:
     """Those of one user (``user_id``, else the caller) in the account."""
-    call.account()
+    _require_root(call)
     user = call.user(text(call.parameters, "user_id") or "self")
     return _page(call, user)
 
 
 def create(call: Call) -> Answer:
     """One more login for a user who is there already."""
-    call.account()
     user = call.user(text(tree(call.parameters, "user"), "id") or "self")
-    wanted = _wanted(call)
+    _require_root(call)
     call.caller.require("manage_user_logins")
+    wanted = _wanted(call)
     _require_sis_right(call, wanted)
     unique_id, sis_user_id = text(wanted, "unique_id"), text(wanted, "sis_user_id")
     _check(call, None, unique_id, sis_user_id)
@@ -86,8 +86,8 @@ def create(call: Call) -> Answer:
 def update(call: Call) -> Answer:
     """Unique id and state become sticky; a SIS id changes for whoever may manage them, and the old one finds nobody any more."""
     login = _by_id(call)
-    wanted = _wanted(call)
     call.caller.require("manage_user_logins")
+    wanted = _wanted(call)
     _require_sis_right(call, wanted)
     state = text(wanted, "workflow_state")
     if state is not None:
@@ -106,6 +106,11 @@ def update(call: Call) -> Answer:
     if login.unique_id != before:
         call.world.renamed_login(login, before)
     return Answer(rendering.login(login, call.view))
+
+
+def _require_root(call: Call) -> None:
+    if call.account() is not call.world.root:
+        raise errors.message("Action must be called on a root account.")
 
 
 def _wanted(call: Call) -> Parameters:

@@ -10,7 +10,7 @@ from services.sandbox.canvas.editing import check_order, given_dates, override, 
 from services.sandbox.canvas.paging import by_number, per_page
 from services.sandbox.canvas.parameters import Parameters, boolean, text, texts, tree
 from services.sandbox.canvas.routing import Route
-from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Section
+from services.sandbox.canvas.state import TEST_STUDENT_TYPE, Course, Section
 
 
 def active_section(call: Call) -> Section:
@@ -41,32 +41,33 @@ def list_in_course(call: Call) -> Answer:
 
 
 def create(call: Call) -> Answer:
-    """SIS ids are dropped without a word unless the caller may manage them."""
+    """SIS ids are dropped without a word unless the caller may manage them. A section that is brought back keeps what it had."""
     course = call.course()
     call.caller.require("manage_sections_add")
     wanted = tree(call.parameters, "course_section")
-    columns = _columns(wanted)
-    check_order(columns.get("start_at"), columns.get("end_at"), "end_at", "End date cannot be before start date")
     may = call.token.may("manage_sis")
     sis_id = text(wanted, "sis_section_id") if may else None
-    section = call.world.sections_by_sis.get(sis_id or "")
-    revived = (
-        section is not None
-        and section.state == "deleted"
-        and section.course is course
-        and boolean(call.parameters.get("enable_sis_reactivation"))
-    )
-    if section and not revived:
+    known = call.world.sections_by_sis.get(sis_id or "")
+    if known is None:
+        section = _made(call, course, sis_id, wanted)
+    elif known.state == "deleted" and known.course is course and boolean(call.parameters.get("enable_sis_reactivation")):
+        section = known
+        section.state = "active"
+    else:
         raise errors.sis_id_taken(str(sis_id))
-    if section is None:
-        section = call.world.add_section(course, text(wanted, "name") or course.name, sis_id)
-    section.state = "active"
+    section.integration_id = text(wanted, "integration_id") if may else section.integration_id
+    return _answer(call, section)
+
+
+def _made(call: Call, course: Course, sis_id: str | None, wanted: Parameters) -> Section:
+    """Without a name it is called by its course and the day (``app/models/course_section.rb#infer_defaults``)."""
+    columns = _columns(wanted)
+    check_order(columns.get("start_at"), columns.get("end_at"), "end_at", "End date cannot be before start date")
+    section = call.world.add_section(course, f"{course.name} {call.world.clock.now().date()}", sis_id)
     for name, value in columns.items():
         setattr(section, name, value)
-    section.integration_id = text(wanted, "integration_id") if may else section.integration_id
-    if not revived:
-        sticky.made(call.world, section)
-    return _answer(call, section)
+    sticky.made(call.world, section)
+    return section
 
 
 def update(call: Call) -> Answer:
