@@ -105,7 +105,7 @@ def _check_not_concluded(world: World, course: Course, section: Section | None, 
 
 def enroll(world: World, caller: Caller, section: Section, user: User, role: Role, wanted: Parameters) -> Effect:
     """The effect, once everything is checked (``app/models/course.rb#enroll_user``)."""
-    associated = _associated(world, caller, section, user, role, wanted)
+    associated = _associated(world, section, user, role, wanted)
     temporary = text(wanted, "temporary_enrollment_source_user_id")
     state = _requested_state(section.course, user, role, text(wanted, "enrollment_state"), temporary)
     source = int(temporary) if temporary and temporary.isdigit() else None
@@ -148,8 +148,9 @@ def _dates(wanted: Parameters) -> tuple[datetime | None, datetime | None]:
     return moment(wanted.get("start_at")), moment(wanted.get("end_at"))
 
 
-def _associated(world: World, caller: Caller, section: Section, user: User, role: Role, wanted: Parameters) -> User | None:
-    """Check 14, what a client can cause of it."""
+def _associated(world: World, section: Section, user: User, role: Role, wanted: Parameters) -> User | None:
+    """Check 14, what a client can cause of it. Whom somebody observes is named by Canvas's own id; what is none names nobody, and
+    that only the database notices."""
     if user.fake_student:
         raise errors.invalid("user_id", "cannot add a student view student in a regular role")
     named = text(wanted, "associated_user_id")
@@ -157,9 +158,9 @@ def _associated(world: World, caller: Caller, section: Section, user: User, role
         return None
     if role.base_role_type != "ObserverEnrollment":
         raise errors.invalid("associated_user_id", "only ObserverEnrollments may have an associated_user_id")
-    other = find_user(world, named, caller.token.user)
+    other = world.users.get(int(named)) if named.isascii() and named.isdigit() else None
     if other is None:
-        raise errors.not_found()
+        raise errors.crash()
     if other is user:
         raise errors.invalid("associated_user_id", "Cannot observe yourself")
     here = (row for row in other.enrollments if row.course is section.course and row.state != "deleted")

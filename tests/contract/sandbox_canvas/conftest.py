@@ -74,6 +74,10 @@ class Api:
     def seed(self, **kinds: list[dict[str, Any]]) -> dict[str, Any]:
         return seed(self.canvas.world, Objects.model_validate(kinds))
 
+    def id_of(self, sis_user_id: str) -> int:
+        """Canvas's own id of a user."""
+        return self.canvas.world.logins_by_sis[sis_user_id].user.id
+
     def stored(self, row: dict[str, Any]) -> Enrollment:
         return self.canvas.world.enrollments[row["id"]]
 

@@ -152,29 +152,36 @@ async def test_somebody_in_a_concluded_course_may_move_to_an_open_section_of_it(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("type_", "observed", "message"),
     [
-        ({"associated_user_id": "sis_user_id:U2"}, "only ObserverEnrollments may have an associated_user_id"),
-        ({"type": "ObserverEnrollment", "associated_user_id": "sis_user_id:U1"}, "Cannot observe yourself"),
+        ("StudentEnrollment", "U2", "only ObserverEnrollments may have an associated_user_id"),
+        ("ObserverEnrollment", "U1", "Cannot observe yourself"),
     ],
 )
-async def test_validation_names_the_attribute(api: Api, wanted: dict[str, Any], message: str) -> None:
+async def test_validation_names_the_attribute(api: Api, type_: str, observed: str, message: str) -> None:
     """app/models/enrollment.rb, validations"""
-    answer = await api.create(**wanted)
+    answer = await api.create(type=type_, associated_user_id=api.id_of(observed))
     assert answer.status_code == 400
     assert answer.json()["errors"]["associated_user_id"][0]["message"] == message
+    assert not api.canvas.world.enrollments
+
+
+@pytest.mark.parametrize("observed", ["sis_user_id:U2", "999999"])
+async def test_whom_somebody_observes_is_named_by_canvas_own_id_only(api: Api, observed: str) -> None:
+    """app/controllers/enrollments_api_controller.rb#create, app/models/course.rb#enroll_user: as it comes [inferred: 500]"""
+    assert (await api.create(type="ObserverEnrollment", associated_user_id=observed)).status_code == 500
     assert not api.canvas.world.enrollments
 
 
 async def test_two_people_do_not_observe_each_other_in_one_course(api: Api) -> None:
     """app/models/enrollment.rb#cant_observe_observer"""
     both = {"type": "ObserverEnrollment"}
-    await api.enroll(user_id="sis_user_id:U1", associated_user_id="sis_user_id:U2", **both)
-    refused = await api.create(user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1", **both)
+    await api.enroll(user_id="sis_user_id:U1", associated_user_id=api.id_of("U2"), **both)
+    refused = await api.create(user_id="sis_user_id:U2", associated_user_id=api.id_of("U1"), **both)
     assert refused.json()["errors"]["associated_user_id"][0]["message"] == "Cannot observe observer observing self"
     elsewhere = {"path": "sections/sis_section_id:S3/enrollments"}
     assert (
-        await api.create(user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1", **both, **elsewhere)
+        await api.create(user_id="sis_user_id:U2", associated_user_id=api.id_of("U1"), **both, **elsewhere)
     ).status_code == 200
 
 
@@ -282,7 +289,7 @@ async def test_role_section_and_observed_person_make_rows_of_their_own(api: Api)
         await api.enroll(type=None, role="Auditor"),
         await api.enroll("sections/sis_section_id:S2/enrollments"),
         await api.enroll(type="ObserverEnrollment"),
-        await api.enroll(type="ObserverEnrollment", associated_user_id="sis_user_id:U2"),
+        await api.enroll(type="ObserverEnrollment", associated_user_id=api.id_of("U2")),
     ]
     assert len({row["id"] for row in rows}) == len(rows)
     auditor = rows[2]

@@ -213,7 +213,7 @@ async def test_who_may_not_remove_a_type_is_told_so(api: Api) -> None:
 
 async def test_an_observers_row_may_name_the_observed_user(api: Api) -> None:
     """lib/api/v1/user.rb: ``observed_users``"""
-    await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1")
+    await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id=api.id_of("U1"))
     row = (await api.get(SECTION, **{"include[]": "observed_users"})).json()[0]
     assert row["observed_user"]["name"] == "Ada Lovelace"
 

@@ -103,14 +103,14 @@ async def test_other_roles_and_sections_do_not_meet(api: Api) -> None:
 
 async def test_nobody_observes_themselves_afterwards(api: Api) -> None:
     """lib/user_merge.rb#remove_self_observers"""
-    row = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U1", associated_user_id="sis_user_id:U2")
+    row = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U1", associated_user_id=api.id_of("U2"))
     reverse = await api.enroll(
         path="sections/sis_section_id:S3/enrollments",
         type="ObserverEnrollment",
         user_id="sis_user_id:U2",
-        associated_user_id="sis_user_id:U1",
+        associated_user_id=api.id_of("U1"),
     )
-    other = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U3", associated_user_id="sis_user_id:U1")
+    other = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U3", associated_user_id=api.id_of("U1"))
     await merge(api)
     assert (api.stored(row).state, api.stored(reverse).state) == ("deleted", "deleted")
     observed = api.stored(other)

@@ -89,7 +89,7 @@ async def test_an_observer_removed_by_hand_stays_away_until_the_student_returns_
 async def test_somebody_enrolled_as_an_observer_by_hand_follows_nobody(api: Api) -> None:
     """app/models/enrollment.rb#observers: the links of the student, not the associated user of a row"""
     student = await api.enroll()
-    observer = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id="sis_user_id:U1")
+    observer = await api.enroll(type="ObserverEnrollment", user_id="sis_user_id:U2", associated_user_id=api.id_of("U1"))
     await api.remove(student, task="delete")
     assert api.stored(observer).state == "active"
 
@@ -152,7 +152,7 @@ async def test_the_end_of_a_link_deletes_every_row_of_the_two(api: Api) -> None:
     """app/models/user_observation_link.rb#remove_linked_enrollments: also those made by hand"""
     observed(api)
     await api.enroll()
-    byhand = {"type": "ObserverEnrollment", "user_id": "sis_user_id:U2", "associated_user_id": "sis_user_id:U1"}
+    byhand = {"type": "ObserverEnrollment", "user_id": "sis_user_id:U2", "associated_user_id": api.id_of("U1")}
     await api.enroll("sections/sis_section_id:S3/enrollments", **byhand)
     await api.call("DELETE", LINK)
     assert observer_rows(api) == {"S1": "deleted", "S3": "deleted"}

@@ -81,6 +81,9 @@ async def test_a_deleted_enrollment_can_still_be_shown_by_its_id(api: Api) -> No
     shown = await api.get(f"accounts/self/enrollments/{row['id']}")
     assert (shown.status_code, shown.json()["enrollment_state"]) == (200, "deleted")
     assert (await api.get("accounts/self/enrollments/1")).status_code == 404
+    api.seed(accounts=[{"sis_account_id": "LAW"}])
+    below = await api.get(f"accounts/sis_account_id:LAW/enrollments/{row['id']}")
+    assert below.status_code == 404, "rows belong to the root account (app/models/account.rb: all_enrollments)"
 
 
 async def test_a_deleted_course_or_section_makes_its_enrollments_read_as_deleted(api: Api) -> None:

@@ -36,7 +36,6 @@ class CanvasTarget:
 
     def __init__(self, client: CanvasClient, account: str, call_timeout_seconds: float) -> None:
         self._client = client
-        self._account = account
         self._timeout = call_timeout_seconds
         self._roles = Roles(client, account)
 
@@ -154,7 +153,11 @@ class CanvasTarget:
         if role is not None:
             form["enrollment[role_id]"] = role
         if seat.associated_user:
-            form["enrollment[associated_user_id]"] = by_sis_id("user", seat.associated_user)
+            # Unlike `user_id` not looked up (``enrollments_api_controller.rb#create``): only Canvas's own id means somebody.
+            observed = await self._canvas_id("user", seat.associated_user, operation)
+            if not isinstance(observed, str):
+                return observed or NotThere("elsewhere")
+            form["enrollment[associated_user_id]"] = observed
         path = f"sections/{by_sis_id('section', seat.lms_section)}/enrollments"
         result = await self._client.change("POST", path, operation, form=form)
         if isinstance(result, NotFound):
@@ -232,8 +235,9 @@ class CanvasTarget:
         return NotThere("user" if user is None else "section")
 
     async def _row_elsewhere(self, seat: Seat, seen: Observation, operation: Operation) -> Failure:
-        """Look the row up by its id: works for deleted rows and in any course of the account."""
-        result = await self._client.get(f"accounts/{self._account}/enrollments/{seen.lms_enrollment}", operation)
+        """Look the row up by its id: works for deleted rows, in any course, and in the root account only
+        (``app/models/account.rb``, `all_enrollments`)."""
+        result = await self._client.get(f"accounts/self/enrollments/{seen.lms_enrollment}", operation)
         row = Row.parse(result.value) if isinstance(result, Payload) else None
         if row is None or row.id != seen.lms_enrollment or not row.plays(seat):
             return NotThere("elsewhere")

@@ -127,7 +127,7 @@ def _by_term(call: Call) -> Callable[[Enrollment], bool] | None:
     if named is None or "user" not in call.path:
         return None
     term = find_term(call.world, named)
-    if term is None:
+    if term is None or term.state == "deleted":
         raise errors.not_found()
     return lambda row: row.course.term is term
 

@@ -134,6 +134,19 @@ async def test_a_row_deleted_by_somebody_else_shows_as_deleted_behind_the_404(la
     assert outcome.observation.state == "deleted"
 
 
+async def test_a_row_is_looked_up_where_all_rows_are_whichever_account_is_ours(lab: CanvasLab) -> None:
+    lab.control.objects(accounts=[{"sis_account_id": "LAW"}])
+    client = CanvasClient(lab.server.url, SecretFile(lab.token_file))
+    ours = CanvasTarget(client, "sis_account_id:LAW", 5)
+    seat = lab.seat()
+    seen = await brought_to(lab, seat, "active")
+    await ours.write(seat, "deleted", seen)
+    outcome = await ours.write(seat, "deleted", seen)
+    await ours.close()
+    assert isinstance(outcome, NotThere)
+    assert outcome.observation is not None
+
+
 async def test_a_reactivation_of_what_is_not_inactive_any_more_asks_to_look_again(lab: CanvasLab) -> None:
     seat = lab.seat()
     seen = await brought_to(lab, seat, "inactive")
