@@ -49,8 +49,8 @@ def sis_id_taken(sis_id: str) -> Refusal:
 
 
 def insufficient_scopes() -> Refusal:
-    """401 for an endpoint that a scoped developer key leaves out."""
-    return Refusal(401, {"errors": [{"message": "Insufficient scopes on access token."}]}, CHALLENGE)
+    """401 for an endpoint that a scoped developer key leaves out; without a challenge (``application_controller.rb``)."""
+    return Refusal(401, {"errors": [{"message": "Insufficient scopes on access token."}]})
 
 
 def crash() -> Refusal:

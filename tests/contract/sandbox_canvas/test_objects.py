@@ -119,11 +119,12 @@ async def test_a_token_may_end(api: Api, state: Any, text: str) -> None:
 
 
 async def test_a_scoped_token_may_call_its_endpoints_only(api: Api) -> None:
-    """lib/authentication_methods.rb, app/models/developer_key.rb"""
+    """app/controllers/application_controller.rb: AccessTokenScopeError; app/models/developer_key.rb"""
     await api.control("POST", "tokens", json={"alias": "enrollstream", "endpoints": ["users.get"]})
     assert (await api.get("users/self")).status_code == 200
     refused = await api.create()
     assert (refused.status_code, refused.json()) == (401, {"errors": [{"message": "Insufficient scopes on access token."}]})
+    assert "www-authenticate" not in refused.headers, "the token itself is good"
     await api.control("POST", "tokens", json={"alias": "enrollstream", "endpoints": None})
     assert (await api.create()).status_code == 200
 

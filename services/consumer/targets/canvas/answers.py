@@ -38,6 +38,7 @@ _TAKEN = {"unique_id": "login_taken", "sis_user_id": "sis_id_taken", "sis_source
 _GAVE_UP = frozenset({408, 499, 502, 504, *range(520, 528)})
 """A proxy's words for "no answer in time"; 52x are those of a large content network."""
 _REFUSAL = b"Rate Limit Exceeded"
+_OUT_OF_SCOPE = "Insufficient scopes on access token."
 _CONCLUDED = "Can't add an enrollment to a concluded course"
 
 
@@ -110,7 +111,7 @@ def _of_json(answer: Answer, body: Any) -> Payload | NotFound | Failure:
         case 200:
             return Payload(body, _next_page(answer.headers.get("link", "")))
         case 401 | 403:
-            return NoPermission(_concerns_the_token(answer.status, body))
+            return NoPermission(_concerns_the_token(answer, body))
         case 404:
             return NotFound() if isinstance(body, dict) and "errors" in body else WrongShape("foreign_404")
         case 400 | 409 | 422:
@@ -137,9 +138,14 @@ def _json(answer: Answer) -> Any | None:
         return None
 
 
-def _concerns_the_token(status: int, body: Any) -> bool:
-    """A bad token is 401 without ``status: unauthorized``; the same 401 with it means "not allowed to do this"."""
-    return status == 401 and not (isinstance(body, dict) and body.get("status") == "unauthorized")
+def _concerns_the_token(answer: Answer, body: Any) -> bool:
+    """A bad token is 401 with a challenge. Without one it may be about this request alone: not allowed, with a ``status`` in the
+    token's language (``lib/authentication_methods.rb``), or outside of its scopes (``application_controller.rb``)."""
+    if answer.status != 401 or "www-authenticate" in answer.headers or not isinstance(body, dict):
+        return answer.status == 401
+    errors = body.get("errors")
+    out_of_scope = isinstance(errors, list) and {"message": _OUT_OF_SCOPE} in errors
+    return not out_of_scope and body.get("status") in (None, "unauthenticated")
 
 
 def _refusal(body: Any) -> Failure:

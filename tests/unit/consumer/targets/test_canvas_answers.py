@@ -25,6 +25,8 @@ from services.consumer.targets.port import (
 JSON = {"content-type": "application/json; charset=utf-8", "x-request-cost": "0.1", "x-rate-limit-remaining": "599.9"}
 TEXT = {"content-type": "text/plain"}
 HTML = {"content-type": "text/html; charset=utf-8", "x-request-cost": "0.1"}
+CHALLENGED = JSON | {"www-authenticate": 'Bearer realm="canvas-lms"'}
+SCOPES = "Insufficient scopes on access token."
 NOT_ALLOWED = {"status": "unauthorized", "errors": [{"message": "user not authorized to perform that action"}]}
 
 
@@ -55,6 +57,14 @@ TABLE: list[tuple[str, Answer | NoAnswer, Payload | NotFound | Failure]] = [
     ("throttled in json", answer(429, {"errors": []}), Throttled()),
     ("not allowed", answer(403, NOT_ALLOWED), NoPermission(whole_token=False)),
     ("not allowed, older", answer(401, NOT_ALLOWED), NoPermission(whole_token=False)),
+    (
+        "not allowed, in the token's language",
+        answer(401, NOT_ALLOWED | {"status": "no autorizado"}),
+        NoPermission(whole_token=False),
+    ),
+    ("out of scope", answer(401, {"errors": [{"message": SCOPES}]}), NoPermission(whole_token=False)),
+    ("challenged in another language", answer(401, {"status": "?", "errors": []}, CHALLENGED), NoPermission(whole_token=True)),
+    ("somebody's 401", answer(401, {"detail": "no"}), NoPermission(whole_token=True)),
     ("bad token", answer(401, {"errors": [{"message": "Invalid access token."}]}), NoPermission(whole_token=True)),
     ("no login", answer(401, {"status": "unauthenticated", "errors": []}), NoPermission(whole_token=True)),
     ("concluded", answer(400, {"message": "Can't add an enrollment to a concluded course."}), Concluded()),
