@@ -89,6 +89,13 @@ async def test_roles_can_be_listed_by_state(api: Api) -> None:
     assert [role["role"] for role in (await api.get("accounts/self/roles", **{"state[]": "inactive"})).json()] == ["Retired"]
 
 
+async def test_roles_are_shown_to_who_may_manage_permissions(api: Api) -> None:
+    """app/controllers/role_overrides_controller.rb#api_index and #show"""
+    api.forbid("manage_role_overrides")
+    assert (await api.get("accounts/self/roles")).status_code == 403
+    assert (await api.get("accounts/self/roles/3")).status_code == 403
+
+
 # Authentication
 
 

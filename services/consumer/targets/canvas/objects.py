@@ -155,7 +155,8 @@ class CanvasObjects:
     async def change(
         self, wanted: WantedObject, seen: ShownObject, attributes: frozenset[Attribute], *, gently: bool
     ) -> ObjectOutcome:
-        """The object's own attributes first; those of a login in a call of their own."""
+        """The object's own attributes first; those of a login in a call of their own. To suspend one takes the right to manage
+        SIS ids (``app/models/pseudonym.rb``)."""
         operation = Operation(self._timeout)
         return replace(await self._change(wanted, seen, attributes, operation, gently=gently), usage=operation.usage)
 
@@ -185,7 +186,7 @@ class CanvasObjects:
         )
 
     async def rekey(self, wanted: WantedObject, seen: ShownObject, sis_id: str) -> ObjectOutcome:
-        """`change_sis_id` of a user, by the login that carries the id (``pseudonyms_controller.rb#update``)."""
+        """By the login that carries the id; a blank one takes it off (``pseudonyms_controller.rb``)."""
         operation = Operation(self._timeout)
         return replace(await self._rekey(wanted, seen, sis_id, operation), usage=operation.usage)
 
@@ -223,7 +224,7 @@ def _new(wanted: WantedObject) -> dict[str, str]:
         if name in wanted.values
     }
     if wanted.kind == "person":
-        # Registered at once: without it Canvas writes to the person and waits for them.
+        # Registered at once, where Canvas would wait for the person to do so (``users_controller.rb#create_user``).
         return form | {
             "user[skip_registration]": "true",
             "pseudonym[unique_id]": wanted.values["login"],
@@ -245,8 +246,8 @@ def _address(email: str) -> dict[str, str]:
 
 
 def _shown(wanted: WantedObject, body: Any) -> ShownObject | Failure:
-    """An object's JSON, about the object that was meant. A user shows the SIS id of the login that Canvas prefers, which need not
-    be the one that was asked for."""
+    """An object's JSON, about the object that was meant. A user shows the SIS id of the login that Canvas prefers
+    (``lib/api/v1/user.rb#user_json``), which need not be the one that was asked for."""
     if not isinstance(body, dict) or "id" not in body:
         return WrongShape(wanted.kind)
     if wanted.kind != "person" and body.get(_SIS_ID[wanted.kind]) != wanted.sis_id:

@@ -140,8 +140,8 @@ class CanvasTarget:
         return await self._remove(seat, wanted, seen, operation)
 
     async def _enroll(self, seat: Seat, state: str, operation: Operation) -> Outcome:
-        role = await self._roles.id_of(seat, operation)
-        if role is not None and not isinstance(role, str):
+        role = await self._roles.named(seat, operation)
+        if not isinstance(role, dict):
             return role
         # Without enrollment_state Canvas invites instead of enrolling, and may write to people when the term starts.
         form = {
@@ -149,9 +149,8 @@ class CanvasTarget:
             "enrollment[type]": seat.base_role,
             "enrollment[enrollment_state]": state,
             "enrollment[notify]": "false",
+            **role,
         }
-        if role is not None:
-            form["enrollment[role_id]"] = role
         if seat.associated_user:
             # Unlike `user_id` not looked up (``enrollments_api_controller.rb#create``): only Canvas's own id means somebody.
             observed = await self._canvas_id("user", seat.associated_user, operation)

@@ -67,6 +67,7 @@ def create_sub_account(call: Call) -> Answer:
 def show_role(call: Call) -> Answer:
     """By Canvas id, whatever its state."""
     account, identity = call.account(), call.path["id"]
+    call.caller.require("manage_role_overrides")
     role = call.world.roles.get(int(identity)) if identity.isascii() and identity.isdigit() else None
     if role is None:
         raise errors.not_found()
@@ -76,6 +77,7 @@ def show_role(call: Call) -> Answer:
 def list_roles(call: Call) -> Answer:
     """Built-in and custom roles; only active ones unless ``state[]`` asks for others. Built-in ones count as active."""
     account = call.account()
+    call.caller.require("manage_role_overrides")
     states = texts(call.parameters, "state") or ["active"]
     shown_states = {*states, "built_in"} if "active" in states else set(states)
     found = [role for role in call.world.roles.values() if role.state in shown_states]

@@ -88,6 +88,15 @@ async def test_a_custom_role_is_sent_by_its_id_and_is_a_seat_of_its_own(lab: Can
     assert lab.rows(student) == 2
 
 
+async def test_a_custom_role_goes_by_its_name_where_the_token_may_not_list_roles(lab: CanvasLab) -> None:
+    lab.control.objects(roles=[{"name": "Auditor", "base_role_type": "StudentEnrollment"}])
+    lab.control.token("enrollstream", permissions=["read_roster", "read_sis", "add_student_to_course"])
+    auditor, ghost = lab.seat(role="Auditor"), lab.seat(role="Ghost")
+    assert isinstance(await lab.target.write(auditor, "active", Observation("absent")), Done)
+    assert lab.state(auditor) == "active"
+    assert await lab.target.write(ghost, "active", Observation("absent")) == Refused("invalid_role")
+
+
 async def test_an_unknown_role_is_refused_without_a_call(lab: CanvasLab) -> None:
     outcome = await lab.target.write(lab.seat(role="Ghost"), "active", Observation("absent"))
     assert outcome == Refused("unknown_role")
