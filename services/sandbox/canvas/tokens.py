@@ -23,6 +23,7 @@ PERMISSIONS = frozenset(
         "manage_sis",  # SIS ids may be set, sis_import_id is visible
         "manage_account_settings",
         "manage_role_overrides",  # roles are listed
+        "manage_course_content_edit",
         "manage_courses_add",
         "manage_courses_admin",  # courses are changed, and take sections of others
         "manage_courses_publish",

@@ -214,7 +214,7 @@ async def test_dates_must_be_in_order(api: Api) -> None:
 
 async def test_changes_need_the_right(api: Api) -> None:
     """app/models/course.rb set_policy"""
-    api.forbid("manage_courses_add", "manage_courses_admin", "manage_courses_delete")
+    api.forbid("manage_courses_add", "manage_course_content_edit", "manage_courses_delete")
     answers = [await make(api, name="X"), await change(api, name="X"), await api.call("DELETE", C1, params={"event": "delete"})]
     assert [answer.status_code for answer in answers] == [403, 403, 403]
 
@@ -225,11 +225,18 @@ async def test_changes_need_the_right(api: Api) -> None:
 )
 async def test_an_event_needs_a_right_of_its_own_and_no_other(api: Api, event: str, taken: str) -> None:
     """app/controllers/courses_controller.rb#update: permission_for_event"""
-    api.forbid("manage_courses_admin")
+    api.forbid("manage_course_content_edit")
     assert (await change(api, event=event)).status_code == 200
     assert (await change(api, event=event, name="X")).status_code == 403
     api.forbid(taken)
     assert (await change(api, event=event)).status_code == 403
+
+
+async def test_who_may_edit_content_but_not_manage_courses_changes_nothing_and_is_not_told(api: Api) -> None:
+    """app/controllers/courses_controller.rb#update: manage_course_content_edit, then grants_right? update"""
+    api.forbid("manage_courses_admin")
+    kept = await change(api, name="X", course_code="X 1")
+    assert (kept.status_code, kept.json()["name"], kept.json()["course_code"]) == (200, "C1", "C1")
 
 
 async def test_a_list_leaves_out_deleted_courses_and_hides_sis_ids(api: Api) -> None:

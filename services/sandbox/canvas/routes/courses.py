@@ -101,8 +101,9 @@ def _made(call: Call, account: Account, sis_id: str | None, columns: dict[str, A
 def update(call: Call) -> Answer:
     """Columns and the events ``claim offer conclude delete undelete``; what changes becomes sticky, the state too.
 
-    A SIS id without the right is ignored here, unlike for sections. A deleted course is there only to be undeleted. What does not
-    restrict itself to its dates loses its end, and before it is published its start.
+    All but an event asks first for the right to edit content; without the one to manage courses nothing happens then. A SIS id
+    without the right is ignored here, unlike for sections. A deleted course is there only to be undeleted. What does not restrict
+    itself to its dates loses its end, and before it is published its start.
     """
     wanted = tree(call.parameters, "course")
     if boolean(call.parameters.get("offer")):
@@ -114,10 +115,10 @@ def update(call: Call) -> Answer:
     if event in RIGHT_TO:
         call.caller.require(RIGHT_TO[event])
     if set(wanted) != {"event"}:
-        call.caller.require("manage_courses_admin")
+        call.caller.require("manage_course_content_edit")
     if event in STATE_AFTER:
         change_state(call, course, event)
-    columns = _columns(call, wanted)
+    columns = _columns(call, wanted) if call.token.may("manage_courses_admin") else {}
     if set(wanted) != {"event"} and not columns.get("restrict_to_dates", course.restrict_to_dates):
         columns |= {"end_at": None} | ({"start_at": None} if course.state in ("created", "claimed") else {})
     _check_dates(columns.get("start_at", course.start_at), columns.get("end_at", course.end_at))
