@@ -165,28 +165,38 @@ class Provisioning:
 
     async def _work(self, lease: Lease, row: Row, wish: Wish, told: Told, policy: Policy | None) -> None:
         seen = await self._caller.find(self._objects, wish.wanted)
-        if not isinstance(seen, ShownObject | NoObject):
+        if isinstance(seen, NoObject):
+            await self._make(lease, row, wish, told, policy)
+        elif isinstance(seen, ShownObject):
+            await self._keep(lease, row, wish, seen, policy)
+        else:
             await self._record(lease, row, self._judged(wish, None, seen, row))
+
+    async def _make(self, lease: Lease, row: Row, wish: Wish, told: Told, policy: Policy | None) -> None:
+        """The LMS does not have it."""
+        if wish.unmade is not None:
+            await self._leave(lease, row, wish.unmade, told)
             return
+        if await self._is_not_to_be_made(lease, row):
+            return
+        outcome = await self._carried_out(lease, row, "make", wish.wanted, partial(self._objects.make, wish.wanted))
+        if isinstance(outcome, NoParent) and policy is not None:
+            await self._make_room(lease, row, wish, outcome, told, policy)
+        await self._record(lease, row, self._judged(wish, Make(), outcome, row))
+
+    async def _keep(self, lease: Lease, row: Row, wish: Wish, seen: ShownObject, policy: Policy | None) -> None:
+        """The LMS has it: what of it is ours to change is changed."""
         step = next_step(wish, seen, row.known)
         if isinstance(step, Nothing):
             await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known))
             return
-        if isinstance(step, Make) and await self._is_not_to_be_made(lease, row):
-            return
-        if isinstance(step, Change) and step.suspends(wish) and await self._too_many(lease, policy):
+        if step.suspends(wish) and await self._too_many(lease, policy):
             await self._record(lease, row, Verdict("held", "too_many_suspensions", _HELD_SECONDS))
             return
-        wanted, objects = wish.wanted, self._objects
-        if isinstance(step, Change) and isinstance(seen, ShownObject):
-            operation = partial(objects.change, wanted, seen, step.attributes, gently=step.gently)
-        else:
-            operation = partial(objects.make, wanted)
-        outcome = await self._carried_out(lease, row, step.call, wanted, operation)
-        if isinstance(outcome, NoParent) and policy is not None:
-            await self._make_room(lease, row, wish, outcome, told, policy)
+        operation = partial(self._objects.change, wish.wanted, seen, step.attributes, gently=step.gently)
+        outcome = await self._carried_out(lease, row, "change", wish.wanted, operation)
         verdict = self._judged(wish, step, outcome, row)
-        suspended = isinstance(step, Change) and step.suspends(wish) and verdict.state in ("settled", "suspect")
+        suspended = step.suspends(wish) and verdict.state in ("settled", "suspect")
         await self._record(lease, row, verdict, suspended=suspended)
 
     async def _too_many(self, lease: Lease, policy: Policy | None) -> bool:

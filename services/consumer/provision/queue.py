@@ -19,7 +19,7 @@ from services.consumer.ledger.history import Happening
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import PRIORITY_REPAIR, TERM, ObjectKind
 from services.consumer.provision.steps import Known, Verdict
-from services.consumer.provision.wanting import Subject, Told, course_key_of
+from services.consumer.provision.wanting import Subject, Told, named_after
 from services.consumer.targets.objects import Attribute
 from services.kit.postgres import Connection, text_array
 
@@ -205,11 +205,10 @@ def told(connection: Connection, subject: Subject) -> Told:
     if subject.section is not None:
         wanted.append(EntityKey(subject.tenant, "section", subject.section))
     events = _events(connection, wanted)
-    section = events.get("section")
-    course = course_key_of(subject.tenant, section) if section else None
+    course = named_after(subject, events.get("section"))
     if course is not None and subject.kind in ("course", "section"):
         events |= _events(connection, [course])
-    return Told(events.get("term"), events.get("course"), section, events.get("person"))
+    return Told(events.get("term"), events.get("course"), events.get("section"), events.get("person"))
 
 
 def _events(connection: Connection, wanted: list[EntityKey]) -> dict[str, dict[str, Any]]:

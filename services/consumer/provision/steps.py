@@ -14,7 +14,7 @@ from typing import Literal, assert_never
 from services.consumer.drive.backoff import FAULT, PERMISSION, PROBE
 from services.consumer.nouns import ObjectKind
 from services.consumer.provision.wanting import Wish
-from services.consumer.targets.objects import Attribute, NoObject, NoParent, ObjectOutcome, ShownObject, WantedObject
+from services.consumer.targets.objects import Attribute, NoParent, ObjectOutcome, ShownObject, WantedObject
 from services.consumer.targets.port import (
     Concluded,
     IdentityMismatch,
@@ -57,8 +57,6 @@ class Known:
 class Make:
     """It is not there."""
 
-    call: Literal["make"] = "make"
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -67,7 +65,6 @@ class Change:
     attributes: frozenset[Attribute]
     gently: bool
     """What a person has set by hand is left: of attributes that we never wrote."""
-    call: Literal["change"] = "change"
 
     def suspends(self, wish: Wish) -> bool:
         """Whether it takes a login away."""
@@ -82,10 +79,8 @@ class Nothing:
     """Attributes that somebody else has set otherwise."""
 
 
-def next_step(wish: Wish, seen: ShownObject | NoObject, known: Known) -> Make | Change | Nothing:
+def next_step(wish: Wish, seen: ShownObject, known: Known) -> Change | Nothing:
     """What to do about what the LMS shows."""
-    if isinstance(seen, NoObject):
-        return Make() if wish.make else Nothing()
     wanted = wish.wanted
     differs = [name for name, value in wanted.values.items() if seen.values.get(name) != value and name not in wish.fixed]
     ours = frozenset(name for name in differs if _is_ours(name, wanted, seen, known))
@@ -140,10 +135,8 @@ class Verdict:
     """For the history: ``made``, ``changed``, ``refused``; None for what is not worth a line."""
 
 
-def seen_so(wanted: WantedObject, seen: ShownObject | NoObject, nothing: Nothing, known: Known) -> Verdict:
+def seen_so(wanted: WantedObject, seen: ShownObject, nothing: Nothing, known: Known) -> Verdict:
     """Nothing is left to do, as a read shows."""
-    if isinstance(seen, NoObject):
-        return Verdict("waiting", "removed")
     origin: Origin = "ours" if known.making else known.origin or "found"
     doubtful = known.making or known.suspect
     agreed = {name: value for name, value in _fingerprints(wanted, seen).items() if doubtful or name in known.confirmed}

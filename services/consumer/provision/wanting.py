@@ -44,12 +44,19 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Unwanted:
+    """It is neither made nor changed."""
+
+    why: Literal["off", "not_supported", "cancelled", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What it should be."""
 
     wanted: WantedObject
-    make: bool = True
-    """Whether it may be made when it is missing."""
+    unmade: Unwanted | None = None
+    """Why it is not made when it is missing; None: it is."""
     fixed: frozenset[Attribute] = frozenset()
     """What is said when it is made, and never changed afterwards."""
     told: frozenset[Attribute] = frozenset()
@@ -72,17 +79,18 @@ class Untold:
     lacks: EntityKey
 
 
-@dataclass(frozen=True, slots=True)
-class Unwanted:
-    """It is neither made nor changed."""
-
-    why: Literal["off", "not_supported", "cancelled", "removed"]
-
-
 def course_key_of(tenant: str, section: Mapping[str, Any]) -> EntityKey | None:
     """The course that a section's event names; None while the SIS has not said."""
     course = section.get("course")
     return keys.course_key(tenant, section["institution"], course) if course else None
+
+
+def named_after(subject: Subject, section: Mapping[str, Any] | None) -> EntityKey | None:
+    """The course that a course or section is called after: a course's own, wherever the SIS has moved the class that it was
+    wanted for; None while the SIS has not said."""
+    if subject.kind == "course" and subject.key != subject.section:
+        return EntityKey(subject.tenant, "course", subject.key)
+    return course_key_of(subject.tenant, section) if section else None
 
 
 def is_gone(section: Mapping[str, Any] | None) -> bool:
@@ -157,19 +165,23 @@ def _instant(day: date, zone: ZoneInfo, less: timedelta = timedelta(0)) -> str:
 
 
 def _course(subject: Subject, told: Told, policy: Policy, rules: CourseRules) -> Wish | Untold | Unwanted:
+    """Also of a class that does not take place: others may be in it. It is only not made for that one."""
     section = subject.section or ""
-    words = _words_of_a_course(subject.tenant, section, told, rules.name + rules.code)
+    words = _words(subject, section, told, rules.name + rules.code)
     if not isinstance(words, dict):
         return words
     values: dict[Attribute, str] = {
         "name": _text(rules.name, subject.object, **words),
         "code": _text(rules.code, subject.object, **words),
     }
-    return Wish(WantedObject("course", subject.object, values, term_id(subject.tenant, section, policy)))
+    wanted = WantedObject("course", subject.object, values, term_id(subject.tenant, section, policy))
+    return Wish(wanted, unmade=_gone_as(told.section))
 
 
 def _section(subject: Subject, told: Told, policy: Policy, rules: SectionRules) -> Wish | Untold | Unwanted:
-    words = _words_of_a_course(subject.tenant, subject.key, told, rules.name)
+    if gone := _gone_as(told.section):
+        return gone
+    words = _words(subject, subject.key, told, rules.name)
     if not isinstance(words, dict):
         return words
     course = course_id(subject.tenant, subject.key, words["course"] or None, policy)
@@ -178,13 +190,18 @@ def _section(subject: Subject, told: Told, policy: Policy, rules: SectionRules) 
     return Wish(WantedObject("section", subject.object, {"name": _text(rules.name, subject.object, **words)}, course))
 
 
-def _words_of_a_course(tenant: str, section: str, told: Told, names: str) -> dict[str, str] | Untold | Unwanted:
+def _gone_as(section: Mapping[str, Any] | None) -> Unwanted | None:
+    """Why nothing is made for a class; None while it may take place."""
+    if section is None or not is_gone(section):
+        return None
+    return Unwanted("cancelled" if section["status"] == "cancelled" else "removed")
+
+
+def _words(subject: Subject, section: str, told: Told, names: str) -> dict[str, str] | Untold | Unwanted:
     """What names of courses and sections are made of, if all is told that these `names` use."""
     if told.section is None:
-        return Untold(EntityKey(tenant, "section", section))
-    if is_gone(told.section):
-        return Unwanted("cancelled" if told.section["status"] == "cancelled" else "removed")
-    key = course_key_of(tenant, told.section)
+        return Untold(EntityKey(subject.tenant, "section", section))
+    key = named_after(subject, told.section)
     named = any(word in names for word in _OF_THE_COURSE_EVENT)
     if key is not None and told.course is None and named:
         return Untold(key)
@@ -196,7 +213,7 @@ def _words_of_a_course(tenant: str, section: str, told: Told, names: str) -> dic
         "institution": institution,
         "term": term,
         "section": number,
-        "course": told.section.get("course") or "",
+        "course": keys.split(key.key)[-1] if key else "",
         "subject": course.get("subject") or "",
         "catalog_number": course.get("catalog_number") or "",
     }
@@ -212,7 +229,7 @@ def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) ->
     if told.person["status"] == "removed":
         if rules.when_removed == "keep":
             return Unwanted("removed")
-        return Wish(WantedObject("person", subject.object, {"state": "suspended"}), make=False)
+        return Wish(WantedObject("person", subject.object, {"state": "suspended"}), unmade=Unwanted("removed"))
     return _account(subject, told.person, {"tenant": subject.tenant, "person": person}, rules)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from services.consumer.drive.settings import send_window_seconds
@@ -92,6 +94,20 @@ async def test_a_class_that_is_cancelled_does_not_keep_the_others_of_its_course_
         campus.course()
         await eventually(lambda: campus.control.roster("PSUNV-1259-1002") != [])
     assert campus.roster("PSUNV-1259-1002") == {OTHER: "active"}
+
+
+@pytest.mark.parametrize("said", [{"status": "cancelled"}, {"status": "removed", "course": None}, {"course": "ART101"}])
+async def test_a_course_follows_its_own_events_whatever_becomes_of_the_class_it_was_wanted_for(
+    campus: Campus, said: dict[str, Any]
+) -> None:
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.course(course="ART101", subject="ART", catalog_number="101")
+        campus.section(**said)
+        campus.course(catalog_number="202")
+        await eventually(lambda: campus.row("courses", COURSE)["name"] == "MUS 202")
 
 
 async def test_a_cancelled_class_of_a_combination_does_not_keep_the_others_waiting(campus: Campus) -> None:

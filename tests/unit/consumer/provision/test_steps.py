@@ -18,8 +18,8 @@ from services.consumer.provision.steps import (
     react,
     seen_so,
 )
-from services.consumer.provision.wanting import Wish
-from services.consumer.targets.objects import Attribute, NoObject, NoParent, ObjectOutcome, ShownObject, WantedObject
+from services.consumer.provision.wanting import Unwanted, Wish
+from services.consumer.targets.objects import Attribute, NoParent, ObjectOutcome, ShownObject, WantedObject
 from services.consumer.targets.port import (
     IdentityMismatch,
     NoPermission,
@@ -52,7 +52,6 @@ FOUND = Known(origin="found")
 @pytest.mark.parametrize(
     ("wanted", "seen", "known", "step"),
     [
-        (SECTION, NoObject(), Known(), Make()),
         (SECTION, shown(SECTION), Known(), Nothing()),
         # Renamed in the SIS: ours as long as nobody else has changed it.
         (SECTION, shown(SECTION, name="old"), ours(SECTION, name="old"), Change(RENAME, gently=False)),
@@ -70,9 +69,7 @@ FOUND = Known(origin="found")
         (PERSON, shown(PERSON, state="suspended"), ours(PERSON, state="suspended"), Change(frozenset({"state"}), gently=False)),
     ],
 )
-def test_only_what_is_ours_is_changed(
-    wanted: WantedObject, seen: ShownObject | NoObject, known: Known, step: Make | Change | Nothing
-) -> None:
+def test_only_what_is_ours_is_changed(wanted: WantedObject, seen: ShownObject, known: Known, step: Change | Nothing) -> None:
     told: frozenset[Attribute] = RENAME if wanted.kind == "person" else frozenset()
     assert next_step(Wish(wanted, told=told), seen, known) == step
 
@@ -84,10 +81,9 @@ def test_what_the_sis_tells_is_followed_where_somebody_else_made_it_and_what_the
     assert next_step(Wish(PERSON, told=both, fixed=RENAME), seen, FOUND) == Change(frozenset({"login"}), gently=True)
 
 
-def test_a_removed_person_is_suspended_whoever_made_the_account_and_never_made() -> None:
-    gone = Wish(WantedObject("person", "0009001", {"state": "suspended"}), make=False)
+def test_a_removed_person_is_suspended_whoever_made_the_account() -> None:
+    gone = Wish(WantedObject("person", "0009001", {"state": "suspended"}), unmade=Unwanted("removed"))
     assert next_step(gone, ShownObject("7", {"state": "active"}), FOUND) == Change(frozenset({"state"}), gently=False)
-    assert next_step(gone, NoObject(), Known()) == Nothing()
 
 
 def test_after_a_lost_answer_what_we_may_have_written_is_still_ours() -> None:

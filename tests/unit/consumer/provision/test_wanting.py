@@ -10,7 +10,7 @@ from schemas import keys
 from schemas.keys import EntityKey
 from services.consumer.policy import model
 from services.consumer.policy.model import Policy
-from services.consumer.provision.wanting import Moved, Subject, Told, Untold, Unwanted, Wish, parent, want
+from services.consumer.provision.wanting import Moved, Subject, Told, Untold, Unwanted, Wish, named_after, parent, want
 from services.consumer.targets.objects import WantedObject
 from tests.policies import making
 
@@ -115,7 +115,7 @@ def test_a_name_of_which_nothing_is_known_is_the_id() -> None:
     ("subject", "given", "why"),
     [
         (SECTION, told(section=of("section", status="cancelled")), "cancelled"),
-        (COURSE, told(section=of("section", status="removed")), "removed"),
+        (SECTION, told(section=of("section", status="removed")), "removed"),
         (SECTION, told(course=of("course", status="removed")), "removed"),
         (TERM, told(term=of("term", status="removed")), "removed"),
         (PERSON, told(person=of("person", status="removed")), "removed"),
@@ -125,9 +125,25 @@ def test_what_the_sis_has_taken_back_is_not_made(subject: Subject, given: Told, 
     assert want(subject, given, policy()) == Unwanted(why)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("status", ["cancelled", "removed"])
+def test_a_course_outlives_the_class_it_was_wanted_for_and_is_not_made_for_it(status: str) -> None:
+    assert want(COURSE, told(section=of("section", status=status)), policy()) == Wish(
+        WantedObject("course", "PSUNV-MUS201", {"name": "MUS 201", "code": "MUS 201"}, inside="PSUNV-1259"),
+        unmade=Unwanted(status),  # type: ignore[arg-type]
+    )
+
+
+def test_a_course_is_called_after_itself_wherever_the_class_it_was_wanted_for_has_moved() -> None:
+    moved = of("section", course="ART101")
+    assert named_after(COURSE, moved) == EntityKey("main", "course", "PSUNV/MUS201")
+    assert named_after(SECTION, moved) == EntityKey("main", "course", "PSUNV/ART101")
+    by_course = policy(courses="{name: '{course}', code: '{course}'}")
+    assert wish(COURSE, told(section=moved), by_course).values == {"name": "MUS201", "code": "MUS201"}
+
+
 def test_a_removed_person_is_suspended_where_the_policy_says_so_and_never_made() -> None:
     found = want(PERSON, told(person=of("person", status="removed")), policy(people="{when_removed: suspend}"))
-    assert found == Wish(WantedObject("person", "0009001", {"state": "suspended"}), make=False)
+    assert found == Wish(WantedObject("person", "0009001", {"state": "suspended"}), unmade=Unwanted("removed"))
 
 
 def test_a_login_is_the_sis_own_word_where_the_policy_asks_for_it() -> None:
