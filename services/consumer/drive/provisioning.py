@@ -138,6 +138,8 @@ class Provisioning:
             await self._record(lease, row, Verdict("retrying", "defect", delay, counts=True, making=row.known.making))
 
     async def _one(self, lease: Lease, row: Row, policy: Policy | None) -> None:
+        if policy is not None:
+            row = await self._spoken_for(row, policy)
         told = await self._keeping.run(lambda it: queue.told(it, row.subject))
         wish = wanting.want(row.subject, told, policy) if policy else Unwanted("off")
         if row.subject.kind not in self._objects.kinds:
@@ -151,6 +153,15 @@ class Provisioning:
             await self._move(lease, row, wish)
         else:
             await self._work(lease, row, wish, told, policy)
+
+    async def _spoken_for(self, row: Row, policy: Policy) -> Row:
+        """Of a section that combined classes share, as the one of them that says what it is."""
+        classes = policy.combined_in(row.subject.tenant, row.subject.object) if row.subject.kind == "section" else []
+        if not classes:
+            return row
+        told = await self._keeping.run(lambda it: queue.sections(it, row.subject.tenant, classes))
+        speaker = wanting.speaker(classes, told, patient=row.young)
+        return row._replace(subject=row.subject._replace(key=speaker, section=speaker))
 
     async def _leave(self, lease: Lease, row: Row, unwanted: Unwanted, told: Told) -> None:
         """Neither made nor changed. What was never there is forgotten unless somebody waits for it, perhaps for another class."""

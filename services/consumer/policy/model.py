@@ -194,6 +194,12 @@ class Policy(Part):
         """The combination, of the section's term, that a section is in; None: it is in none."""
         return self._combinations.get(section_key)
 
+    def combined_in(self, tenant: str, lms_section: str) -> list[str]:
+        """Key texts of the combined sections that are this one in the LMS, in the policy's order; none for any other one."""
+        if self.sis_ids.combined is None:
+            return []
+        return [key for key in self._combinations if self.lms_section(tenant, key) == lms_section]
+
     @cached_property
     def _combinations(self) -> dict[str, str]:
         return {key: one.combined for one in self.combined for key in one.keys}

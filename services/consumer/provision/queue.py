@@ -7,7 +7,7 @@ that died: what it sent may have been carried out, so the object is suspect. Eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -50,7 +50,8 @@ update lms_object
 _DUE = f"""
 select object.kind, object.object, object.tenant, object.key, object.section, object.person, object.heard, object.attempts,
        object.origin, object.confirmed, object.making, object.suspect_until is not null,
-       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null
+       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null,
+       object.created_at > clock_timestamp() - {UNTOLD_SECONDS} * interval '1 s'
   from lms_object as object
  where object.target = %(target)s and object.next_at <= clock_timestamp() and object.call is null and {LIVE}
  order by object.next_at limit %(limit)s
@@ -106,7 +107,8 @@ update lms_object as object set call = %(call)s, call_until = clock_timestamp() 
 # What was heard meanwhile is looked at at once, whatever came of this attempt.
 _RECORD = """
 update lms_object
-   set state = case when heard = %(heard)s then %(state)s else 'pending' end,
+   set key = %(key)s, section = %(section)s,
+       state = case when heard = %(heard)s then %(state)s else 'pending' end,
        state_since = case when state = case when heard = %(heard)s then %(state)s else 'pending' end then state_since
                           else clock_timestamp() end,
        reason = case when heard = %(heard)s then %(reason)s end,
@@ -174,13 +176,15 @@ class Row(NamedTuple):
     known: Known
     looked_at: bool
     """The LMS had it once."""
+    young: bool
+    """It was taken up so lately that what the SIS has not told may be on its way."""
 
 
 def due(connection: Connection, target: str, limit: int, suspect_seconds: float) -> list[Row]:
     """Objects to look at now, the longest due first."""
     connection.execute(_LEFT, {"target": target, "doubt": suspect_seconds})
     rows = connection.execute(_DUE.encode(), {"target": target, "limit": limit}).fetchall()
-    return [Row(Subject(*row[:5]), row[5], row[6], Known(row[7], row[8], row[9], *row[10:13]), row[13]) for row in rows]
+    return [Row(Subject(*row[:5]), row[5], row[6], Known(row[7], row[8], row[9], *row[10:13]), *row[13:]) for row in rows]
 
 
 def drop_unneeded(connection: Connection, target: str, row: Row) -> bool:
@@ -197,6 +201,12 @@ def stand_in(connection: Connection, target: str, row: Row) -> bool:
     subject = row.subject
     place = {"target": target, "kind": subject.kind, "object": subject.object, "tenant": subject.tenant, "heard": row.heard}
     return connection.execute(_STAND_IN.encode(), place).rowcount == 1
+
+
+def sections(connection: Connection, tenant: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The newest events of these classes, by key text."""
+    asked = "select key, event from entity where tenant = %s and kind = 'section' and key = any(%s::text[])"
+    return dict(connection.execute(asked, [tenant, text_array(classes)]).fetchall())
 
 
 def told(connection: Connection, subject: Subject) -> Told:
@@ -275,6 +285,8 @@ def record(
                 "target": lease.target,
                 "kind": subject.kind,
                 "object": subject.object,
+                "key": subject.key,
+                "section": subject.section,
                 "heard": row.heard,
                 "state": verdict.state,
                 "reason": verdict.reason,

@@ -64,15 +64,19 @@ update lms_object
        reason = null
  where target = %s and (state in ('held', 'refused') or waits_kind is not null or reason in ('off', 'not_supported'))
 """
+# `object`: how the LMS calls a section of the event, whichever of the classes that share it the row was wanted for.
 _TOLD = """
 with told as materialized (
-  select * from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::text[], %s::float8[])
-                  as told (tenant, kind, key, gone, moves_to, delay)),
+  select * from unnest(%(tenants)s::text[], %(kinds)s::text[], %(keys)s::text[], %(objects)s::text[], %(gone)s::boolean[],
+                       %(moves)s::text[], %(delays)s::float8[]) as told (tenant, kind, key, object, gone, moves_to, delay)),
 found as (
-  select target, lms_object.kind, object, gone, told.moves_to, delay
+  select target, lms_object.kind, lms_object.object, gone, told.moves_to, delay
     from told join lms_object on (lms_object.tenant, lms_object.kind, lms_object.key) = (told.tenant, told.kind, told.key)
    union
-  select target, lms_object.kind, object, null, lms_object.moves_to, 0
+  select target, kind, object, gone, told.moves_to, delay
+    from told join lms_object using (kind, object) where target = %(target)s
+   union
+  select target, lms_object.kind, lms_object.object, null, lms_object.moves_to, 0
     from told join lms_object
       on (lms_object.tenant, lms_object.lacks_kind, lms_object.lacks_key) = (told.tenant, told.kind, told.key)
    where (lms_object.kind, lms_object.key) <> (told.kind, told.key)),
@@ -135,18 +139,23 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
     told = [one for one in arrivals if not isinstance(one.event, EnrollmentEvent)]
     if not told:
         return
+    active = policies.active(connection)
     people = [one for one in told if isinstance(one.event, PersonEvent)]
-    active = policies.active(connection) if people else {}
     if people:
         _add_people(connection, people, policies.target, active)
+    tenants, kinds, names = (text_array(column) for column in zip(*(one.key for one in told), strict=True))
     connection.execute(
         _TOLD,
-        [
-            *(text_array(column) for column in zip(*(one.key for one in told), strict=True)),
-            text_array(str(_is_gone(one)).lower() for one in told),
-            text_array(_heir(one, active) for one in told),
-            text_array(_delay(one, active) for one in told),
-        ],
+        {
+            "target": policies.target,
+            "tenants": tenants,
+            "kinds": kinds,
+            "keys": names,
+            "objects": text_array(_section(one, active) for one in told),
+            "gone": text_array(str(_is_gone(one)).lower() for one in told),
+            "moves": text_array(_heir(one, active) for one in told),
+            "delays": text_array(_delay(one, active) for one in told),
+        },
     )
 
 
@@ -169,6 +178,12 @@ def _add_people(connection: Connection, people: Sequence[Arrival], target: str, 
         names = ("objects", "tenants", "keys", "persons", "gone", "moves", "delays")
         columns = dict(zip(names, (text_array(column) for column in zip(*rows, strict=True)), strict=True))
         connection.execute(_ADD_PEOPLE, {"target": target, **columns})
+
+
+def _section(one: Arrival, active: Mapping[str, ActivePolicy]) -> str | None:
+    """How the LMS calls the section that the event is about; None of events about something else."""
+    known = active.get(one.key.tenant)
+    return known.policy.lms_section(one.key.tenant, one.key.key) if known and one.key.kind == "section" else None
 
 
 def _is_gone(one: Arrival) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, NamedTuple
@@ -96,6 +96,18 @@ def named_after(subject: Subject, section: Mapping[str, Any] | None) -> EntityKe
 def is_gone(section: Mapping[str, Any] | None) -> bool:
     """Whether a section's event says that its class does not take place."""
     return section is not None and section["status"] in _GONE
+
+
+def speaker(classes: Sequence[str], told: Mapping[str, Mapping[str, Any]], *, patient: bool) -> str:
+    """Which of the classes that are one section of the LMS says what that is called and where it lies: the first of them that
+    takes place.
+
+    `told`: key text -> newest event of those that the SIS has told. `patient`: one of which nothing is told may still come;
+    otherwise those that were told go before it.
+    """
+    takes_place = [one for one in classes if not is_gone(told.get(one))]
+    known = [] if patient else [one for one in takes_place if one in told]
+    return next(iter(known or takes_place or classes))
 
 
 def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Untold | Unwanted:

@@ -211,6 +211,12 @@ def test_combined_sections_may_be_one_of_the_platform() -> None:
     assert ONE_SECTION.lms_section("main", "PSUNV/1261/2") == "PSUNV-1261-2", "another term's number 2 is another section"
 
 
+def test_a_section_of_the_platform_has_its_classes_in_the_order_of_the_policy() -> None:
+    assert ONE_SECTION.combined_in("main", "PSUNV-1259-C0018") == ["PSUNV/1259/1", "PSUNV/1259/2"]
+    assert ONE_SECTION.combined_in("main", "PSUNV-1259-3") == []
+    assert ONE_COURSE.combined_in("main", "PSUNV-1259-1") == [], "each has its own"
+
+
 def test_or_sections_of_one_course() -> None:
     found = fold(decide([enrollment("1", "withdrawn"), enrollment("2", course=ART)], ONE_COURSE, "canvas")).values()
 

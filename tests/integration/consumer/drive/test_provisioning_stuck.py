@@ -7,21 +7,11 @@ from typing import Any
 import pytest
 
 from services.consumer.drive.settings import send_window_seconds
-from services.consumer.ledger import policies, writing
+from services.consumer.ledger import writing
 from tests.integration.consumer.drive.drive_support import TARGET, eventually
 from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, TIMING, Campus
-from tests.policies import making
 
 OTHER = "9000002"
-COMBINED = "PSUNV-1259-C0018"
-
-
-def combine(campus: Campus) -> None:
-    """The classes 1001 and 1002 are one section of the LMS."""
-    ids = '\nsis_ids:\n  combined: "{institution}-{term}-C{combined}"\n'
-    text = making(*ALL).replace("\nsis_ids:\n", ids, 1)
-    text += '\ncombined:\n  - {institution: PSUNV, term: "1259", combined: "0018", sections: ["1001", "1002"]}\n'
-    policies.store(campus.ledger.connection, "main", text, "registrar")
 
 
 @pytest.mark.parametrize("said", [{"merged_into": OTHER}, {}], ids=["merged", "removed"])
@@ -108,26 +98,6 @@ async def test_a_course_follows_its_own_events_whatever_becomes_of_the_class_it_
         campus.section(**said)
         campus.course(catalog_number="202")
         await eventually(lambda: campus.row("courses", COURSE)["name"] == "MUS 202")
-
-
-async def test_a_cancelled_class_of_a_combination_does_not_keep_the_others_waiting(campus: Campus) -> None:
-    combine(campus)
-    campus.term()
-    campus.section("1001", course="ART101")
-    campus.section("1002")
-    campus.person()
-    campus.person(OTHER, "Robert Schumann")
-    campus.enroll(PERSON, "1001")
-    async with campus.driving():
-        await campus.state(COMBINED, "waiting", "untold:course")
-        campus.enroll(OTHER, "1002")
-        campus.course()
-        waits = "select count(*) from work where person = %s and waits_kind = 'section'"
-        await eventually(lambda: campus.ledger.one(waits, OTHER) == 1)
-        campus.section("1001", course="ART101", status="cancelled")
-        await eventually(lambda: campus.control.roster(COMBINED) != [])
-        await eventually(lambda: campus.roster(COMBINED) == {OTHER: "active"})
-    assert campus.row("sections", COMBINED)["course"] == campus.row("courses", COURSE)["id"]
 
 
 async def test_a_call_that_lands_late_before_the_next_one_is_no_refusal(campus: Campus) -> None:

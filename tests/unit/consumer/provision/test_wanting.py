@@ -10,7 +10,7 @@ from schemas import keys
 from schemas.keys import EntityKey
 from services.consumer.policy import model
 from services.consumer.policy.model import Policy
-from services.consumer.provision.wanting import Moved, Subject, Told, Untold, Unwanted, Wish, named_after, parent, want
+from services.consumer.provision.wanting import Moved, Subject, Told, Untold, Unwanted, Wish, named_after, parent, speaker, want
 from services.consumer.targets.objects import WantedObject
 from tests.policies import making
 
@@ -139,6 +139,25 @@ def test_a_course_is_called_after_itself_wherever_the_class_it_was_wanted_for_ha
     assert named_after(SECTION, moved) == EntityKey("main", "course", "PSUNV/ART101")
     by_course = policy(courses="{name: '{course}', code: '{course}'}")
     assert wish(COURSE, told(section=moved), by_course).values == {"name": "MUS201", "code": "MUS201"}
+
+
+@pytest.mark.parametrize(
+    ("told", "patient", "speaks"),
+    [
+        ({"A": "active", "B": "active"}, True, "A"),
+        ({"A": "cancelled", "B": "active"}, True, "B"),
+        ({"B": "active"}, True, "A"),
+        ({"B": "active"}, False, "B"),
+        ({"B": "cancelled"}, False, "A"),
+        ({"A": "removed", "B": "cancelled"}, False, "A"),
+        ({}, False, "A"),
+    ],
+)
+def test_the_first_class_that_takes_place_speaks_for_those_that_share_a_section(
+    told: dict[str, str], patient: bool, speaks: str
+) -> None:
+    events = {key: {"status": status} for key, status in told.items()}
+    assert speaker(["A", "B"], events, patient=patient) == speaks
 
 
 def test_a_removed_person_is_suspended_where_the_policy_says_so_and_never_made() -> None:
