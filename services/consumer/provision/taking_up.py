@@ -11,6 +11,7 @@ from schemas import keys
 from schemas.events import EnrollmentEvent, PersonEvent
 from services.consumer.ledger.entities import Arrival
 from services.consumer.ledger.policies import ActivePolicy, Policies
+from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import MissingKind, ObjectKind
 from services.consumer.provision.wanting import Subject
 from services.kit.postgres import Connection, text_array
@@ -37,18 +38,19 @@ update dependency set noted = true
   from unnest(%s::text[], %s::text[]) as found (kind, object)
  where dependency.target = %s and (dependency.kind, dependency.object) = (found.kind, found.object) and state = 'missing'
 """
-# What was settled is not any more: somebody misses it. What waits or was refused keeps its own time.
-_ADD = """
+# What was settled is not any more: somebody misses it, for this class. What waits or was refused keeps its own time, but not
+# where that is for a term which is not live.
+_ADD = f"""
 insert into lms_object as known (target, kind, object, tenant, key, person, section, term)
 select %s, kind, object, tenant, key, person, section, term
   from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
     as found (kind, object, tenant, key, person, section, term)
  order by kind, object
     on conflict (target, kind, object) do update
-   set state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), heard = known.heard + 1, attempts = 0,
-       reason = null
- where known.state = 'settled'
-"""
+   set key = excluded.key, section = excluded.section, term = excluded.term, heard = known.heard + 1,
+       state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), attempts = 0, reason = null
+ where known.state = 'settled' or known.term is not null and not {is_live("known.target", "known.term")}
+"""  # noqa: S608  (constants of ours)
 _ADD_PEOPLE = """
 insert into lms_object (target, kind, object, tenant, key, person, suspends, moves_to, next_at)
 select %(target)s, 'person', object, tenant, key, person, gone, moves_to, clock_timestamp() + delay * interval '1 s'
@@ -124,7 +126,7 @@ def add(connection: Connection, target: str, subjects: Sequence[Subject]) -> Non
     if not subjects:
         return
     rows = [(*subject[:4], *_place(subject)) for subject in subjects]
-    connection.execute(_ADD, [target, *(text_array(column) for column in zip(*rows, strict=True))])
+    connection.execute(_ADD.encode(), [target, *(text_array(column) for column in zip(*rows, strict=True))])
 
 
 def _place(subject: Subject) -> tuple[str | None, str | None, str | None]:

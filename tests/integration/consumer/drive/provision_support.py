@@ -89,8 +89,8 @@ class Campus:
     def person(self, person: str = PERSON, name: str | None = "Clara Wieck", status: str = "active", **more: Any) -> None:
         self.tell("person", person=person, status=status, display_name=name, **more)
 
-    def enroll(self, person: str = PERSON, section: str = "1001", status: str = "enrolled") -> None:
-        of = {"institution": "PSUNV", "term": "1259", "section": section, "person": person}
+    def enroll(self, person: str = PERSON, section: str = "1001", status: str = "enrolled", term: str = "1259") -> None:
+        of = {"institution": "PSUNV", "term": term, "section": section, "person": person}
         self.tell("enrollment", **of, role_family="learner", status=status, role="student")
 
     def school(self) -> None:
