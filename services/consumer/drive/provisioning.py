@@ -201,7 +201,7 @@ class Provisioning:
         if isinstance(step, Nothing):
             await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known))
             return
-        if step.suspends(wish) and await self._too_many(lease, policy):
+        if step.suspends(wish) and await self._too_many(lease, row, policy):
             await self._record(lease, row, Verdict("held", "too_many_suspensions", _HELD_SECONDS))
             return
         operation = partial(self._objects.change, wish.wanted, seen, step.attributes, gently=step.gently)
@@ -210,10 +210,13 @@ class Provisioning:
         suspended = step.suspends(wish) and verdict.state in ("settled", "suspect")
         await self._record(lease, row, verdict, suspended=suspended)
 
-    async def _too_many(self, lease: Lease, policy: Policy | None) -> bool:
-        """Whether more people are to be suspended within a day than go without a person's word."""
+    async def _too_many(self, lease: Lease, row: Row, policy: Policy | None) -> bool:
+        """Whether more people of the tenant are to be suspended within a day than go without a person's word."""
         rules = policy.provision.people if policy else None
-        return rules is None or await self._keeping.run(lambda it: queue.to_suspend(it, lease.target)) > rules.most_suspended
+        tenant = row.subject.tenant
+        return rules is None or (
+            await self._keeping.run(lambda it: queue.to_suspend(it, lease.target, tenant)) > rules.most_suspended
+        )
 
     async def _is_not_to_be_made(self, lease: Lease, row: Row) -> bool:
         """The account of another id is to become theirs, or nobody waits for it any more."""

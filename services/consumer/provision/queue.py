@@ -162,7 +162,7 @@ select target, seat, tenant, person, course, term, 'pending', {PRIORITY_REPAIR},
 """  # noqa: S608  (constants of ours)
 _TO_SUSPEND = f"""
 select count(*) from lms_object as object
- where target = %s
+ where target = %(target)s and tenant = %(tenant)s
    and (suspends and reason is distinct from 'off' and {LIVE} or suspended_at > clock_timestamp() - interval '1 day')
 """  # noqa: S608  (constants of ours)
 
@@ -257,9 +257,9 @@ def inherit(connection: Connection, target: str, row: Row, heir: str, confirmed:
     connection.execute(_INHERIT, {"target": target, "heir": heir, "origin": row.known.origin, "confirmed": given})
 
 
-def to_suspend(connection: Connection, target: str) -> int:
-    """How many people were suspended within a day, or are to be; nobody is who is in shadow alone."""
-    found = connection.execute(_TO_SUSPEND.encode(), [target]).fetchone()
+def to_suspend(connection: Connection, target: str, tenant: str) -> int:
+    """How many people of a tenant were suspended within a day, or are to be; nobody is who is in shadow alone."""
+    found = connection.execute(_TO_SUSPEND.encode(), {"target": target, "tenant": tenant}).fetchone()
     return int(found[0]) if found else 0
 
 

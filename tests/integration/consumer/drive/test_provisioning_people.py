@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from services.consumer.ledger import policies
 from tests.integration.consumer.drive.drive_support import eventually
 from tests.integration.consumer.drive.provision_support import ALL, PERSON, SECTION, Campus
+from tests.policies import making
 
 SUSPENDING = {"people": "{when_removed: suspend, most_suspended: 3}"}
 
@@ -126,6 +128,26 @@ async def test_a_feed_that_removes_too_many_suspends_nobody_before_a_person_has_
         campus.ledger.connection.execute("update lms_object set next_at = clock_timestamp() where state = 'held'")
         await campus.settled()
     assert [login(campus, person) for person in people] == ["active", "suspended", "suspended", "suspended"]
+
+
+async def test_each_tenant_has_its_own_limit(campus: Campus) -> None:
+    """What another one's feed does uses up nothing of it."""
+    policies.ensure(campus.ledger.connection, "other", making(*ALL, **SUSPENDING))
+    others = [f"80000{number:02}" for number in range(10, 14)]
+    async with campus.driving():
+        of = {"institution": "PSUNV", "term": "1259", "section": "1001", "role_family": "learner", "role": "student"}
+        for person in others:
+            campus.tell("person", tenant="other", person=person, status="active", display_name=f"Student {person}")
+            campus.tell("enrollment", tenant="other", person=person, status="enrolled", **of)
+        campus.enroll()
+        await campus.settled()
+        campus.tell_all(
+            *({"kind": "person", "tenant": "other", "person": person, "status": "removed"} for person in others),
+        )
+        await eventually(lambda: campus.ledger.one("select count(*) from lms_object where state = 'held'") == len(others))
+        campus.person(name=None, status="removed")
+        await eventually(lambda: login(campus) == "suspended")
+    assert {login(campus, person) for person in others} == {"active"}
 
 
 async def test_a_larger_limit_lets_them_through(campus: Campus) -> None:
