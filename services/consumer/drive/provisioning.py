@@ -244,13 +244,20 @@ class Provisioning:
             await self._record(lease, row, obstacle)
 
     async def _rekeyed(self, lease: Lease, row: Row, moved: Moved, seen: ShownObject) -> Verdict | None:
-        """Give the account the new id; where it has that one already, take the old one off it. Returns what stands in the way."""
+        """Give the account the new id; where it has that one already, take the old one off it. Returns what stands in the way.
+
+        Accounts that are nobody's business of ours stay as they are. Then the removals for the old id wait only where they would
+        take away what the new one has: in the same account.
+        """
         heir = await self._caller.find(self._objects, WantedObject("person", moved.heir.object, {}))
         if not isinstance(heir, ShownObject | NoObject):
             return self._judged(Wish(moved.wanted), None, heir, row)
-        if isinstance(heir, ShownObject) and heir.lms_id != seen.lms_id:
+        same = isinstance(heir, ShownObject) and heir.lms_id == seen.lms_id
+        if not moved.ours:
+            return Verdict("waiting", "off", REFUSED_SECONDS) if same else Verdict("settled", "off")
+        if isinstance(heir, ShownObject) and not same:
             return Verdict("refused", "two_accounts", REFUSED_SECONDS, did="refused")
-        new_id = moved.heir.object if isinstance(heir, NoObject) else ""
+        new_id = "" if same else moved.heir.object
         operation = partial(self._objects.rekey, moved.wanted, seen, new_id)
         outcome = await self._carried_out(lease, row, "change", moved.wanted, operation)
         return None if isinstance(outcome, ShownObject) else self._judged(Wish(moved.wanted), _REKEY, outcome, row)
@@ -259,8 +266,9 @@ class Provisioning:
         if not await self._keeping.run(lambda it: queue.hand_over(it, lease.target, row)):
             await self._record(lease, row, Verdict("retrying", "seats_under_way", _MERGE_SECONDS))
             return
-        await self._keeping.run(lambda it: taking_up.add(it, lease.target, [moved.heir]))
-        await self._keeping.run(lambda it: queue.inherit(it, lease.target, row, moved.heir.object, written))
+        if moved.ours:
+            await self._keeping.run(lambda it: taking_up.add(it, lease.target, [moved.heir]))
+            await self._keeping.run(lambda it: queue.inherit(it, lease.target, row, moved.heir.object, written))
         await self._record(lease, row, Verdict("settled", "merged", did="moved"))
         await self._prober.appeared("user", moved.heir.object)
 

@@ -32,7 +32,7 @@ to be sent. Not asked of the table for each row: there may be a hundred thousand
 # taken from a person whom the SIS keeps under another id before their account has that one; there are hardly ever any.
 _GROUPS = f"""
 with moving as materialized (
-  select tenant, person from lms_object where target = %(target)s and moves_to is not null),
+  select tenant, person from lms_object where target = %(target)s and moves_to is not null and state <> 'settled'),
 told as (
   select seat.seat, seat.decision, seat.tenant, seat.section, seat.course, work.term,
          seat.course is null or not exists (

@@ -127,7 +127,8 @@ update lms_object
        ask_at = case when %(lacks_kind)s::text is null then null else coalesce(ask_at, clock_timestamp()) end,
        suspends = suspends and (%(state)s in ('pending', 'retrying', 'held') or coalesce(%(reason)s, '') = 'off'
                                 or heard <> %(heard)s),
-       moves_to = case when %(state)s = 'settled' and heard = %(heard)s then null else moves_to end,
+       moves_to = case when %(state)s = 'settled' and heard = %(heard)s and %(reason)s is distinct from 'off' then null
+                       else moves_to end,
        suspended_at = case when %(suspended)s then clock_timestamp() else suspended_at end
  where target = %(target)s and kind = %(kind)s and object = %(object)s
 """

@@ -162,7 +162,8 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
 
 
 def _add_people(connection: Connection, people: Sequence[Arrival], target: str, active: Mapping[str, ActivePolicy]) -> None:
-    """Whoever has a seat is kept as the SIS has them, where the policy does that at all."""
+    """Whoever has a seat is kept as the SIS has them, where the policy does that at all. Of one whom the SIS keeps under another
+    id something might be taken away wrongly, whoever makes the accounts."""
     rows = [
         (
             active[one.key.tenant].policy.lms_user(one.key.tenant, one.person),
@@ -174,7 +175,7 @@ def _add_people(connection: Connection, people: Sequence[Arrival], target: str, 
             _delay(one, active),
         )
         for one in people
-        if one.key.tenant in active and active[one.key.tenant].policy.provision.people is not None
+        if one.key.tenant in active and (active[one.key.tenant].policy.provision.people is not None or _heir(one, active))
     ]
     if rows:
         names = ("objects", "tenants", "keys", "persons", "gone", "moves", "delays")

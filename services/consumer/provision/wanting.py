@@ -70,6 +70,8 @@ class Moved:
     wanted: WantedObject
     heir: Subject
     """The person under the new id."""
+    ours: bool = True
+    """Whether we may change accounts at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Untold 
             return _section(subject, told, policy, rules.sections)
         case "person" if rules.people:
             return _person(subject, told, policy, rules.people)
+        case "person" if told.person is not None and (heir := told.person.get("merged_into")):
+            return _moved(subject, heir, policy, ours=False)
     return Unwanted("off")
 
 
@@ -236,13 +240,17 @@ def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) ->
     if told.person is None:
         return Untold(EntityKey(subject.tenant, "person", subject.key))
     if heir := told.person.get("merged_into"):
-        new_id = policy.lms_user(subject.tenant, heir)
-        return Moved(WantedObject("person", subject.object, {}), Subject("person", new_id, subject.tenant, keys.join(heir), None))
+        return _moved(subject, heir, policy)
     if told.person["status"] == "removed":
         if rules.when_removed == "keep":
             return Unwanted("removed")
         return Wish(WantedObject("person", subject.object, {"state": "suspended"}), unmade=Unwanted("removed"))
     return _account(subject, told.person, {"tenant": subject.tenant, "person": person}, rules)
+
+
+def _moved(subject: Subject, heir: str, policy: Policy, *, ours: bool = True) -> Moved:
+    known_as = Subject("person", policy.lms_user(subject.tenant, heir), subject.tenant, keys.join(heir), None)
+    return Moved(WantedObject("person", subject.object, {}), known_as, ours)
 
 
 def _account(subject: Subject, event: Mapping[str, Any], ids: Mapping[str, str], rules: PersonRules) -> Wish | Untold:

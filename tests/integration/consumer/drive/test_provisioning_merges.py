@@ -146,3 +146,98 @@ async def test_the_account_moves_though_its_old_id_is_in_shadow_alone(campus: Ca
         await eventually(lambda: campus.control.roster(SECTION) != [])
     assert campus.roster() == {NEW: "active"}
     assert campus.calls()["users.create"] == 0
+
+
+# People are switched off while an account is on its way
+
+_LOOK_AGAIN = "update lms_object set next_at = clock_timestamp() where kind = 'person'"
+
+
+def switch_people_off(campus: Campus) -> None:
+    campus.policy("terms", "courses", "sections")
+    campus.control.forget_calls()
+
+
+def wrote_to_people(campus: Campus) -> list[str]:
+    return [name for name in campus.calls() if name.startswith(("users.", "logins.")) and name.endswith((".create", ".update"))]
+
+
+async def merging(campus: Campus, *more: dict[str, Any]) -> int:
+    """Under way, and not possible yet; returns Canvas's id of the old id's enrollment."""
+    row = await enrolled(campus)
+    campus.control.fault("status", status=503, methods=["PUT"])
+    campus.tell_all(merged(), heir(), learner(OLD, "dropped"), *more)
+    await eventually(lambda: campus.ledger.one("select state from lms_object where object = %s", OLD) == "retrying")
+    return row
+
+
+async def test_people_who_are_off_have_two_accounts_and_what_the_student_system_took_is_taken(campus: Campus) -> None:
+    """What is taken from the old id takes nothing from the new one."""
+    async with campus.driving():
+        await enrolled(campus)
+        campus.control.objects(users=[{"sis_user_id": NEW, "name": "Clara Schumann"}])
+        campus.tell_all(*everything())
+        await campus.state(OLD, "refused", "two_accounts")
+        switch_people_off(campus)
+        await campus.state(OLD, "settled", "off")
+        await eventually(lambda: campus.roster() == {NEW: "active", OLD: "deleted"})
+        assert wrote_to_people(campus) == []
+
+
+async def test_nothing_is_taken_through_the_old_id_of_an_account_that_has_both(campus: Campus) -> None:
+    """Also while people are off. Whoever keeps the accounts then takes the old id off, and it goes on."""
+    async with campus.driving():
+        row = await enrolled(campus)
+        campus.control.objects(users=[{"sis_user_id": NEW, "also": OLD, "login": "clara"}])
+        campus.control.fault("status", status=503, methods=["PUT"])
+        campus.tell_all(*everything())
+        await eventually(lambda: campus.ledger.one("select state from lms_object where object = %s", OLD) == "retrying")
+        switch_people_off(campus)
+        await campus.state(OLD, "waiting", "off")
+        await eventually(lambda: campus.ledger.one("select applied from seat where lms_user = %s", NEW) == "active")
+        assert campus.ledger.one("select state from work where person = %s", OLD) == "guarded"
+        assert wrote_to_people(campus) == []
+
+        campus.control.heal()
+        await campus.by_hand(f"accounts/self/logins/{campus.row('logins', OLD)['id']}", {"login[sis_user_id]": ""})
+        campus.ledger.connection.execute(_LOOK_AGAIN)
+        await eventually(lambda: campus.ledger.one("select count(*) from work") == 0)
+    check(campus, row)
+
+
+async def test_nothing_is_taken_through_the_old_id_where_people_were_never_on(campus: Campus) -> None:
+    switch_people_off(campus)
+    campus.control.objects(users=[{"sis_user_id": NEW, "login": "clara"}, {"sis_user_id": OLD, "also": NEW}])
+    async with campus.driving():
+        campus.tell_all(learner(OLD, "enrolled"))
+        await eventually(lambda: campus.ledger.one("select count(*) from work") == 0)
+        campus.tell_all(*everything())
+        await campus.state(OLD, "waiting", "off")
+        await eventually(lambda: campus.ledger.one("select applied from seat where lms_user = %s", NEW) == "active")
+        assert campus.ledger.one("select state from work where person = %s", OLD) == "guarded"
+
+
+async def test_an_account_that_another_feed_has_moved_while_people_were_off_is_the_new_ids(campus: Campus) -> None:
+    async with campus.driving():
+        row = await merging(campus, learner(NEW, "enrolled"))
+    switch_people_off(campus)
+    campus.control.heal()
+    await campus.by_hand(f"accounts/self/logins/{campus.row('logins', OLD)['id']}", {"login[sis_user_id]": NEW})
+    async with campus.driving():
+        await campus.state(OLD, "settled", "merged")
+        await eventually(lambda: campus.ledger.one("select count(*) from work") == 0)
+    check(campus, row)
+
+
+async def test_the_account_moves_when_people_are_on_again(campus: Campus) -> None:
+    async with campus.driving():
+        await merging(campus, learner(NEW, "enrolled"))
+        switch_people_off(campus)
+        campus.control.heal()
+        await campus.state(OLD, "settled", "off")
+        await eventually(lambda: campus.roster() == {OLD: "deleted"})
+        campus.policy(*ALL)
+        await campus.state(OLD, "settled", "merged")
+        await campus.settled()
+    assert campus.roster() == {NEW: "active"}
+    assert campus.calls()["users.create"] == 0

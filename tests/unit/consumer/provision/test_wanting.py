@@ -191,6 +191,7 @@ def test_whom_the_sis_keeps_under_another_id_moves_there_and_is_not_suspended() 
     merged = told(person=of("person", status="removed", merged_into="0009002"))
     heir = Subject("person", "0009002", "main", "0009002", None)
     assert want(PERSON, merged, policy(people="{when_removed: suspend}")) == Moved(WantedObject("person", "0009001", {}), heir)
+    assert want(PERSON, merged, policy("terms")) == Moved(WantedObject("person", "0009001", {}), heir, ours=False)
 
 
 def test_a_section_with_a_course_of_its_own_needs_no_course_of_the_sis() -> None:
