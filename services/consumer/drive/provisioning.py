@@ -38,7 +38,7 @@ from services.consumer.provision.steps import (
     react,
     seen_so,
 )
-from services.consumer.provision.wanting import Moved, Told, Untold, Unwanted, Wish
+from services.consumer.provision.wanting import Circle, Moved, Told, Untold, Unwanted, Wish
 from services.consumer.targets.objects import (
     Attribute,
     NoObject,
@@ -149,6 +149,9 @@ class Provisioning:
             await self._record(lease, row, verdict, lacks=wish.lacks)
         elif isinstance(wish, Unwanted):
             await self._leave(lease, row, wish, told)
+        elif isinstance(wish, Circle):
+            verdict = Verdict("refused", "merged_in_a_circle", REFUSED_SECONDS, did="refused")
+            await self._record(lease, row, verdict, lacks=wish.next)
         elif isinstance(wish, Moved):
             await self._move(lease, row, wish)
         else:

@@ -18,6 +18,7 @@ from services.consumer.ledger import history
 from services.consumer.ledger.history import Happening
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import PRIORITY_REPAIR, TERM, ObjectKind
+from services.consumer.provision.merging import last_heir
 from services.consumer.provision.steps import Known, Verdict
 from services.consumer.provision.wanting import Subject, Told, named_after
 from services.consumer.targets.objects import Attribute
@@ -219,7 +220,9 @@ def told(connection: Connection, subject: Subject) -> Told:
     course = named_after(subject, events.get("section"))
     if course is not None and subject.kind in ("course", "section"):
         events |= _events(connection, [course])
-    return Told(events.get("term"), events.get("course"), events.get("section"), events.get("person"))
+    person = events.get("person")
+    heir = last_heir(connection, subject.tenant, person["person"]) if person and person.get("merged_into") else None
+    return Told(events.get("term"), events.get("course"), events.get("section"), person, heir)
 
 
 def _events(connection: Connection, wanted: list[EntityKey]) -> dict[str, dict[str, Any]]:

@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from schemas import keys
 from schemas.events import EnrollmentEvent, PersonEvent
+from schemas.keys import EntityKey
 from services.consumer.ledger.entities import Arrival
 from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import MissingKind, ObjectKind
+from services.consumer.provision.merging import last_heir
 from services.consumer.provision.wanting import Subject
 from services.kit.postgres import Connection, text_array
 
@@ -143,8 +145,9 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
         return
     active = policies.active(connection)
     people = [one for one in told if isinstance(one.event, PersonEvent)]
+    heirs = _heirs(connection, people, active)
     if people:
-        _add_people(connection, people, policies.target, active)
+        _add_people(connection, people, policies.target, active, heirs)
     tenants, kinds, names = (text_array(column) for column in zip(*(one.key for one in told), strict=True))
     connection.execute(
         _TOLD,
@@ -155,13 +158,19 @@ def hear(connection: Connection, arrivals: Iterable[Arrival], policies: Policies
             "keys": names,
             "objects": text_array(_section(one, active) for one in told),
             "gone": text_array(str(_is_gone(one)).lower() for one in told),
-            "moves": text_array(_heir(one, active) for one in told),
+            "moves": text_array(heirs.get(one.key) for one in told),
             "delays": text_array(_delay(one, active) for one in told),
         },
     )
 
 
-def _add_people(connection: Connection, people: Sequence[Arrival], target: str, active: Mapping[str, ActivePolicy]) -> None:
+def _add_people(
+    connection: Connection,
+    people: Sequence[Arrival],
+    target: str,
+    active: Mapping[str, ActivePolicy],
+    heirs: Mapping[EntityKey, str],
+) -> None:
     """Whoever has a seat is kept as the SIS has them, where the policy does that at all. Of one whom the SIS keeps under another
     id something might be taken away wrongly, whoever makes the accounts."""
     rows = [
@@ -171,11 +180,11 @@ def _add_people(connection: Connection, people: Sequence[Arrival], target: str, 
             one.key.key,
             one.person,
             str(_is_gone(one)).lower(),
-            _heir(one, active),
+            heirs.get(one.key),
             _delay(one, active),
         )
         for one in people
-        if one.key.tenant in active and (active[one.key.tenant].policy.provision.people is not None or _heir(one, active))
+        if one.key.tenant in active and (active[one.key.tenant].policy.provision.people is not None or one.key in heirs)
     ]
     if rows:
         names = ("objects", "tenants", "keys", "persons", "gone", "moves", "delays")
@@ -194,11 +203,15 @@ def _is_gone(one: Arrival) -> bool:
     return isinstance(one.event, PersonEvent) and one.event.status == "removed" and one.event.merged_into is None
 
 
-def _heir(one: Arrival, active: Mapping[str, ActivePolicy]) -> str | None:
-    """How the LMS calls the person whom this one is now."""
-    known = active.get(one.key.tenant)
-    heir = one.event.merged_into if isinstance(one.event, PersonEvent) else None
-    return known.policy.lms_user(one.key.tenant, heir) if known and heir else None
+def _heirs(connection: Connection, people: Iterable[Arrival], active: Mapping[str, ActivePolicy]) -> dict[EntityKey, str]:
+    """How the LMS calls whom these people are now; the next id where the SIS sends us round in a circle."""
+    heirs = {}
+    for one in people:
+        merged_into = one.event.merged_into if isinstance(one.event, PersonEvent) else None
+        if merged_into is not None and one.key.tenant in active:
+            heir = last_heir(connection, one.key.tenant, one.person) or merged_into
+            heirs[one.key] = active[one.key.tenant].policy.lms_user(one.key.tenant, heir)
+    return heirs
 
 
 def reconsider(connection: Connection, target: str) -> int:

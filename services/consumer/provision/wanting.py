@@ -41,6 +41,8 @@ class Told(NamedTuple):
     course: Mapping[str, Any] | None = None
     section: Mapping[str, Any] | None = None
     person: Mapping[str, Any] | None = None
+    heir: str | None = None
+    """Of a person whom the SIS keeps under another id: under which in the end; None when it leads in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,14 @@ class Moved:
     """The person under the new id."""
     ours: bool = True
     """Whether we may change accounts at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """The SIS keeps this person under another id, and that one, in the end, under this one: nobody's account can move."""
+
+    next: EntityKey
+    """Under whom it keeps this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,7 @@ def speaker(classes: Sequence[str], told: Mapping[str, Mapping[str, Any]], *, pa
     return next(iter(known or takes_place or classes))
 
 
-def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Untold | Unwanted:
+def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Circle | Untold | Unwanted:
     """What this object should be. The policy that is active need not make this kind any more."""
     rules = policy.provision
     match subject.kind:
@@ -124,8 +134,8 @@ def want(subject: Subject, told: Told, policy: Policy) -> Wish | Moved | Untold 
             return _section(subject, told, policy, rules.sections)
         case "person" if rules.people:
             return _person(subject, told, policy, rules.people)
-        case "person" if told.person is not None and (heir := told.person.get("merged_into")):
-            return _moved(subject, heir, policy, ours=False)
+        case "person" if told.person is not None and (kept_under := told.person.get("merged_into")):
+            return _moved(subject, kept_under, told.heir, policy, ours=False)
     return Unwanted("off")
 
 
@@ -235,12 +245,12 @@ def _words(subject: Subject, section: str, told: Told, names: str) -> dict[str, 
     }
 
 
-def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) -> Wish | Moved | Untold | Unwanted:
+def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) -> Wish | Moved | Circle | Untold | Unwanted:
     (person,) = keys.split(subject.key)
     if told.person is None:
         return Untold(EntityKey(subject.tenant, "person", subject.key))
-    if heir := told.person.get("merged_into"):
-        return _moved(subject, heir, policy)
+    if kept_under := told.person.get("merged_into"):
+        return _moved(subject, kept_under, told.heir, policy)
     if told.person["status"] == "removed":
         if rules.when_removed == "keep":
             return Unwanted("removed")
@@ -248,9 +258,12 @@ def _person(subject: Subject, told: Told, policy: Policy, rules: PersonRules) ->
     return _account(subject, told.person, {"tenant": subject.tenant, "person": person}, rules)
 
 
-def _moved(subject: Subject, heir: str, policy: Policy, *, ours: bool = True) -> Moved:
-    known_as = Subject("person", policy.lms_user(subject.tenant, heir), subject.tenant, keys.join(heir), None)
-    return Moved(WantedObject("person", subject.object, {}), known_as, ours)
+def _moved(subject: Subject, kept_under: str, heir: str | None, policy: Policy, *, ours: bool = True) -> Moved | Circle:
+    tenant = subject.tenant
+    if heir is None:
+        return Circle(EntityKey(tenant, "person", keys.join(kept_under)))
+    person = Subject("person", policy.lms_user(tenant, heir), tenant, keys.join(heir), None)
+    return Moved(WantedObject("person", subject.object, {}), person, ours)
 
 
 def _account(subject: Subject, event: Mapping[str, Any], ids: Mapping[str, str], rules: PersonRules) -> Wish | Untold:

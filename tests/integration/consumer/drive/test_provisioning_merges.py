@@ -148,6 +148,46 @@ async def test_the_account_moves_though_its_old_id_is_in_shadow_alone(campus: Ca
     assert campus.calls()["users.create"] == 0
 
 
+# What the student system should not say
+
+
+async def test_an_id_that_is_kept_under_itself_keeps_its_account(campus: Campus) -> None:
+    async with campus.driving():
+        await enrolled(campus)
+        campus.tell_all(merged() | {"merged_into": OLD})
+        await campus.state(OLD, "refused", "merged_in_a_circle")
+    assert campus.user(OLD)["name"] == "Clara Wieck"
+
+
+async def test_ids_that_are_kept_under_each_other_change_nothing(campus: Campus) -> None:
+    async with campus.driving():
+        await enrolled(campus)
+        campus.tell_all(merged(), heir() | {"status": "removed", "merged_into": OLD}, learner(NEW, "enrolled"))
+        await campus.state(OLD, "refused", "merged_in_a_circle")
+        assert campus.calls()["logins.update"] == 0
+        campus.tell_all(heir(), learner(OLD, "dropped"))
+        await campus.state(OLD, "settled", "merged")
+        await campus.settled()
+    assert campus.user(NEW)["name"] == "Clara Schumann"
+
+
+async def test_the_account_goes_to_the_last_of_a_chain(campus: Campus) -> None:
+    async with campus.driving():
+        row = await enrolled(campus)
+        third = "9000003"
+        campus.tell_all(
+            merged(),
+            heir() | {"status": "removed", "merged_into": third},
+            heir() | {"person": third},
+            learner(third, "enrolled"),
+            learner(OLD, "dropped"),
+        )
+        await campus.settled()
+    assert campus.calls()["logins.update"] == 1
+    (found,) = campus.control.dump("enrollments")
+    assert (found["id"], found["state"], campus.roster()) == (row, "active", {third: "active"})
+
+
 # People are switched off while an account is on its way
 
 _LOOK_AGAIN = "update lms_object set next_at = clock_timestamp() where kind = 'person'"

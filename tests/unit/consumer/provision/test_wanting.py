@@ -10,7 +10,19 @@ from schemas import keys
 from schemas.keys import EntityKey
 from services.consumer.policy import model
 from services.consumer.policy.model import Policy
-from services.consumer.provision.wanting import Moved, Subject, Told, Untold, Unwanted, Wish, named_after, parent, speaker, want
+from services.consumer.provision.wanting import (
+    Circle,
+    Moved,
+    Subject,
+    Told,
+    Untold,
+    Unwanted,
+    Wish,
+    named_after,
+    parent,
+    speaker,
+    want,
+)
 from services.consumer.targets.objects import WantedObject
 from tests.policies import making
 
@@ -41,7 +53,8 @@ def told(**changes: dict[str, Any] | None) -> Told:
         "section": {"institution": "PSUNV", "term": "1259", "section": "1001", "status": "active", "course": "MUS201"},
         "person": {"person": "0009001", "status": "active", "display_name": "Clara  Wieck "},
     }
-    return Told(**(events | changes))
+    given = events | changes
+    return Told(given["term"], given["course"], given["section"], given["person"])
 
 
 def of(kind: str, **more: Any) -> dict[str, Any]:
@@ -188,10 +201,11 @@ def test_an_address_is_said_only_where_the_policy_has_one() -> None:
 
 
 def test_whom_the_sis_keeps_under_another_id_moves_there_and_is_not_suspended() -> None:
-    merged = told(person=of("person", status="removed", merged_into="0009002"))
+    merged = told(person=of("person", status="removed", merged_into="0009002"))._replace(heir="0009002")
     heir = Subject("person", "0009002", "main", "0009002", None)
     assert want(PERSON, merged, policy(people="{when_removed: suspend}")) == Moved(WantedObject("person", "0009001", {}), heir)
     assert want(PERSON, merged, policy("terms")) == Moved(WantedObject("person", "0009001", {}), heir, ours=False)
+    assert want(PERSON, merged._replace(heir=None), policy()) == Circle(EntityKey("main", "person", "0009002"))
 
 
 def test_a_section_with_a_course_of_its_own_needs_no_course_of_the_sis() -> None:
