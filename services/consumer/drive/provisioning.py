@@ -21,11 +21,14 @@ from services.consumer.drive.pacing import Gate
 from services.consumer.drive.probing import Prober
 from services.consumer.drive.reactions import NotSent
 from services.consumer.drive.settings import DriveSettings, send_window_seconds, suspect_seconds
+from services.consumer.ledger import writing
 from services.consumer.ledger.policies import ActivePolicy, Policies
+from services.consumer.ledger.writing import Switch
 from services.consumer.nouns import MissingKind, ObjectKind
 from services.consumer.policy.model import Policy
-from services.consumer.provision import queue, taking_up, wanting
-from services.consumer.provision.queue import Row
+from services.consumer.provision import queue, shadowing, suspending, taking_up, wanting
+from services.consumer.provision.queue import Due, Row
+from services.consumer.provision.shadowing import Place
 from services.consumer.provision.steps import (
     REFUSED_SECONDS,
     Change,
@@ -56,8 +59,8 @@ log = structlog.get_logger()
 _EVERY_SECONDS = 0.5
 _SHARE = 0.2
 """Of the token's calls in flight; the others are left to the seats that can be worked on."""
-_HELD_SECONDS = 60.0
-"""Suspensions that are held are counted again after this: the feed may have the people again."""
+_RELEASE_EVERY_SECONDS = 5.0
+"""Suspensions that are held are counted again after this."""
 _MERGE_SECONDS = 2.0
 """Who waits for the account of another id looks again after this."""
 _REKEY = Change(frozenset(), gently=False)
@@ -67,7 +70,8 @@ _MISSING: Mapping[ObjectKind, MissingKind] = {"person": "user", "section": "sect
 
 
 class Provisioning:
-    """Runs beside the work of one lease. Each attempt reads an object and takes at most one step."""
+    """Runs beside the work of one lease. Each attempt reads an object and takes at most one step. Objects that somebody waits for
+    and all others take turns, so that a hundred thousand new names do not delay the section of the one who enrolls now."""
 
     def __init__(
         self,
@@ -91,6 +95,11 @@ class Provisioning:
         self._prober = prober
         self._versions: dict[str, int] | None = None
         """Of the policies that decided in the last round."""
+        self._switches: list[Switch] | None = None
+        """What was said in the last round about which terms are live."""
+        self._coming_out: Place | None = None
+        self._awaited = False
+        self._release_at = 0.0
 
     async def run(self, lease: Lease) -> None:
         """Until cancelled."""
@@ -107,6 +116,8 @@ class Provisioning:
         """Take up what is missed, and work on a few objects at once; how many."""
         active = await self._keeping.run(self._policies.active)
         await self._follow_the_policy(lease, active)
+        await self._follow_the_switches(lease)
+        await self._release_held(lease, active)
         kinds = self._objects.kinds & frozenset().union(*(one.policy.provision.kinds for one in active.values()))
         if kinds:
             await self._keeping.run(lambda it: taking_up.what_is_missed(it, lease.target, self._policies, kinds))
@@ -114,17 +125,38 @@ class Provisioning:
         if capacity == 0:
             return 0
         limit = max(1, int(capacity * _SHARE))
-        due = await self._keeping.run(lambda it: queue.due(it, lease.target, limit, self._suspect_seconds))
-        ended = await asyncio.gather(*(self._attempt(lease, row, active) for row in due), return_exceptions=True)
+        self._awaited = not self._awaited
+        first = await self._due(lease, limit, awaited=self._awaited)
+        due = first if first.rows else await self._due(lease, limit, awaited=not self._awaited)
+        ended = await asyncio.gather(*(self._attempt(lease, row, active) for row in due.rows), return_exceptions=True)
         for failure in filter(None, ended):  # not before all have ended: none of them may be picked a second time meanwhile
             raise failure
-        return len(due)
+        return len(due.rows) + due.in_shadow
+
+    async def _due(self, lease: Lease, limit: int, *, awaited: bool) -> Due:
+        doubt = self._suspect_seconds
+        return await self._keeping.run(lambda it: queue.due(it, lease.target, limit, doubt, awaited=awaited))
 
     async def _follow_the_policy(self, lease: Lease, active: Mapping[str, ActivePolicy]) -> None:
         versions = {tenant: one.version for tenant, one in active.items()}
         if versions != self._versions:
             await self._keeping.run(lambda it: taking_up.reconsider(it, lease.target))
             self._versions = versions
+
+    async def _follow_the_switches(self, lease: Lease) -> None:
+        switches = await self._keeping.run(lambda it: writing.listed(it, lease.target))
+        if switches != self._switches:
+            self._switches, self._coming_out = switches, Place()
+        if (after := self._coming_out) is not None:
+            self._coming_out = await self._keeping.run(lambda it: shadowing.come_out(it, lease.target, after))
+
+    async def _release_held(self, lease: Lease, active: Mapping[str, ActivePolicy]) -> None:
+        """The feed may have the people again, or the day is over."""
+        if time.monotonic() >= self._release_at:
+            rules = {tenant: one.policy.provision.people for tenant, one in active.items()}
+            most = {tenant: people.most_suspended for tenant, people in rules.items() if people is not None}
+            await self._keeping.run(lambda it: suspending.release(it, lease.target, most))
+            self._release_at = time.monotonic() + _RELEASE_EVERY_SECONDS
 
     async def _attempt(self, lease: Lease, row: Row, active: Mapping[str, ActivePolicy]) -> None:
         try:
@@ -205,7 +237,7 @@ class Provisioning:
             await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known))
             return
         if step.suspends(wish) and await self._too_many(lease, row, policy):
-            await self._record(lease, row, Verdict("held", "too_many_suspensions", _HELD_SECONDS))
+            await self._record(lease, row, Verdict("held", "too_many_suspensions"))
             return
         operation = partial(self._objects.change, wish.wanted, seen, step.attributes, gently=step.gently)
         outcome = await self._carried_out(lease, row, "change", wish.wanted, operation)
@@ -218,7 +250,7 @@ class Provisioning:
         rules = policy.provision.people if policy else None
         tenant = row.subject.tenant
         return rules is None or (
-            await self._keeping.run(lambda it: queue.to_suspend(it, lease.target, tenant)) > rules.most_suspended
+            await self._keeping.run(lambda it: suspending.too_many(it, lease.target, tenant, rules.most_suspended))
         )
 
     async def _is_not_to_be_made(self, lease: Lease, row: Row) -> bool:

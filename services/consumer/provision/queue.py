@@ -16,9 +16,10 @@ from schemas.keys import EntityKey
 from services.consumer.drive.lease import BEHIND, Lease, holding
 from services.consumer.ledger import history
 from services.consumer.ledger.history import Happening
-from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import PRIORITY_REPAIR, TERM, ObjectKind
+from services.consumer.provision import shadowing
 from services.consumer.provision.merging import last_heir
+from services.consumer.provision.shadowing import LIVE
 from services.consumer.provision.steps import Known, Verdict
 from services.consumer.provision.wanting import Subject, Told, named_after
 from services.consumer.targets.objects import Attribute
@@ -28,19 +29,7 @@ UNTOLD_SECONDS = 300.0
 """What the SIS has not told is looked for again after this, should its event have been missed."""
 ANOTHER_CLASS_SECONDS = 60.0
 """What was wanted for a class that does not take place may be wanted for another one by then."""
-LIVE = f"""
-case when object.kind = 'person'
-     then exists (select from seat
-                   where (seat.tenant, seat.person) = (object.tenant, object.person) and seat.target = object.target
-                     and {is_live("seat.target", TERM)})
-       or exists (select from lms_object as heir join seat using (target, tenant, person)
-                   where (heir.target, heir.kind, heir.object) = (object.target, 'person', object.moves_to)
-                     and {is_live("seat.target", TERM)})
-     else {is_live("object.target", "object.term")} end
-"""  # noqa: S608  (constants of ours)
-"""Whether the object may be written to: a person, who belongs to no term, as soon as one of their seats may, under either id if
-the SIS keeps them under another one now."""
-
+_AT_ONCE = 100
 _TERM = "split_part(other.section, '/', 1) || '/' || split_part(other.section, '/', 2)"
 _LEFT = """
 update lms_object
@@ -48,15 +37,21 @@ update lms_object
        call_until = null
  where target = %(target)s and call_until < clock_timestamp()
 """
-_DUE = f"""
-select object.kind, object.object, object.tenant, object.key, object.section, object.person, object.heard, object.attempts,
-       object.origin, object.confirmed, object.making, object.suspect_until is not null,
-       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null,
+
+
+def _due(which: str) -> bytes:
+    return f"""
+select {LIVE}, object.kind, object.object, object.tenant, object.key, object.section, object.person, object.heard,
+       object.attempts, object.origin, object.confirmed, object.making, object.suspect_until is not null,
+       coalesce(object.suspect_until > clock_timestamp(), false), object.lms_id is not null and not object.awaited,
        object.created_at > clock_timestamp() - {UNTOLD_SECONDS} * interval '1 s'
   from lms_object as object
- where object.target = %(target)s and object.next_at <= clock_timestamp() and object.call is null and {LIVE}
- order by object.next_at limit %(limit)s
-"""  # noqa: S608  (constants of ours)
+ where object.target = %(target)s and object.next_at <= clock_timestamp() and object.call is null {which}
+ order by object.next_at limit {_AT_ONCE}
+""".encode()  # noqa: S608  (constants of ours)
+
+
+_DUE_AWAITED, _DUE = _due("and (object.awaited or object.moves_to is not null)"), _due("")
 _INHERIT = """
 update lms_object set origin = coalesce(origin, %(origin)s), confirmed = %(confirmed)s::jsonb || confirmed
  where target = %(target)s and kind = 'person' and object = %(heir)s
@@ -120,7 +115,7 @@ update lms_object
        call = null, call_until = null, making = %(making)s,
        suspect_until = case when %(late)s then clock_timestamp() + %(doubt)s * interval '1 s'
                             when %(state)s = 'settled' then null else suspect_until end,
-       lms_id = coalesce(%(lms_id)s, lms_id), origin = coalesce(%(origin)s, origin),
+       awaited = awaited and %(awaited)s, lms_id = coalesce(%(lms_id)s, lms_id), origin = coalesce(%(origin)s, origin),
        confirmed = confirmed || %(confirmed)s::jsonb, kept = %(kept)s::text[],
        waits_kind = case when heard = %(heard)s then %(waits_kind)s end,
        waits_object = case when heard = %(heard)s then %(waits_object)s end,
@@ -162,11 +157,6 @@ select target, seat, tenant, person, course, term, 'pending', {PRIORITY_REPAIR},
    set state = 'pending', next_at = clock_timestamp(), attempts = 0, reason = null, code = null,
        waits_kind = null, waits_object = null, hold = null, hold_number = null
 """  # noqa: S608  (constants of ours)
-_TO_SUSPEND = f"""
-select count(*) from lms_object as object
- where target = %(target)s and tenant = %(tenant)s
-   and (suspends and reason is distinct from 'off' and {LIVE} or suspended_at > clock_timestamp() - interval '1 day')
-"""  # noqa: S608  (constants of ours)
 
 
 class Row(NamedTuple):
@@ -177,16 +167,31 @@ class Row(NamedTuple):
     heard: int
     known: Known
     looked_at: bool
-    """The LMS had it once."""
+    """The LMS had it once, and nobody has missed it since."""
     young: bool
     """It was taken up so lately that what the SIS has not told may be on its way."""
 
 
-def due(connection: Connection, target: str, limit: int, suspect_seconds: float) -> list[Row]:
-    """Objects to look at now, the longest due first."""
+class Due(NamedTuple):
+    """What there is to look at."""
+
+    rows: list[Row]
+    in_shadow: int
+    """So many others were put off, because they may not be written to."""
+
+
+def due(connection: Connection, target: str, limit: int, suspect_seconds: float, *, awaited: bool) -> Due:
+    """Objects to look at now, the longest due first; only those that somebody waits for if `awaited`."""
     connection.execute(_LEFT, {"target": target, "doubt": suspect_seconds})
-    rows = connection.execute(_DUE.encode(), {"target": target, "limit": limit}).fetchall()
-    return [Row(Subject(*row[:5]), row[5], row[6], Known(row[7], row[8], row[9], *row[10:13]), *row[13:]) for row in rows]
+    found = connection.execute(_DUE_AWAITED if awaited else _DUE, {"target": target}).fetchall()
+    in_shadow = [(kind, sis_id) for live, kind, sis_id, *_ in found if not live]
+    if in_shadow:
+        shadowing.put_off(connection, target, in_shadow)
+    return Due([_row(*columns) for live, *columns in found if live][:limit], len(in_shadow))
+
+
+def _row(*columns: Any) -> Row:
+    return Row(Subject(*columns[:5]), columns[5], columns[6], Known(*columns[7:13]), *columns[13:])
 
 
 def drop_unneeded(connection: Connection, target: str, row: Row) -> bool:
@@ -261,12 +266,6 @@ def inherit(connection: Connection, target: str, row: Row, heir: str, confirmed:
     connection.execute(_INHERIT, {"target": target, "heir": heir, "origin": row.known.origin, "confirmed": given})
 
 
-def to_suspend(connection: Connection, target: str, tenant: str) -> int:
-    """How many people of a tenant were suspended within a day, or are to be; nobody is who is in shadow alone."""
-    found = connection.execute(_TO_SUSPEND.encode(), {"target": target, "tenant": tenant}).fetchone()
-    return int(found[0]) if found else 0
-
-
 def record(
     connection: Connection,
     lease: Lease,
@@ -303,6 +302,7 @@ def record(
                 "confirmed": orjson.dumps(dict(verdict.confirmed)).decode(),
                 "kept": text_array(verdict.kept),
                 "making": verdict.making,
+                "awaited": not verdict.exists and verdict.state != "settled",
                 "waits_kind": waits_kind,
                 "waits_object": waits_object,
                 "lacks_kind": lacks.kind if lacks else None,

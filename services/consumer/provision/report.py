@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple, get_args
 
 from services.consumer.nouns import ObjectKind
-from services.consumer.provision.queue import LIVE
+from services.consumer.provision.shadowing import LIVE
 from services.consumer.provision.steps import State
 from services.kit.postgres import Connection
 
@@ -51,7 +51,8 @@ class Listed(NamedTuple):
 
 
 _COUNTS = f"""
-select kind, state, reason, case when state = 'settled' then true else {LIVE} end as live, count(*)::int,
+select kind, state, reason,
+       case when state = 'settled' then true when reason = 'shadow' then false else {LIVE} end as live, count(*)::int,
        extract(epoch from clock_timestamp() - min(state_since))::float8
   from lms_object as object where target = %s
  group by 1, 2, 3, 4 order by 1, 2, 3, 4

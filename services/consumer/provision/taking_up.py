@@ -40,18 +40,17 @@ update dependency set noted = true
   from unnest(%s::text[], %s::text[]) as found (kind, object)
  where dependency.target = %s and (dependency.kind, dependency.object) = (found.kind, found.object) and state = 'missing'
 """
-# What was settled is not any more: somebody misses it, for this class. What waits or was refused keeps its own time, but not
-# where that is for a term which is not live.
+# Somebody misses it now, for this class. What is awaited already keeps its own time, unless that is for a term that is not live.
 _ADD = f"""
-insert into lms_object as known (target, kind, object, tenant, key, person, section, term)
-select %s, kind, object, tenant, key, person, section, term
+insert into lms_object as known (target, kind, object, tenant, key, person, section, term, awaited)
+select %s, kind, object, tenant, key, person, section, term, true
   from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
     as found (kind, object, tenant, key, person, section, term)
  order by kind, object
     on conflict (target, kind, object) do update
-   set key = excluded.key, section = excluded.section, term = excluded.term, heard = known.heard + 1,
+   set key = excluded.key, section = excluded.section, term = excluded.term, heard = known.heard + 1, awaited = true,
        state = 'pending', state_since = clock_timestamp(), next_at = clock_timestamp(), attempts = 0, reason = null
- where known.state = 'settled' or known.term is not null and not {is_live("known.target", "known.term")}
+ where not known.awaited or known.term is not null and not {is_live("known.target", "known.term")}
 """  # noqa: S608  (constants of ours)
 _ADD_PEOPLE = """
 insert into lms_object (target, kind, object, tenant, key, person, suspends, moves_to, next_at)

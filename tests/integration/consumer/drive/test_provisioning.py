@@ -148,7 +148,7 @@ async def test_what_is_heard_during_an_attempt_is_looked_at_afterwards(campus: C
         await campus.settled()
     connection = campus.ledger.connection
     campus.course(catalog_number="202")
-    (row,) = (one for one in queue.due(connection, TARGET, 10, 1.0) if one.subject.object == COURSE)
+    (row,) = (one for one in queue.due(connection, TARGET, 10, 1.0, awaited=False).rows if one.subject.object == COURSE)
     campus.course(catalog_number="203")
     lease = campus.ledger.lease()
     assert not queue.begin(connection, lease, row, "change", 1.0), "a call for what was wanted before"
