@@ -234,7 +234,9 @@ class Provisioning:
         """The LMS has it: what of it is ours to change is changed."""
         step = next_step(wish, seen, row.known)
         if isinstance(step, Nothing):
-            await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known))
+            # After a lost answer it may have been we who suspended them.
+            suspended = wish.suspends and row.known.suspect
+            await self._record(lease, row, seen_so(wish.wanted, seen, step, row.known), suspended=suspended)
             return
         if step.suspends(wish) and await self._too_many(lease, row, policy):
             await self._record(lease, row, Verdict("held", "too_many_suspensions"))

@@ -68,7 +68,7 @@ class Change:
 
     def suspends(self, wish: Wish) -> bool:
         """Whether it takes a login away."""
-        return "state" in self.attributes and wish.wanted.values["state"] == "suspended"
+        return wish.suspends and "state" in self.attributes
 
 
 @dataclass(frozen=True, slots=True)

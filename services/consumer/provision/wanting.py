@@ -64,6 +64,11 @@ class Wish:
     told: frozenset[Attribute] = frozenset()
     """What is the SIS's own word, and so followed also where somebody else made the object; gently, the first time."""
 
+    @property
+    def suspends(self) -> bool:
+        """Whether nobody is to sign in with the login."""
+        return self.wanted.values.get("state") == "suspended"
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:

@@ -73,3 +73,17 @@ async def test_people_in_shadow_are_put_off_until_their_term_is_live(campus: Cam
         writing.go_live(campus.ledger.connection, TARGET, f"PSUNV/{LAST_TERM}", "ready", "somebody", compared=None)
         await campus.settled(60)
     assert campus.user(CROWD[0])["name"] == "Renamed"
+
+
+async def test_a_suspension_whose_answer_was_lost_counts_for_the_day(campus: Campus) -> None:
+    campus.policy(*ALL, people="{when_removed: suspend, most_suspended: 3}")
+    campus.control.sections(SECTION, course="PSUNV-MUS201")
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        campus.control.fault("reset", methods=["PUT"], count=1, apply=True)
+        campus.person(name=None, status="removed")
+        await eventually(lambda: campus.row("logins", PERSON)["state"] == "suspended")
+        await campus.settled()
+    assert campus.ledger.one("select suspended_at is not null from lms_object where object = %s", PERSON)
