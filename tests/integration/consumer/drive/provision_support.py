@@ -117,10 +117,17 @@ class Campus:
             await target.close()
 
     async def by_hand(self, path: str, form: dict[str, str]) -> None:
-        """What an administrator does in Canvas."""
+        """What an administrator changes in Canvas."""
+        await self._by_hand("PUT", path, form)
+
+    async def delete_by_hand(self, path: str) -> None:
+        """What an administrator deletes there."""
+        await self._by_hand("DELETE", path, {})
+
+    async def _by_hand(self, method: str, path: str, form: dict[str, str]) -> None:
         headers = {"authorization": f"Bearer {self.canvas.token}"}
         async with httpx.AsyncClient(base_url=f"{self.canvas.url}/api/v1/", headers=headers, trust_env=False) as client:
-            (await client.put(path, data=form)).raise_for_status()
+            (await client.request(method, path, data=form)).raise_for_status()
 
     async def settled(self, within: float = 20) -> None:
         """Every seat and every object is as wanted."""
