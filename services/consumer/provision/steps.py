@@ -175,9 +175,9 @@ def react(wish: Wish, step: Make | Change | None, outcome: ObjectOutcome, known:
             if failures < _MISMATCHES_BEFORE_REFUSED:
                 return Verdict("retrying", outcome.label, later, counts=True, late=late, making=making)
             return Verdict("refused", outcome.label, REFUSED_SECONDS, counts=True, did="refused")
-        case Refused(code) if known.doubt:
-            # Perhaps because of what we did ourselves: an earlier call landed between the look and this one.
-            return Verdict("retrying", f"refused:{code}", later, counts=True, making=making)
+        case Refused(code) if known.doubt or (isinstance(step, Make) and failures == 1):
+            # Perhaps because of what was made since the look, by an earlier call of ours or by another feed.
+            return Verdict("retrying", f"refused:{code}", later, counts=True, making=known.making)
         case Refused(code):
             return Verdict("refused", f"refused:{code}", REFUSED_SECONDS, counts=True, did="refused")
         case Concluded() | NotThere():

@@ -112,3 +112,16 @@ async def test_a_call_that_lands_late_before_the_next_one_is_no_refusal(campus: 
         campus.control.fault("latency", endpoints=["sections.create"], count=1, ms=800)
         await campus.settled()
     assert campus.ledger.one("select origin from lms_object where object = %s", SECTION) == "ours"
+
+
+async def test_what_another_feed_makes_in_the_same_second_is_no_refusal(campus: Campus) -> None:
+    """It was not there when we looked, and the id is taken when we make it."""
+    campus.school()
+    campus.enroll()
+    campus.control.fault("latency", endpoints=["sections.create"], count=1, ms=600)
+    async with campus.driving():
+        await eventually(lambda: campus.ledger.one("select call from lms_object where object = %s", SECTION) == "make")
+        campus.control.sections(SECTION, course=COURSE)
+        await campus.settled()
+    assert campus.roster() == {PERSON: "active"}
+    assert campus.ledger.one("select origin from lms_object where object = %s", SECTION) == "found"

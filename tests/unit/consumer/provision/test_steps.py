@@ -113,7 +113,7 @@ def test_nothing_is_settled_while_a_call_may_still_land() -> None:
         (Throttled(), ("pending", None)),
         (NoPermission(whole_token=True), ("pending", None)),
         (NoPermission(whole_token=False), ("retrying", "permission")),
-        (Refused("login_taken"), ("refused", "refused:login_taken")),
+        (Refused("login_taken"), ("retrying", "refused:login_taken")),
         (ServerFault("http_503"), ("retrying", "server_fault:http_503")),
         (Unknown("timeout"), ("retrying", "unknown:timeout")),
         (WrongShape("not_json"), ("retrying", "wrong_shape:not_json")),
@@ -126,6 +126,14 @@ def test_each_outcome_has_one_reaction(outcome: ObjectOutcome, expected: tuple[s
     doubtful = isinstance(outcome, ServerFault | Unknown | WrongShape | IdentityMismatch)
     assert (verdict.late, verdict.making) == (doubtful, doubtful), "what may have been made is looked for, and once more later"
     assert verdict.exists == isinstance(outcome, ShownObject)
+
+
+def test_what_is_refused_is_looked_for_once_more_before_a_person_has_to() -> None:
+    """Another feed may have made it since the look."""
+    again = react(Wish(SECTION), Make(), Refused("sis_id_taken"), Known(attempts=1), 0)
+    assert (again.state, again.reason) == ("refused", "refused:sis_id_taken")
+    change = react(Wish(SECTION), Change(RENAME, gently=False), Refused("invalid"), Known(), 0)
+    assert change.state == "refused"
 
 
 def test_a_read_that_fails_leaves_no_doubt() -> None:
