@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import date, datetime, time
 from functools import cached_property
 from importlib.resources import files
@@ -198,7 +198,17 @@ class Policy(Part):
         """Key texts of the combined sections that are this one in the LMS, in the policy's order; none for any other one."""
         if self.sis_ids.combined is None:
             return []
-        return [key for key in self._combinations if self.lms_section(tenant, key) == lms_section]
+        if tenant not in self._combined_sections:
+            sections = defaultdict(list)
+            for key in self._combinations:
+                sections[self.lms_section(tenant, key)].append(key)
+            self._combined_sections[tenant] = dict(sections)
+        return self._combined_sections[tenant].get(lms_section, [])
+
+    @cached_property
+    def _combined_sections(self) -> dict[str, dict[str, list[str]]]:
+        """By tenant and the LMS's id, of those that were asked for: a campus may have thousands."""
+        return {}
 
     @cached_property
     def _combinations(self) -> dict[str, str]:
