@@ -173,6 +173,7 @@ class Provisioning:
         if policy is not None:
             row = await self._spoken_for(row, policy)
         told = await self._keeping.run(lambda it: queue.told(it, row.subject))
+        row = row._replace(subject=wanting.known_as(row.subject, told))
         wish = wanting.want(row.subject, told, policy) if policy else Unwanted("off")
         if row.subject.kind not in self._objects.kinds:
             wish = Unwanted("not_supported")

@@ -67,7 +67,8 @@ update lms_object
        reason = null
  where target = %s and (state in ('held', 'refused') or waits_kind is not null or reason in ('off', 'not_supported'))
 """
-# `object`: how the LMS calls a section of the event, whichever of the classes that share it the row was wanted for.
+# `object`: how the LMS calls a section of the event, whichever of the classes that share it the row was wanted for. A course that
+# was wanted before the SIS said which one it is has the key of its section.
 _TOLD = """
 with told as materialized (
   select * from unnest(%(tenants)s::text[], %(kinds)s::text[], %(keys)s::text[], %(objects)s::text[], %(gone)s::boolean[],
@@ -78,6 +79,10 @@ found as (
    union
   select target, kind, object, gone, told.moves_to, delay
     from told join lms_object using (kind, object) where target = %(target)s
+   union
+  select target, 'course', lms_object.object, gone, told.moves_to, delay
+    from told join lms_object on (lms_object.tenant, lms_object.kind, lms_object.key) = (told.tenant, 'course', told.key)
+   where told.kind = 'section'
    union
   select target, lms_object.kind, lms_object.object, null, lms_object.moves_to, 0
     from told join lms_object

@@ -110,6 +110,12 @@ def named_after(subject: Subject, section: Mapping[str, Any] | None) -> EntityKe
     return course_key_of(subject.tenant, section) if section else None
 
 
+def known_as(subject: Subject, told: Told) -> Subject:
+    """A course that was wanted before the SIS said which one it is under that one's own key, once it has."""
+    course = named_after(subject, told.section) if subject.kind == "course" else None
+    return subject._replace(key=course.key) if course else subject
+
+
 def is_gone(section: Mapping[str, Any] | None) -> bool:
     """Whether a section's event says that its class does not take place."""
     return section is not None and section["status"] in _GONE

@@ -1,4 +1,4 @@
-"""Courses and terms: whether one course is for several terms is what its id says."""
+"""Courses: for which classes and terms one is, is what its id says."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ async def test_a_course_that_a_term_in_shadow_wanted_is_made_for_the_one_that_is
         in_spring(campus)
         await eventually(lambda: campus.roster(f"PSUNV-{SPRING}-1001") == {PERSON: "active"})
     assert term_of(campus, COURSE) == f"PSUNV-{SPRING}"
+
+
+async def test_a_course_of_one_class_is_called_after_the_course_that_the_student_system_names_later(campus: Campus) -> None:
+    text = making(*ALL).replace('"{institution}-{course}"', '"{institution}-{term}-{section}-c"', 1)
+    policies.store(campus.ledger.connection, "main", text, "registrar")
+    shell = "PSUNV-1259-1001-c"
+    campus.school()
+    campus.section(course=None)
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+        assert campus.row("courses", shell)["name"] == shell
+        campus.section()
+        await eventually(lambda: campus.row("courses", shell)["name"] == "MUS 201")
+        campus.course(catalog_number="202")
+        await eventually(lambda: campus.row("courses", shell)["name"] == "MUS 202")
