@@ -103,7 +103,8 @@ update lms_object as object set call = %(call)s, call_until = clock_timestamp() 
 # What was heard meanwhile is looked at at once, whatever came of this attempt.
 _RECORD = """
 update lms_object
-   set key = %(key)s, section = %(section)s,
+   set key = case when heard = %(heard)s then %(key)s else key end,
+       section = case when heard = %(heard)s then %(section)s else section end,
        state = case when heard = %(heard)s then %(state)s else 'pending' end,
        state_since = case when state = case when heard = %(heard)s then %(state)s else 'pending' end then state_since
                           else clock_timestamp() end,
@@ -115,7 +116,8 @@ update lms_object
        call = null, call_until = null, making = %(making)s,
        suspect_until = case when %(late)s then clock_timestamp() + %(doubt)s * interval '1 s'
                             when %(state)s = 'settled' then null else suspect_until end,
-       awaited = awaited and %(awaited)s, lms_id = coalesce(%(lms_id)s, lms_id), origin = coalesce(%(origin)s, origin),
+       awaited = awaited and (%(awaited)s or heard <> %(heard)s),
+       lms_id = coalesce(%(lms_id)s, lms_id), origin = coalesce(%(origin)s, origin),
        confirmed = confirmed || %(confirmed)s::jsonb, kept = %(kept)s::text[],
        waits_kind = case when heard = %(heard)s then %(waits_kind)s end,
        waits_object = case when heard = %(heard)s then %(waits_object)s end,

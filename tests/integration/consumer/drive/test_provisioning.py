@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from services.consumer.ledger import writing
-from services.consumer.provision import queue
+from services.consumer.provision import queue, taking_up
 from services.consumer.provision.steps import Verdict
 from tests.integration.consumer.drive.drive_support import TARGET, eventually
 from tests.integration.consumer.drive.provision_support import ALL, COURSE, PERSON, SECTION, TERM, Campus
@@ -157,6 +157,21 @@ async def test_what_is_heard_during_an_attempt_is_looked_at_afterwards(campus: C
         "pending",
         True,
     )
+
+
+async def test_who_misses_an_object_during_an_attempt_is_whom_it_is_made_for(campus: Campus) -> None:
+    """Not the class that the attempt was for."""
+    campus.school()
+    campus.enroll()
+    async with campus.driving():
+        await campus.settled()
+    connection = campus.ledger.connection
+    campus.course(catalog_number="202")
+    (row,) = (one for one in queue.due(connection, TARGET, 10, 1.0, awaited=False).rows if one.subject.object == COURSE)
+    taking_up.add(connection, TARGET, [row.subject._replace(section="PSUNV/1261/2002")])
+    assert queue.record(connection, campus.ledger.lease(), row, Verdict("settled", exists=True), 1.0)
+    found = campus.ledger.one("select section, state, awaited from lms_object where object = %s", COURSE)
+    assert found == ("PSUNV/1261/2002", "pending", True)
 
 
 async def test_a_cancelled_class_is_not_made(campus: Campus) -> None:
