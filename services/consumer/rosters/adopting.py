@@ -137,10 +137,13 @@ def adopt(connection: Connection, target: str, lms_section: str, policies: Polic
         connection.execute(_LOCK, where)
         marked = [_Marked(*row) for row in connection.execute(_MARKED.encode(), where).fetchall()]
         standing = _standing(connection, policies, marked, persons)
-        if standing:
-            work |= _adopt(connection, policies, lms_section, standing)
+        adopted = {one.seat: (one, ask) for one, ask in standing}  # two seats of a person may have become one, in one other role
+        if adopted:
+            work |= _adopt(connection, policies, lms_section, list(adopted.values()))
+            subjects = text_array({one.subject for one, _ in standing})
+            connection.execute(_NO_DIFFERENCE, [target, lms_section, subjects])
         adoptions.forget(connection, target, lms_section)
-        return Adopted(len(standing), work)
+        return Adopted(len(adopted), work)
 
 
 def _standing(
@@ -187,8 +190,6 @@ def _adopt(
         connection, policies, tenant, [ask for one, ask in standing if one.seat in differing], undo=None
     )
     connection.execute(_SETTLE.encode(), [target, text_array(seats)])
-    subjects = text_array({one.subject for one, _ in standing})
-    connection.execute(_NO_DIFFERENCE, [target, lms_section, subjects])
     return work | more
 
 

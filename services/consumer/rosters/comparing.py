@@ -121,7 +121,7 @@ def compare(
     # Whom a read found under another id is no stranger.
     known = {seen.lms_enrollment for seen in reads.values() if seen.lms_enrollment is not None}
     others = [row for key, found in rows.items() if key not in mine for row in found]
-    strangers = _Strangers([row for row in others if row.observation.lms_enrollment not in known])
+    strangers = _Strangers(_once(row for row in others if row.observation.lms_enrollment not in known))
 
     found = Comparison({}, [], set(), set())
     unsure: set[tuple[str, str]] = set()
@@ -142,6 +142,16 @@ def compare(
     instead = {id(one.row) for one in found.differences if one.kind == "wrong_role"}
     found.differences.extend(_extra((row for row in strangers.rows if id(row) not in instead), extra_roles, unsure))
     return found
+
+
+def _once(rows: Iterable[RosterRow]) -> list[RosterRow]:
+    """A row that moves while the pages are read is shown on two of them."""
+    found: dict[object, RosterRow] = {}
+    for row in rows:
+        name = row.observation.lms_enrollment or id(row)
+        if name not in found or _has_access(row):
+            found[name] = row
+    return list(found.values())
 
 
 class _Strangers:

@@ -145,6 +145,30 @@ def test_of_a_wrong_role_both_seats_are_adopted(ledger: Ledger, lms: Lms) -> Non
     assert (ledger.work(), kinds(ledger)) == ({}, {})
 
 
+def test_of_two_seats_that_became_one_in_another_role_all_three_are_adopted(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1", "p2")
+    ledger.take(enrollment(person="p1", role="instructor_primary"))
+    ledger.settle()
+    ledger.connection.execute("update seat set applied_at = clock_timestamp() - interval '1 hour', applied_version = version")
+    lms.show(row("p1", role=TA), row("p2"))
+    lms.compare()
+    assert adopt(ledger) == 3
+    assert {one.role: one.gives for one in overrides(ledger)} == {
+        "assistant": "active",
+        "instructor_primary": "deleted",
+        "student": "deleted",
+    }
+    assert (ledger.work(), kinds(ledger)) == ({}, {})
+
+
+def test_a_guest_whom_the_lms_shows_twice_is_adopted_once(ledger: Ledger, lms: Lms) -> None:
+    """Two roles of the LMS may be called alike."""
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest", enrollment_id="e-1"), row("guest", enrollment_id="e-2"))
+    lms.compare()
+    assert (adopt(ledger), len(overrides(ledger)), kinds(ledger)) == (1, 1, {})
+
+
 def test_of_roles_that_are_one_in_the_lms_the_policys_first_is_meant(ledger: Ledger, lms: Lms) -> None:
     with_policy(ledger, ADOPTED.replace("extra_roles: [StudentEnrollment]", "extra_roles: [TeacherEnrollment]"))
     confirmed(ledger, lms, "p1")

@@ -134,6 +134,13 @@ def test_who_has_access_without_a_seat_is_extra() -> None:
     ]
 
 
+def test_a_stranger_who_is_on_two_pages_is_one() -> None:
+    assert kinds(compared([], [row("p7", "deleted"), row("p7"), row("p7")])) == [("row e-p7-StudentEnrollment", "extra_manual")]
+    assert kinds(compared([seat()], [row(role="TaEnrollment"), row(role="TaEnrollment")])) == [
+        ("S/p1/StudentEnrollment", "wrong_role")
+    ]
+
+
 def test_a_person_in_another_role_only_is_one_difference() -> None:
     found = compared([seat()], [row(role="TaEnrollment")])
     assert kinds(found) == [("S/p1/StudentEnrollment", "wrong_role")]
