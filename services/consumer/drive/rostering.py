@@ -111,9 +111,10 @@ class Rostering:
                 log.warning("roster_not_adopted", target=lease.target, error_type=type(error).__name__)
             except AWAY:
                 raise
-            except Exception as error:  # a defect of ours in one section; it stays due, and the others are adopted
+            except Exception as error:  # a defect of ours in one section: what is marked in it is left to the next comparison
                 self._observer.rosters_failed()
                 log.error("roster_not_adopted", target=lease.target, exc_info=error)
+                await self._keeping.run(partial(adoptions.forget, target=lease.target, lms_section=lms_section))
             else:
                 log.info("roster_adopted", target=lease.target, count=adopted.seats)
                 if adopted.work:

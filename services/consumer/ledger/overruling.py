@@ -124,6 +124,11 @@ select %s, %s, told.*, least(clock_timestamp(), told.ends_at - interval '1 micro
        as told (person, section, role, state, ends_at, reason, actor)
 returning override, person, section, role, state, ends_at, made_at
 """
+_WITHDRAW_THESE = """
+update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
+ where tenant = %s and override = any(%s::bigint[]) and ended_at is null and ends_at > clock_timestamp()
+returning person
+"""
 _WITHDRAW_MANY = """
 update override set withdrawn_at = clock_timestamp(), withdrawn_by = %s, withdrawn_reason = %s
  where (tenant, undo) = (%s, %s) and ended_at is null and ends_at > clock_timestamp()
@@ -270,6 +275,15 @@ def withdraw_many(
     work = decide_persons(connection, persons, policies, cause="override")
     ended = connection.execute(_WITHDRAW_MANY, [actor, reason, tenant, undo]).rowcount
     return ended, work | decide_persons(connection, persons, policies, cause="override")
+
+
+def withdraw_these(
+    connection: Connection, policies: Policies, tenant: str, numbers: Collection[int], actor: str, reason: str
+) -> set[SeatRef]:
+    """End those of these overrides that are in force; the seats that now have work. The caller has decided their people in this
+    transaction."""
+    found = connection.execute(_WITHDRAW_THESE, [actor, reason, tenant, text_array(map(str, numbers))]).fetchall()
+    return decide_persons(connection, [PersonRef(tenant, person) for (person,) in found], policies, cause="override")
 
 
 def end_due(connection: Connection, policies: Policies) -> Ended:

@@ -20,7 +20,6 @@ from services.consumer.ledger.overruling import Asked
 from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import SATISFIED, PersonRef, SeatRef, state_of
-from services.consumer.rosters import adoptions
 from services.consumer.rosters.adoptions import ACTOR
 from services.consumer.rosters.comparing import Kind
 from services.consumer.rosters.sections import HoldsLease
@@ -37,15 +36,19 @@ class Adopted(NamedTuple):
     """Seats that now have work: others of the same people."""
 
 
+_AT_ONCE = 200
+"""Differences of one transaction: it holds the lease, whose renewal must not wait for long."""
 _PLACES = """
-select distinct finding.tenant, finding.person, finding.section
-  from roster_adoption join roster_finding as finding using (target, lms_section, subject)
- where target = %s and lms_section = %s
+select finding.subject, finding.tenant, finding.person, finding.section
+  from (select distinct target, lms_section, subject from roster_adoption
+         where target = %s and lms_section = %s order by subject limit %s) as marked
+  join roster_finding as finding using (target, lms_section, subject)
 """
 _LOCK = """
 select from seat
  where target = %(target)s
-   and seat in (select seat from roster_adoption where target = %(target)s and lms_section = %(lms_section)s)
+   and seat in (select seat from roster_adoption
+                 where target = %(target)s and lms_section = %(lms_section)s and subject = any(%(subjects)s::text[]))
  order by target, seat for no key update
 """
 # A seat that was decided, called or confirmed since the roster was read, or that is at work, is not what was shown any more; nor
@@ -69,6 +72,7 @@ select finding.subject, finding.kind, finding.tenant, finding.person, finding.se
   left join seat on (seat.target, seat.seat) = (adoption.target, adoption.seat)
   left join work on (work.target, work.seat) = (adoption.target, adoption.seat)
  where adoption.target = %(target)s and adoption.lms_section = %(lms_section)s
+   and adoption.subject = any(%(subjects)s::text[])
  order by finding.subject, adoption.seat
 """  # noqa: S608  (constants of ours)
 # A seat that the ledger did not have begins as one that should be gone, of which no event is known (version 0); its override
@@ -92,6 +96,9 @@ _DIFFERING = f"select seat from seat where target = %s and seat = any(%s::text[]
 _SETTLE = f"""
 update seat set applied_version = version where target = %s and seat = any(%s::text[]) and {SATISFIED}
 """  # noqa: S608  (a constant of ours)
+_DONE = """
+delete from roster_adoption where target = %(target)s and lms_section = %(lms_section)s and subject = any(%(subjects)s::text[])
+"""
 _NO_DIFFERENCE = "delete from roster_finding where target = %s and lms_section = %s and subject = any(%s::text[])"
 
 
@@ -123,26 +130,26 @@ class _Marked(NamedTuple):
 
 
 def adopt(connection: Connection, target: str, lms_section: str, policies: Policies, holds_lease: HoldsLease) -> Adopted:
-    """Adopt what is marked in the section and still stands, in one transaction; the other marks are dropped, and their
-    differences stay listed. Doing it again, or after the lease was lost, does nothing."""
+    """Adopt the next of what is marked in the section and still stands, in one transaction; the other marks are dropped, and
+    their differences stay listed. Doing it again, or after the lease was lost, does nothing."""
     with connection.transaction():
-        places = connection.execute(_PLACES, [target, lms_section]).fetchall()
-        section_locks.take(connection, [(tenant, section, False) for tenant, _, section in places])
-        persons = sorted({PersonRef(tenant, person) for tenant, person, _ in places})
+        places = connection.execute(_PLACES, [target, lms_section, _AT_ONCE]).fetchall()
+        section_locks.take(connection, [(tenant, section, False) for _, tenant, _, section in places])
+        persons = sorted({PersonRef(tenant, person) for _, tenant, person, _ in places})
         lock_persons(connection, persons)  # before the lease: whoever waits for it must not wait for them
         if not persons or not holds_lease(connection):
             return Adopted(0, set())
         work = decide_persons(connection, persons, policies, cause="override")
-        where = {"target": target, "lms_section": lms_section}
+        subjects = text_array(subject for subject, *_ in places)
+        where = {"target": target, "lms_section": lms_section, "subjects": subjects}
         connection.execute(_LOCK, where)
         marked = [_Marked(*row) for row in connection.execute(_MARKED.encode(), where).fetchall()]
         standing = _standing(connection, policies, marked, persons)
         adopted = {one.seat: (one, ask) for one, ask in standing}  # two seats of a person may have become one, in one other role
         if adopted:
             work |= _adopt(connection, policies, lms_section, list(adopted.values()))
-            subjects = text_array({one.subject for one, _ in standing})
-            connection.execute(_NO_DIFFERENCE, [target, lms_section, subjects])
-        adoptions.forget(connection, target, lms_section)
+            connection.execute(_NO_DIFFERENCE, [target, lms_section, text_array({one.subject for one, _ in standing})])
+        connection.execute(_DONE, where)
         return Adopted(len(adopted), work)
 
 
@@ -184,7 +191,7 @@ def _adopt(
     target, seats = policies.target, [one.seat for one, _ in standing]
     tenant = standing[0][0].tenant
     _believe(connection, policies, lms_section, [one for one, _ in standing])
-    work = _end_former(connection, policies, seats)
+    work = _end_former(connection, policies, tenant, seats)
     differing = {seat for (seat,) in connection.execute(_DIFFERING.encode(), [target, text_array(seats)]).fetchall()}
     _, more = overruling.make_many(
         connection, policies, tenant, [ask for one, ask in standing if one.seat in differing], undo=None
@@ -229,10 +236,7 @@ def _observed(one: _Marked, target: str) -> Happening:
     )
 
 
-def _end_former(connection: Connection, policies: Policies, seats: Sequence[str]) -> set[SeatRef]:
-    """End the adoptions that decided these seats until now."""
-    work: set[SeatRef] = set()
-    for theirs in overruling.of_seats(connection, policies.target, seats).values():
-        for one in theirs:
-            work |= overruling.withdraw(connection, policies, one.tenant, one.number, ACTOR, "changed again in the LMS") or set()
-    return work
+def _end_former(connection: Connection, policies: Policies, tenant: str, seats: Sequence[str]) -> set[SeatRef]:
+    """End the adoptions that decided these seats until now. Their people are decided."""
+    former = {one.number for theirs in overruling.of_seats(connection, policies.target, seats).values() for one in theirs}
+    return overruling.withdraw_these(connection, policies, tenant, former, ACTOR, "changed again in the LMS") if former else set()

@@ -178,6 +178,20 @@ def test_of_roles_that_are_one_in_the_lms_the_policys_first_is_meant(ledger: Led
     assert [one.role for one in overrides(ledger)] == ["instructor_primary"]
 
 
+def test_many_are_adopted_in_turns(ledger: Ledger, lms: Lms) -> None:
+    """A transaction holds the lease, which its renewal waits for."""
+    guests = [f"guest{number}" for number in range(250)]
+    confirmed(ledger, lms, "p1")
+    lms.put(*(row(guest) for guest in guests))
+    lms.compare()
+    assert [adopt(ledger) for _ in range(3)] == [200, 50, 0]
+    lms.show(row("p1"), *(row(guest, "inactive") for guest in guests))
+    lms.compare()
+    assert [adopt(ledger) for _ in range(3)] == [200, 50, 0]
+    assert (kinds(ledger), ledger.work()) == ({}, {})
+    assert ledger.rows("select state, count(*) from override where ended_at is null group by state") == [("inactive", 250)]
+
+
 # --- what is not ---
 
 

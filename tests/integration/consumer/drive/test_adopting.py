@@ -12,7 +12,7 @@ import pytest
 from services.consumer.ledger import overruling, policies
 from services.consumer.ledger.overruling import Filter
 from services.consumer.policy.model import default_text
-from services.consumer.rosters import recording, runs, sections
+from services.consumer.rosters import adoptions, recording, runs, sections
 from services.consumer.rosters.runs import Scope
 from services.consumer.targets.port import Observation, RosterRow
 from services.sandbox.canvas.server import CanvasServer
@@ -117,3 +117,25 @@ async def test_what_was_recorded_before_a_crash_is_adopted_after_it(
     async with driving_canvas(ledger, canvas, tmp_path, Told()):
         await eventually(lambda: adopted(decided) == {"p01": "active"})
     assert (standing(ledger), decided.work(), written(canvas)) == ([], {}, Counter())
+
+
+async def test_a_section_that_cannot_be_adopted_stops_no_other_and_is_left_to_the_next_comparison(
+    ledger: SeatLedger, decided: Ledger, canvas: CanvasServer, tmp_path: Path
+) -> None:
+    enrolled(decided, canvas, "p00")
+    decided.take(enrollment(person="p00", section="1002"))
+    decided.settle()
+    canvas.control.sections("PSUNV-1259-1002", course="C-1")
+    for section, person in (("1001", "p01"), ("1002", "p02")):
+        put(canvas, person, section=f"PSUNV-1259-{section}")
+    decided.connection.execute(
+        """create function defect() returns trigger language plpgsql as $$ begin raise exception 'a defect'; end $$"""
+    )
+    decided.connection.execute(
+        "create trigger defect before insert on override for each row when (new.person = 'p01') execute function defect()"
+    )
+    told = Told()
+    async with driving_canvas(ledger, canvas, tmp_path, told):
+        await compared(ledger)
+        await eventually(lambda: adopted(decided) == {"p02": "active"} and adoptions.due(decided.connection, TARGET) == [])
+    assert (told.failures, [one.person for one in standing(ledger)]) == (1, ["p01"])
