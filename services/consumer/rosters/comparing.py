@@ -67,6 +67,8 @@ class Difference:
     """Of the seat, if it is one of ours."""
     certain: bool = True
     """Nobody is left of whom the row could be."""
+    proven: bool = True
+    """A row or a read of the seat says so. False: it is not in the roster, and was not read, or has no user in the LMS."""
 
     @property
     def subject(self) -> str:
@@ -138,7 +140,8 @@ def compare(
         elif at_work:
             found.untold.add(seat.seat)
         else:
-            _judge(found, seat, shown or _ABSENT, strangers)
+            proven = shown is not None and seat.seat not in accountless
+            _judge(found, seat, shown or _ABSENT, strangers, proven=proven)
     instead = {id(one.row) for one in found.differences if one.kind == "wrong_role"}
     found.differences.extend(_extra((row for row in strangers.rows if id(row) not in instead), extra_roles, unsure))
     return found
@@ -167,11 +170,11 @@ class _Strangers:
         return self._with_access.get(lms_user)
 
 
-def _judge(found: Comparison, seat: KnownSeat, seen: Observation, strangers: _Strangers) -> None:
+def _judge(found: Comparison, seat: KnownSeat, seen: Observation, strangers: _Strangers, *, proven: bool) -> None:
     if _is_learnt(seat):
         found.learnt[seat.seat] = seen
     if not satisfied(seat.desired, seen.state) and (seat.settled or not seat.live):
-        found.differences.append(_of_seat(seat, seen, strangers))
+        found.differences.append(_of_seat(seat, seen, strangers, proven=proven))
 
 
 def _may_be_judged(seat: KnownSeat) -> bool:
@@ -185,7 +188,7 @@ def _is_learnt(seat: KnownSeat) -> bool:
     return not seat.live or (seat.applied == "unknown" and seat.queued)
 
 
-def _of_seat(seat: KnownSeat, seen: Observation, strangers: _Strangers) -> Difference:
+def _of_seat(seat: KnownSeat, seen: Observation, strangers: _Strangers, *, proven: bool) -> Difference:
     if not seat.ours and seen.state in _GIVES_ACCESS:
         return Difference("extra_sis" if seen.sis_owned else "extra_manual", seat, None, seen.state)
     if seen.state not in _NOT_THERE:
@@ -193,7 +196,7 @@ def _of_seat(seat: KnownSeat, seen: Observation, strangers: _Strangers) -> Diffe
     instead = strangers.with_access(seat.lms_user)
     if instead is not None and seat.desired == "active":
         return Difference("wrong_role", seat, instead, seen.state)
-    return Difference("missing", seat, None, seen.state)
+    return Difference("missing", seat, None, seen.state, proven=proven)
 
 
 def _extra(rows: Iterable[RosterRow], roles: Collection[str], unsure: Collection[tuple[str, str]]) -> Iterator[Difference]:

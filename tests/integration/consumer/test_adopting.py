@@ -255,6 +255,24 @@ def test_a_roster_that_lacks_half_of_a_section_is_not_believed_enough_to_adopt_i
     assert (adopt(ledger), {one.gives for one in overrides(ledger)}) == (14, {"deleted"})
 
 
+def test_who_has_lost_their_account_was_not_taken_out_by_a_teacher(ledger: Ledger, lms: Lms) -> None:
+    with_policy(ledger, ADOPTED.replace("missing: repair", "missing: {adopt_for_days: 30}"))
+    confirmed(ledger, lms, "p1", "p2", "p3")
+    lms.show(row("p3"))
+    lms.accountless = {"p1"}
+    lms.compare()
+    assert (adopt(ledger), [(one.person, one.gives) for one in overrides(ledger)]) == (1, [("p2", "deleted")])
+    assert kinds(ledger) == {"p1": "missing"}
+
+
+def test_an_empty_roster_of_a_small_section_is_not_believed_enough_to_adopt_it(ledger: Ledger, lms: Lms) -> None:
+    with_policy(ledger, ADOPTED.replace("missing: repair", "missing: {adopt_for_days: 30}"))
+    confirmed(ledger, lms, "p1", "p2")
+    lms.show()
+    lms.compare()
+    assert (adopt(ledger), kinds(ledger)) == (0, {"p1": "missing", "p2": "missing"})
+
+
 # --- between recording and adopting ---
 
 

@@ -43,6 +43,8 @@ class Lms:
     rosters: dict[str, list[RosterRow]] = field(default_factory=dict)
     reads: dict[str, Observation] = field(default_factory=dict)
     """By SIS id of the user."""
+    accountless: set[str] = field(default_factory=set)
+    """Users whom the LMS does not have, by SIS id."""
 
     def put(self, *rows: RosterRow, section: str = "1001") -> None:
         self.rosters.setdefault(f"PSUNV-1259-{section}", []).extend(rows)
@@ -60,7 +62,10 @@ class Lms:
             roster = self.rosters.get(section.lms_section, [])
             doubtful = recording.doubtful(connection, TARGET, section, roster)
             reads = {key: self.reads.get(seat.lms_user, Observation("absent")) for key, seat in doubtful.items()}
-            recorded = recording.record(connection, TARGET, section, roster, reads, self.ledger.policies, lambda _: True)
+            userless = [key for key, seat in doubtful.items() if seat.lms_user in self.accountless]
+            recorded = recording.record(
+                connection, TARGET, section, roster, reads, self.ledger.policies, lambda _: True, userless
+            )
             assert recorded is not None
             found.append(recorded)
         sections.end_if_done(connection, TARGET, lambda _: True)

@@ -67,6 +67,7 @@ def test_of_a_wrong_role_both_seats_or_none() -> None:
     "one",
     [
         Difference("missing", seat(applied="absent"), None, "absent"),
+        Difference("missing", seat(), None, "absent", proven=False),
         Difference("wrong_state", seat(live=False), None, "completed"),
         Difference("wrong_state", seat(), None, "other"),
         Difference("extra_manual", None, row(state="other"), "other"),
@@ -74,7 +75,7 @@ def test_of_a_wrong_role_both_seats_or_none() -> None:
         Difference("extra_sis", None, row(role="DesignerEnrollment"), "active"),
         Difference("unknown_user", None, row(None), "active"),
     ],
-    ids=["never done", "in shadow", "invited", "invited stranger", "role of its own", "role of nobody", "no id"],
+    ids=["never done", "not read", "in shadow", "invited", "invited stranger", "role of its own", "role of nobody", "no id"],
 )
 def test_what_no_override_could_say_or_nobody_changed_is_not_accepted(one: Difference) -> None:
     assert accepted(one) == []

@@ -141,6 +141,20 @@ def test_a_stranger_who_is_on_two_pages_is_one() -> None:
     ]
 
 
+def test_what_the_roster_lacks_is_proven_when_the_seat_was_read_and_has_a_user() -> None:
+    def proven(*rows: RosterRow, accountless: tuple[str, ...] = (), **reads: Observation) -> bool:
+        keys = {f"S/{user}/{STUDENT}": seen for user, seen in reads.items()}
+        found = compare([seat(), seat("p2")], rows, keys, [STUDENT], [f"S/{user}/{STUDENT}" for user in accountless])
+        (one,) = (one for one in found.differences if one.seat and one.seat.lms_user == "p1")
+        return one.proven
+
+    absent = Observation("absent")
+    assert proven(row("p2"), p1=absent)
+    assert proven(row(state="deleted"))
+    assert not proven(row("p2"), accountless=("p1",), p1=absent)
+    assert not proven()
+
+
 def test_a_person_in_another_role_only_is_one_difference() -> None:
     found = compared([seat()], [row(role="TaEnrollment")])
     assert kinds(found) == [("S/p1/StudentEnrollment", "wrong_role")]
