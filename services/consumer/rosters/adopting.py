@@ -36,6 +36,8 @@ class Adopted(NamedTuple):
     """Seats that now have work: others of the same people."""
 
 
+_NEWS = "interval '1 hour'"
+"""What was shown longer ago, or before a backup was taken, may have been changed again."""
 _AT_ONCE = 200
 """Differences of one transaction: it holds the lease, whose renewal must not wait for long."""
 _PLACES = """
@@ -58,6 +60,7 @@ select finding.subject, finding.kind, finding.tenant, finding.person, finding.se
        adoption.role, adoption.base_role, adoption.shown, adoption.lms_enrollment, adoption.lms_course, adoption.run,
        adoption.until, finding.read_at,
        {is_live("finding.target", "finding.term")} and adoption.until > clock_timestamp()
+         and finding.read_at > clock_timestamp() - {_NEWS}
          and (seat.seat is null
               or ((seat.tenant, seat.person) = (finding.tenant, finding.person)
                   and work.seat is null and seat.fence is null and seat.suspect_until is null
@@ -164,11 +167,15 @@ def _standing(
         is_locked = PersonRef(one.tenant, one.person) in persons
         return one.stands and is_locked and all(it.actor == ACTOR for it in in_force.get(one.seat, ()))
 
+    def is_wanted(one: _Marked) -> bool:
+        its = active.get(one.tenant)
+        return its is not None and its.policy.drift.adopted_for(one.kind) is not None
+
     found: list[tuple[_Marked, Asked]] = []
     for _, together in groupby(marked, lambda one: one.subject):
         seats = list(together)
         asked = [_asked(one, active.get(one.tenant), policies.target) if stands(one) else None for one in seats]
-        if all(asked):
+        if all(asked) and any(one.seat in in_force or is_wanted(one) for one in seats):
             found.extend((one, ask) for one, ask in zip(seats, asked, strict=True) if ask)
     return found
 

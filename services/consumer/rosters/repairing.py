@@ -104,7 +104,11 @@ def repair(
     all_live = all(seat.live for seat in known) and writing.live(connection, target, section.section.rsplit("/", 1)[0])
     sure = [one for one in differences if one.certain and (one.seat.live if one.seat else all_live)]
     adopted = adoptions.wanted(connection, target, section, sure, active)
-    due = [one for one in sure if one.subject in adopted or rules.repairs(one.kind, stands[one.subject])]
+    due = [
+        one
+        for one in sure
+        if (adopted[one.subject].seats if one.subject in adopted else rules.repairs(one.kind, stands[one.subject]))
+    ]
     due = due[: max(0, rules.most_repairs - repaired)]
     undone = [one for one in due if one.subject not in adopted]
     count = _open_again(connection, target, section, undone) + _take_over(connection, target, section, undone, active)

@@ -228,6 +228,17 @@ def test_a_comparison_that_only_tells_adopts_nothing(ledger: Ledger, lms: Lms) -
     assert (kinds(ledger), adopt(ledger)) == ({"guest": "extra_manual"}, 0)
 
 
+def test_what_cannot_be_followed_takes_no_others_place(ledger: Ledger, lms: Lms) -> None:
+    with_policy(ledger, ADOPTED.replace("most_repairs: 500", "most_repairs: 2"))
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest1"), row("guest2"))
+    lms.compare()
+    assert adopt(ledger) == 2
+    lms.show(row("p1"), row("guest1", "other"), row("guest2", "other"), row("guest3"))
+    lms.compare()
+    assert (adopt(ledger), list(kinds(ledger))) == (1, ["guest1", "guest2"])
+
+
 def test_adoptions_stop_at_the_bound_of_repairs(ledger: Ledger, lms: Lms) -> None:
     with_policy(ledger, ADOPTED.replace("most_repairs: 500", "most_repairs: 2"))
     confirmed(ledger, lms, "p1")
@@ -283,6 +294,34 @@ def test_what_the_policy_does_not_adopt_any_more_at_the_next_roster_is_not_adopt
     with_policy(ledger, unguarded())
     lms.compare()
     assert (kinds(ledger), adopt(ledger)) == ({"guest": "extra_manual"}, 0)
+
+
+def test_what_the_policy_does_not_adopt_any_more_by_then_is_not_adopted(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    with_policy(ledger, unguarded())
+    assert (adopt(ledger), kinds(ledger)) == (0, {"guest": "extra_manual"})
+
+
+def test_what_was_adopted_is_followed_whatever_the_policy_says_by_then(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    adopt(ledger)
+    with_policy(ledger, unguarded())
+    lms.show(row("p1"), row("guest", "inactive"))
+    lms.compare()
+    assert (adopt(ledger), [one.gives for one in overrides(ledger)]) == (1, ["inactive"])
+
+
+def test_a_mark_is_not_older_than_the_roster_is_news(ledger: Ledger, lms: Lms) -> None:
+    """No process was there for hours, or a backup has brought it back: everything may have changed since."""
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    ledger.connection.execute("update roster_finding set read_at = read_at - interval '2 hours'")
+    assert (adopt(ledger), kinds(ledger)) == (0, {"guest": "extra_manual"})
 
 
 def test_a_difference_that_is_gone_by_then_is_not_adopted(ledger: Ledger, lms: Lms) -> None:
