@@ -10,6 +10,7 @@ from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import is_live, live_since
 from services.consumer.nouns import SeatState
 from services.consumer.rosters.comparing import KINDS, Comparison, Difference, Kind
+from services.consumer.rosters.runs import is_over
 from services.consumer.rosters.sections import Section
 from services.consumer.targets.port import ObservedState
 from services.kit.postgres import Connection, text_array
@@ -56,9 +57,10 @@ _FORGET = """
 delete from roster_finding where target = %s and lms_section = %s and not subject = any(%s::text[])
 """
 # When a stranger's enrollment goes, as soon as a comparison comes to it; null: not by itself. Who has no person does not fit the
-# policy's template.
+# policy's template, and to a term that is over no comparison comes.
 _GOES_AT = f"""
 case when {is_live("roster_finding.target", "roster_finding.term")} and person is not null and repair_at is null
+      and not {is_over("roster_finding.tenant", "roster_finding.term")}
      then greatest(found_at, {live_since("roster_finding.target", "roster_finding.term")}) + days * interval '1 day' end
 """
 _RULES = """

@@ -68,24 +68,29 @@ class AlreadyRunning(Exception):
         self.run = run
 
 
-_IS_OVER = """exists (
+def is_over(tenant: str, section: str) -> str:
+    """An SQL expression: whether two weeks have passed since the last day of the term, as far as the student system has told it,
+    in which a section lies. Both are expressions; the section's key text, or its term's."""
+    return f"""exists (
    select from entity as term
-    where term.tenant = seat.tenant and term.kind = 'term'
-      and term.key = split_part(seat.section, '/', 1) || '/' || split_part(seat.section, '/', 2)
+    where term.tenant = {tenant} and term.kind = 'term'
+      and term.key = split_part({section}, '/', 1) || '/' || split_part({section}, '/', 2)
       and (term.event ->> 'end_date')::date < current_date - 14)"""
-"""Two weeks after the last day of the term, as far as the student system has told it."""
+
+
 _SEATS = f"""
 select distinct on (lms_section) lms_section, tenant, section from seat
- where target = %(target)s and starts_with(section || '/', %(prefix)s) and (%(ended_terms)s or not {_IS_OVER})
+ where target = %(target)s and starts_with(section || '/', %(prefix)s)
+   and (%(ended_terms)s or not {is_over("seat.tenant", "seat.section")})
  order by lms_section, section
-"""  # noqa: S608  (a constant of this module)
+"""  # noqa: S608  (an expression of ours)
 # Classes without a member are read as well: somebody may have been put there by hand.
 _CLASSES = f"""
 select tenant, key from entity
  where kind = 'section' and starts_with(key || '/', %(prefix)s) and event ->> 'status' in ('active', 'tentative')
-   and (%(ended_terms)s or not {_IS_OVER.replace("seat.section", "entity.key").replace("seat.", "entity.")})
+   and (%(ended_terms)s or not {is_over("entity.tenant", "entity.key")})
  order by tenant, key
-"""  # noqa: S608  (a constant of this module)
+"""  # noqa: S608  (an expression of ours)
 _RUNNING = "select run from roster_run where target = %s and state = 'running'"
 _START = "insert into roster_run (target, run, scope, repair, actor) values (%s, %s, %s::jsonb, %s, %s)"
 _ADD = """

@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -105,6 +104,14 @@ def days_pass(ledger: Ledger, days: int) -> None:
     """For what stands, and for what was said about terms."""
     ledger.connection.execute("update roster_finding set found_at = found_at - %s * interval '1 day'", [days])
     ledger.connection.execute("update writing set since = since - %s * interval '1 day'", [days])
+
+
+def term_ends(ledger: Ledger, day: date | None) -> None:
+    ledger.connection.execute(
+        """insert into entity (tenant, kind, key, version, content_hash, event, topic, "partition", "offset", accepted_at)
+           values (%s, 'term', %s, 1, 'x', jsonb_build_object('end_date', %s::text), 't', 0, 0, now())""",
+        [TENANT, TERM, day.isoformat() if day else None],
+    )
 
 
 def with_policy(ledger: Ledger, text: str) -> None:
@@ -386,6 +393,18 @@ def test_days_of_notice_count_from_the_day_on_which_the_term_went_live(ledger: L
     assert (gone_within(ledger, 13), gone_within(ledger, 15)) == ([], ["guest"])
 
 
+def test_in_a_term_that_is_over_nobody_goes_by_themselves(ledger: Ledger, lms: Lms) -> None:
+    """No comparison comes to it unless somebody asks; the alert would never end."""
+    with_policy(ledger, REMOVED_IN_TIME)
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    days_pass(ledger, 30)
+    assert gone_within(ledger, None) == ["guest"]
+    term_ends(ledger, datetime.now(UTC).date() - timedelta(days=20))
+    assert (gone_within(ledger, None), findings.expiring(ledger.connection, ledger.policies)) == ([], (0, 0))
+
+
 @pytest.mark.parametrize(
     ("policy", "shown"),
     [(unguarded(), row("guest")), (REMOVED_IN_TIME.replace('user: "{person}"', 'user: "p{person}"'), row("guest"))],
@@ -484,14 +503,9 @@ def is_due(ledger: Ledger, days: int) -> bool:
 @pytest.mark.parametrize(
     ("ended", "count"), [(datetime.now(UTC).date() - timedelta(days=20), 0), (datetime.now(UTC).date(), 2), (None, 2)]
 )
-def test_terms_that_are_over_are_left_out_of_the_schedule(ledger: Ledger, ended: Any, count: int) -> None:
+def test_terms_that_are_over_are_left_out_of_the_schedule(ledger: Ledger, ended: date | None, count: int) -> None:
     ledger.take(enrollment(person="p1"), section_event(section="1002"))
-    event = {"end_date": ended.isoformat() if ended else None}
-    ledger.connection.execute(
-        """insert into entity (tenant, kind, key, version, content_hash, event, topic, "partition", "offset", accepted_at)
-           values (%s, 'term', %s, 1, 'x', jsonb_build_object('end_date', %s::text), 't', 0, 0, now())""",
-        [TENANT, TERM, event["end_date"]],
-    )
+    term_ends(ledger, ended)
     run = uuid.uuid4()
     found = runs.start(ledger.connection, TARGET, run, Scope(), ledger.policies, "schedule", repair=True, ended_terms=False)
     assert found == count
