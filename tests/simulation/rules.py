@@ -273,6 +273,11 @@ def compare(run: Run, chance: random.Random) -> None:
     run.checks.rosters.compare(chance.choice(CONSUMERS))
 
 
+def adopt_drift(run: Run, chance: random.Random) -> None:
+    """The registrar has what teachers do in Canvas hold for some time."""
+    run.checks.rosters.adopt(chance.choice(CONSUMERS))
+
+
 def into_shadow(run: Run, chance: random.Random) -> None:
     """An operator stops all writing."""
     run.checks.rosters.into_shadow(chance.choice(CONSUMERS))
@@ -654,6 +659,7 @@ _RULES: list[tuple[Callable[[Run, random.Random], None], int, bool]] = [
     (reuse_number, 0, False),
     (meddle, 0, True),
     (compare, 0, True),
+    (adopt_drift, 0, True),
     (into_shadow, 0, True),
     (go_live, 0, True),
 ]
@@ -680,6 +686,8 @@ _REGISTRARS = 16
 """One seed in so many is the registrar's: of seats that are overridden only the end is checked, so that the others check more."""
 _ROSTERS = 8
 """In one seed of so many a teacher meddles with rows, and operators compare rosters and go in and out of shadow."""
+_ADOPTIONS = 16
+"""In every other of those a registrar has the policy adopt what the teacher does."""
 _NUMBERS = 16
 """In one seed of so many the registrar gives numbers to other classes: of their seats only the end is checked as well."""
 _HARMFUL = {function.__name__ for function, _, harmful in _RULES if harmful}
@@ -699,6 +707,8 @@ def choose(seed: int, more: Sequence[tuple[str, int]] = ()) -> list[Action]:
         more = (*more, ("reuse_number", 20), ("approve_holds", 10), ("look_at_holds", 10))
     if seed % _ROSTERS == _ROSTERS // 2:
         more = (*more, ("meddle", 14), ("compare", 14), ("into_shadow", 6), ("go_live", 10))
+    if seed % _ADOPTIONS == _ADOPTIONS // 4:
+        more = (*more, ("adopt_drift", 10), ("meddle", 40), ("compare", 30), ("fill_class", 10))
     names, weights = [], []
     for function, weight, harmful in _RULES:
         extra = dict(more).get(function.__name__, 0)
