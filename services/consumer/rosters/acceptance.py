@@ -26,7 +26,7 @@ def acceptable(one: Difference, lms_section: str, tenant: str, policy: Policy) -
     """What has to be taken as it is for the difference to be none. Of a wrong role both seats: the one that is missing, and the
     one that is there instead.
 
-    Empty when that cannot be: a seat of ours that the LMS never had as wanted (nobody changed it, we have not done it yet); one
+    Empty when that cannot be: a live seat of ours that the LMS never had as wanted (nobody changed it, it is not done yet); one
     that only the roster lacks (a repair reads before it writes, this does not), or whose account is gone (no teacher does that);
     somebody whose id does not fit the policy's template, a role that no role of the SIS has, a state that no policy asks for.
     """
@@ -51,5 +51,5 @@ def _of_row(one: Difference, lms_section: str) -> tuple[ShownSeat, ...]:
 
 def _is_somebodys(one: Difference, tenant: str, policy: Policy) -> bool:
     if one.seat is not None:
-        return one.confirmed and one.proven
+        return one.proven and (one.confirmed or not one.seat.live)
     return one.row is not None and one.row.lms_user is not None and bool(policy.sis_ids.person_of(tenant, one.row.lms_user))

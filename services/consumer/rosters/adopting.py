@@ -54,16 +54,17 @@ select from seat
  order by target, seat for no key update
 """
 # A seat that was decided, called or confirmed since the roster was read, or that is at work, is not what was shown any more; nor
-# is a row of which a seat of ours is known to be by now.
+# is a row of which a seat of ours is known to be by now. In shadow nobody works, and what was shown is believed already.
 _MARKED = f"""
 select finding.subject, finding.kind, finding.tenant, finding.person, finding.section, finding.lms_user, adoption.seat,
        adoption.role, adoption.base_role, adoption.shown, adoption.lms_enrollment, adoption.lms_course, adoption.run,
-       adoption.until, finding.read_at,
-       {is_live("finding.target", "finding.term")} and adoption.until > clock_timestamp()
-         and finding.read_at > clock_timestamp() - {_NEWS}
-         and (seat.seat is null
+       adoption.until, finding.read_at, {is_live("finding.target", "finding.term")} as live,
+       adoption.until > clock_timestamp() and finding.read_at > clock_timestamp() - {_NEWS}
+         and ((seat.seat is null and {is_live("finding.target", "finding.term")})
               or ((seat.tenant, seat.person) = (finding.tenant, finding.person)
-                  and work.seat is null and seat.fence is null and seat.suspect_until is null
+                  and case when {is_live("finding.target", "finding.term")} then work.seat is null
+                           else seat.applied = adoption.shown end
+                  and seat.fence is null and seat.suspect_until is null
                   and coalesce(seat.applied_at <= finding.read_at, true)
                   and not exists (select from intent
                                    where intent.target = seat.target and intent.seat = seat.seat and intent.closed_at is null)))
@@ -123,6 +124,8 @@ class _Marked(NamedTuple):
     run: UUID
     until: datetime
     read_at: datetime
+    live: bool
+    """Its term is written to; if not, only what was adopted before is followed."""
     stands: bool
     """Nothing has happened to it since the roster was read."""
 
@@ -175,7 +178,7 @@ def _standing(
     for _, together in groupby(marked, lambda one: one.subject):
         seats = list(together)
         asked = [_asked(one, active.get(one.tenant), policies.target) if stands(one) else None for one in seats]
-        if all(asked) and any(one.seat in in_force or is_wanted(one) for one in seats):
+        if all(asked) and any(one.seat in in_force or (one.live and is_wanted(one)) for one in seats):
             found.extend((one, ask) for one, ask in zip(seats, asked, strict=True) if ask)
     return found
 

@@ -64,6 +64,16 @@ def wanted(
     return found
 
 
+def followed_in_shadow(
+    connection: Connection, target: str, section: Section, differences: Iterable[Difference], active: ActivePolicy
+) -> list[Adoption]:
+    """What was adopted and is shown otherwise in shadow, where the LMS is believed each time, whoever asks: when the term goes
+    live, it would be written as it was adopted."""
+    shadowed = [one for one in differences if one.seat is not None and not one.seat.live]
+    found = wanted(connection, target, section, shadowed, active)
+    return [one for one in found.values() if one.until is not None]
+
+
 def forget(connection: Connection, target: str, lms_section: str) -> None:
     """Drop the section's marks: another roster of it is being recorded."""
     connection.execute(_FORGET, [target, lms_section])

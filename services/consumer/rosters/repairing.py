@@ -98,7 +98,11 @@ def repair(
     row = connection.execute(_RUN, [target, section.run]).fetchone()
     assert row is not None  # noqa: S101  (it is locked)
     wanted, repaired = row
-    if not wanted or _is_beyond_belief(known, differences):
+    if _is_beyond_belief(known, differences):
+        return 0
+    followed = adoptions.followed_in_shadow(connection, target, section, differences, active)
+    adoptions.mark(connection, target, section, followed)
+    if not wanted:
         return 0
     rules = active.policy.drift
     all_live = all(seat.live for seat in known) and writing.live(connection, target, section.section.rsplit("/", 1)[0])

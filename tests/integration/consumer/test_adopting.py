@@ -484,6 +484,31 @@ def test_an_adoption_follows_until_its_own_end(ledger: Ledger, lms: Lms) -> None
     assert (ledger.work(), seat_row(ledger, "guest")) == ({}, ("inactive", "inactive", True))
 
 
+@pytest.mark.parametrize("repair", [True, False])
+def test_in_shadow_an_adoption_follows_as_well(ledger: Ledger, lms: Lms, *, repair: bool) -> None:
+    """When the term goes live nobody is given back, and nobody is concluded who was let in again."""
+    confirmed(ledger, lms, "p1", "p2", "p3")
+    lms.show(row("p1", "completed"), row("p2"), row("p3"), row("guest1"), row("guest2"))
+    lms.compare()
+    assert adopt(ledger) == 3
+    writing.shadow(ledger.connection, TARGET, TERM, "a trial", "ops")
+    lms.show(row("p1"), row("p2", "completed"), row("p3"), row("guest2", "inactive"), row("guest3"))
+    for _ in range(2):
+        lms.compare(repair=repair)
+        assert adopt(ledger) in (3, 0)
+    assert [(one.person, one.gives) for one in overrides(ledger)] == [("guest2", "inactive")]
+    assert kinds(ledger) == {"p2": "wrong_state", "guest3": "extra_manual"}
+    assert ledger.desired() == {
+        ref("guest1"): "deleted",
+        ref("guest2"): "inactive",
+        ref("p1"): "active",
+        ref("p2"): "active",
+        ref("p3"): "active",
+    }
+    unsettled = "select person from seat where applied <> desired and (desired, applied) <> ('deleted', 'absent')"
+    assert ledger.rows(unsettled) == [("p2",)]
+
+
 def test_who_is_let_in_again_is_as_the_student_system_says(ledger: Ledger, lms: Lms) -> None:
     confirmed(ledger, lms, "p1", "p2")
     for state, gives in (("completed", ["completed"]), ("active", [])):

@@ -47,6 +47,11 @@ def test_a_seat_that_somebody_changed_is_as_it_is_shown(shown: ObservedState) ->
     assert accepted(Difference("wrong_state", mine, None, shown)) == [ShownSeat(mine.seat, STUDENT, STUDENT, shown)]
 
 
+def test_in_shadow_nothing_is_confirmed_and_what_is_shown_is_believed() -> None:
+    (shown,) = accepted(Difference("wrong_state", seat(applied="completed", live=False), None, "completed"))
+    assert shown.state == "completed"
+
+
 def test_somebody_elses_row_is_a_seat_with_its_ids() -> None:
     key = seat_key("S-1", "p9", STUDENT)
     assert accepted(Difference("extra_manual", None, row(), "active")) == [
@@ -68,14 +73,13 @@ def test_of_a_wrong_role_both_seats_or_none() -> None:
     [
         Difference("missing", seat(applied="absent"), None, "absent"),
         Difference("missing", seat(), None, "absent", proven=False),
-        Difference("wrong_state", seat(live=False), None, "completed"),
         Difference("wrong_state", seat(), None, "other"),
         Difference("extra_manual", None, row(state="other"), "other"),
         Difference("extra_manual", None, row(role="Visitor", base=STUDENT), "active"),
         Difference("extra_sis", None, row(role="DesignerEnrollment"), "active"),
         Difference("unknown_user", None, row(None), "active"),
     ],
-    ids=["never done", "not read", "in shadow", "invited", "invited stranger", "role of its own", "role of nobody", "no id"],
+    ids=["never done", "not read", "invited", "invited stranger", "role of its own", "role of nobody", "no id"],
 )
 def test_what_no_override_could_say_or_nobody_changed_is_not_accepted(one: Difference) -> None:
     assert accepted(one) == []
