@@ -14,9 +14,9 @@ from schemas.codec import NewerEvent, UndecodableEvent
 from schemas.events import AnyEvent, EnrollmentEvent
 from schemas.keys import EntityKey
 from services.consumer.ledger import assertions
+from services.consumer.ledger.overruling import ADOPTER
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import seat_key
-from services.consumer.rosters.adoptions import ACTOR
 from services.publisher.mirror.nouns import row_key
 from services.publisher.mirror.recovery import as_request
 from services.sandbox.canvas.writelog import Attempt
@@ -279,7 +279,7 @@ class Checks:
         work = rows("select state, reason, seat from ledger.work where state <> 'dead' order by seat")
         if work:
             return f"work: {work}"
-        if rows("select from ledger.override where ended_at is null and actor <> %s limit 1", ACTOR):
+        if rows("select from ledger.override where ended_at is null and actor <> %s limit 1", ADOPTER):
             return "overrides"  # an adoption ends when everything else has come to rest
         if rows("select from ledger.recovery where active"):
             return "recovery mode"

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from services.consumer.ledger import overruling, policies, writing
-from services.consumer.ledger.overruling import Filter
+from services.consumer.ledger.overruling import ADOPTER, Filter
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import ALL_TERMS
 from services.consumer.policy.model import default_text
 from services.consumer.rosters import runs
-from services.consumer.rosters.adoptions import ACTOR
 from services.consumer.rosters.runs import AlreadyRunning, Scope
 from services.sandbox.canvas.interference import Act, interfere
 from tests.simulation.lms import SeatName, Sent
@@ -158,7 +157,7 @@ class Rosters:
             self._comparisons += 1
             self._every_adoption_follows()
             self._apply(slot, _UNDONE)
-        if rows("select from ledger.override where ended_at is null and actor = %s", ACTOR):
+        if rows("select from ledger.override where ended_at is null and actor = %s", ADOPTER):
             self._perform(slot, self._withdraw_all)
             return False
         return True
@@ -230,7 +229,7 @@ class Rosters:
     def after_step(self) -> None:
         """Only what somebody else did is adopted."""
         if self._adopting and self._world.hurt_ledger_at == -1:
-            for (person,) in self._world.databases.rows("select person from ledger.override where actor = %s", ACTOR):
+            for (person,) in self._world.databases.rows("select person from ledger.override where actor = %s", ADOPTER):
                 if person not in self._met:
                     self._world.violated("adoption", f"nobody changed a row of {person}, and one was adopted")
 
@@ -245,7 +244,7 @@ class Rosters:
                 where override.ended_at is null and override.actor = %s
                   and not exists (select from ledger.roster_finding as finding where finding.seat = seat.seat
                                                                                 and finding.kind = 'missing')""",
-            ACTOR,
+            ADOPTER,
         ):
             is_now = found.get(SeatName(section, person, role), "deleted")
             if is_now != wanted:

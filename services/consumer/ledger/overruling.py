@@ -18,6 +18,8 @@ from services.consumer.policy.facts import Entitlement, Override, stamp_of
 from services.consumer.policy.model import Policy
 from services.kit.postgres import Connection, text_array
 
+ADOPTER = "policy:drift"
+"""Actor of the overrides that the policy makes of what somebody did in the LMS. No caller can have this name: it has a colon."""
 LONGEST = "2 years"
 """From now to the end of an override: an exception for good belongs into the student system."""
 _AT_ONCE = 200
@@ -178,6 +180,7 @@ _IN_FORCE = "select count(*) from override where ended_at is null and ends_at > 
 
 def make(connection: Connection, policies: Policies, asked: Asked) -> tuple[int, set[SeatRef]]:
     """Make an override and decide its person, in the caller's open transaction; its number, and the seats that now have work.
+    What the policy has adopted of the seat gives way.
 
     Raises `Refused`; nothing is made then, but what is over of the person's may have ended.
     """
@@ -187,10 +190,11 @@ def make(connection: Connection, policies: Policies, asked: Asked) -> tuple[int,
     entitlement = _entitlement(connection, policies, asked)
     if not _holds(connection, _ENDS_IN_TIME, asked.ends_at, asked.ends_at, LONGEST):
         raise Refused("end_out_of_bounds")
-    _refuse_a_second(connection, policies, asked.person, entitlement.ref)
+    adopted = _adopted(connection, policies, asked.person, entitlement.ref)
     owner = connection.execute(_OWNER, entitlement.ref).fetchone()
     if owner is not None and PersonRef(*owner) != asked.person:
         raise Refused("seat_of_another")
+    work |= withdraw_these(connection, policies, tenant, adopted, asked.actor, "overridden by a person")
     row = connection.execute(
         _MAKE, [*asked.person, asked.section, asked.role, asked.gives, asked.ends_at, asked.reason, asked.actor]
     ).fetchone()
@@ -337,13 +341,16 @@ def _entitlement(connection: Connection, policies: Policies, asked: Asked) -> En
     return entitlement
 
 
-def _refuse_a_second(connection: Connection, policies: Policies, person: PersonRef, seat: SeatRef) -> None:
-    """Two roles, or two sections, may be one seat under the policy."""
+def _adopted(connection: Connection, policies: Policies, person: PersonRef, seat: SeatRef) -> list[int]:
+    """Overrides that the policy has made of the seat; two roles, or two sections, may be one. Raises `InForce` of others."""
     policy = policies.active(connection)[person.tenant].policy
     theirs = overrides.read(connection, [person]).in_force.get(person, ())
-    for entitlement in decide([], policy, policies.target, theirs):
-        if entitlement.ref == seat:
-            raise InForce(int(entitlement.source.key))
+    found = [int(one.source.key) for one in decide([], policy, policies.target, theirs) if one.ref == seat]
+    for number in found:
+        told = read(connection, person.tenant, number)
+        if told is None or told.actor != ADOPTER:
+            raise InForce(number)
+    return found
 
 
 def _holds(connection: Connection, query: str, *parameters: object) -> bool:

@@ -16,11 +16,10 @@ from uuid import UUID
 from services.consumer.ledger import history, overruling, section_locks
 from services.consumer.ledger.deciding import decide_persons, lock_persons
 from services.consumer.ledger.history import Happening
-from services.consumer.ledger.overruling import Asked
+from services.consumer.ledger.overruling import ADOPTER, Asked
 from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import SATISFIED, PersonRef, SeatRef, state_of
-from services.consumer.rosters.adoptions import ACTOR
 from services.consumer.rosters.comparing import Kind
 from services.consumer.rosters.sections import HoldsLease
 from services.consumer.targets.port import ObservedState
@@ -168,7 +167,7 @@ def _standing(
 
     def stands(one: _Marked) -> bool:
         is_locked = PersonRef(one.tenant, one.person) in persons
-        return one.stands and is_locked and all(it.actor == ACTOR for it in in_force.get(one.seat, ()))
+        return one.stands and is_locked and all(it.actor == ADOPTER for it in in_force.get(one.seat, ()))
 
     def is_wanted(one: _Marked) -> bool:
         its = active.get(one.tenant)
@@ -189,7 +188,7 @@ def _asked(one: _Marked, active: ActivePolicy | None, target: str) -> Asked | No
     gives = state_of(one.shown)
     if active is None or role is None or gives is None:
         return None
-    asked = Asked(PersonRef(one.tenant, one.person), one.section, role, gives, one.until, one.reason, ACTOR)
+    asked = Asked(PersonRef(one.tenant, one.person), one.section, role, gives, one.until, one.reason, ADOPTER)
     given = overruling.would_give(active.policy, target, asked)
     return asked if given and given.ref == SeatRef(target, one.seat) else None
 
@@ -249,4 +248,6 @@ def _observed(one: _Marked, target: str) -> Happening:
 def _end_former(connection: Connection, policies: Policies, tenant: str, seats: Sequence[str]) -> set[SeatRef]:
     """End the adoptions that decided these seats until now. Their people are decided."""
     former = {one.number for theirs in overruling.of_seats(connection, policies.target, seats).values() for one in theirs}
-    return overruling.withdraw_these(connection, policies, tenant, former, ACTOR, "changed again in the LMS") if former else set()
+    return (
+        overruling.withdraw_these(connection, policies, tenant, former, ADOPTER, "changed again in the LMS") if former else set()
+    )

@@ -13,14 +13,12 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from services.consumer.ledger import overruling
+from services.consumer.ledger.overruling import ADOPTER
 from services.consumer.ledger.policies import ActivePolicy
 from services.consumer.rosters.acceptance import ShownSeat, acceptable
 from services.consumer.rosters.comparing import Difference
 from services.consumer.rosters.sections import Section
 from services.kit.postgres import Connection, text_array
-
-ACTOR = "policy:drift"
-"""Of the overrides. No caller can have this name: it has a colon."""
 
 
 class Adoption(NamedTuple):
@@ -57,7 +55,7 @@ def wanted(
     for one in differences:
         theirs = in_force.get(one.seat.seat, []) if one.seat is not None else []
         lasts = active.policy.drift.adopted_for(one.kind)
-        if all(it.actor == ACTOR for it in theirs) and (theirs or lasts):
+        if all(it.actor == ADOPTER for it in theirs) and (theirs or lasts):
             seats = acceptable(one, section.lms_section, section.tenant, active.policy)
             if seats or theirs:
                 found[one.subject] = Adoption(one.subject, seats, max((it.ends_at for it in theirs), default=None), lasts)

@@ -13,7 +13,7 @@ import pytest
 from services.consumer.ledger import database, overruling, writing
 from services.consumer.ledger.deciding import lock_persons
 from services.consumer.ledger.entities import take
-from services.consumer.ledger.overruling import Asked, Filter, Told
+from services.consumer.ledger.overruling import Asked, Filter, InForce, Told
 from services.consumer.nouns import PersonRef
 from services.consumer.rosters import adopting, adoptions
 from services.consumer.rosters.adopting import Adopted
@@ -539,3 +539,44 @@ def test_an_adoption_can_be_withdrawn(ledger: Ledger, lms: Lms) -> None:
     with ledger.connection.transaction():
         overruling.withdraw(ledger.connection, ledger.policies, TENANT, told.number, "registrar", "a mistake of the teacher")
     assert ledger.work() == {ref("p1"): "pending"}
+
+
+def test_what_was_withdrawn_is_not_adopted_again_before_it_is_undone(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1", "p2")
+    lms.show(row("p1", "completed"), row("p2"), row("guest"))
+    lms.compare()
+    adopt(ledger)
+    for told in overrides(ledger):
+        with ledger.connection.transaction():
+            overruling.withdraw(ledger.connection, ledger.policies, TENANT, told.number, "registrar", "a mistake of the teacher")
+    work = {ref("p1"): "pending", ref("guest"): "guarded"}
+    for state in ("guarded", "held", "dead"):
+        ledger.connection.execute("update work set state = %s where person = 'guest'", [state])
+        lms.compare()
+        assert (adopt(ledger), overrides(ledger)) == (0, [])
+        assert ledger.work() == work | {ref("guest"): state}
+
+
+def test_a_mark_goes_with_the_adoption_that_was_withdrawn_meanwhile(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    adopt(ledger)
+    lms.show(row("p1"), row("guest", "inactive"))
+    lms.compare()
+    (told,) = overrides(ledger)
+    with ledger.connection.transaction():
+        overruling.withdraw(ledger.connection, ledger.policies, TENANT, told.number, "registrar", "a mistake of the teacher")
+    assert (adopt(ledger), overrides(ledger), ledger.desired()[ref("guest")]) == (0, [], "deleted")
+
+
+def test_a_registrars_override_takes_the_place_of_an_adoption(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1", "p2")
+    lms.show(row("p1", "completed"), row("p2"))
+    lms.compare()
+    adopt(ledger)
+    override(ledger, "p1")
+    assert [(one.actor, one.gives) for one in overrides(ledger)] == [("registrar", "inactive")]
+    assert ledger.desired()[ref("p1")] == "inactive"
+    with pytest.raises(InForce):
+        override(ledger, "p1")
