@@ -134,7 +134,7 @@ def compare(
             unsure.add(key[1:])  # perhaps they have another id by now
         if at_work and seat.accountless:
             found.untold.add(seat.seat)
-        elif shown is None and key[1:] in (peopled if seat.desired == "active" and not at_work else strangers.roles):
+        elif shown is None and key[1:] in (peopled if _is_expected(seat) and not at_work else strangers.roles):
             found.doubtful.add(seat.seat)
             unsure.add(key[1:])
         elif at_work:
@@ -175,6 +175,11 @@ def _judge(found: Comparison, seat: KnownSeat, seen: Observation, strangers: _St
         found.learnt[seat.seat] = seen
     if not satisfied(seat.desired, seen.state) and (seat.settled or not seat.live):
         found.differences.append(_of_seat(seat, seen, strangers, proven=proven))
+
+
+def _is_expected(seat: KnownSeat) -> bool:
+    """Whether the roster should show it: in shadow, who has left a class may never have been in it."""
+    return seat.desired == "active" or (seat.live and seat.desired != "deleted")
 
 
 def _may_be_judged(seat: KnownSeat) -> bool:

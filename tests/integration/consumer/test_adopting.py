@@ -519,6 +519,14 @@ def test_who_is_let_in_again_is_as_the_student_system_says(ledger: Ledger, lms: 
     assert seat_row(ledger, "p1") == ("active", "active", True)
 
 
+def test_who_was_concluded_and_then_sent_away_is_gone(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1", "p2")
+    for gives, shown in (("completed", [row("p1", "completed")]), ("deleted", [])):
+        lms.show(row("p2"), *shown)
+        lms.compare()
+        assert (adopt(ledger), [one.gives for one in overrides(ledger)]) == (1, [gives])
+
+
 def test_an_adoption_that_cannot_be_followed_is_not_repaired(ledger: Ledger, lms: Lms) -> None:
     with_policy(ledger, ADOPTED.replace("wrong_state: {adopt_for_days: 30}", "wrong_state: repair"))
     confirmed(ledger, lms, "p1")
