@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -167,13 +168,17 @@ _FOUND = f"""{_TOLD}
    and (%(state)s::text is null or standing = %(state)s) and override < %(before)s
  order by override desc limit %(limit)s
 """
+# Two statements: in one the server may compare each of thousands of overrides with each of the seats.
+_OVERRIDDEN = """
+select told.seat, entitlement.tenant, entitlement.key::bigint
+  from unnest(%s::text[]) as told (seat)
+ cross join lateral (
+   select * from entitlement where entitlement.target = %s and entitlement.seat = told.seat offset 0) as entitlement
+ where entitlement.kind = 'override'
+"""
 _DECIDING = """
-select entitlement.seat, override.tenant, override.override, override.actor, override.ends_at
-  from entitlement
-  join override on override.tenant = entitlement.tenant
-               and override.override = case when entitlement.kind = 'override' then entitlement.key::bigint end
- where entitlement.target = %s and entitlement.seat = any(%s::text[]) and override.ended_at is null
- order by override.override
+select tenant, override, actor, ends_at from override
+ where tenant = any(%s::text[]) and override = any(%s::bigint[]) and ended_at is null
 """
 _IN_FORCE = "select count(*) from override where ended_at is null and ends_at > clock_timestamp()"
 
@@ -324,9 +329,16 @@ def would_give(policy: Policy, target: str, asked: Asked) -> Entitlement | None:
 
 def of_seats(connection: Connection, target: str, seats: Collection[str]) -> dict[str, list[Deciding]]:
     """The overrides of those of these seats that have any, as their people were last decided."""
+    overridden = connection.execute(_OVERRIDDEN, [text_array(seats), target]).fetchall() if seats else []
+    if not overridden:
+        return {}
+    tenants, numbers = {tenant for _, tenant, _ in overridden}, {str(number) for _, _, number in overridden}
+    rows = connection.execute(_DECIDING, [text_array(tenants), text_array(numbers)]).fetchall()
+    deciding = {row[:2]: Deciding(*row) for row in rows}
     found: dict[str, list[Deciding]] = {}
-    for seat, *rest in connection.execute(_DECIDING, [target, text_array(seats)]).fetchall() if seats else ():
-        found.setdefault(seat, []).append(Deciding(*rest))
+    for seat, *named in sorted(overridden, key=itemgetter(2)):
+        if tuple(named) in deciding:
+            found.setdefault(seat, []).append(deciding[tuple(named)])
     return found
 
 

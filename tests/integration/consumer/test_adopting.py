@@ -14,11 +14,11 @@ from services.consumer.ledger import database, overruling, writing
 from services.consumer.ledger.deciding import lock_persons
 from services.consumer.ledger.entities import take
 from services.consumer.ledger.overruling import Asked, Filter, InForce, Told
-from services.consumer.nouns import PersonRef
+from services.consumer.nouns import PersonRef, seat_key
 from services.consumer.rosters import adopting, adoptions
 from services.consumer.rosters.adopting import Adopted
 from services.consumer.targets.port import Observation, RosterRow
-from services.kit.postgres import Connection
+from services.kit.postgres import Connection, prefer_indexes
 from tests.integration.consumer.ledger_support import TENANT, Ledger, arrivals, enrollment
 from tests.integration.consumer.test_rosters import (
     TARGET,
@@ -190,6 +190,26 @@ def test_many_are_adopted_in_turns(ledger: Ledger, lms: Lms) -> None:
     assert [adopt(ledger) for _ in range(3)] == [200, 50, 0]
     assert (kinds(ledger), ledger.work()) == ({}, {})
     assert ledger.rows("select state, count(*) from override where ended_at is null group by state") == [("inactive", 250)]
+
+
+def test_among_many_overrides_only_those_of_the_seats_are_read(ledger: Ledger, lms: Lms) -> None:
+    """Also by a plan for tables that nobody has counted yet."""
+    for table in ("override", "entitlement"):
+        ledger.connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
+    confirmed(ledger, lms, "p1")
+    lms.put(*(row(f"guest{number}") for number in range(450)))
+    lms.compare()
+    while adopt(ledger):
+        pass
+    with database.connect(ledger.url) as connection, connection.transaction():
+        prefer_indexes(connection)
+        seats = [seat_key("PSUNV-1259-1001", f"guest{number}", "StudentEnrollment") for number in range(450)]
+        assert len(overruling.of_seats(connection, TARGET, seats)) == 450
+        (read,) = connection.execute(
+            """select sum(seq_tup_read + idx_tup_fetch) from pg_stat_xact_user_tables
+                where relname in ('override', 'entitlement')"""
+        ).fetchall()
+    assert read[0] < 10 * len(seats)
 
 
 # --- what is not ---
