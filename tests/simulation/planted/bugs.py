@@ -354,7 +354,7 @@ PLANTS = (
     Plant(
         "a roster that is believed of what moved",
         "rosters 3",
-        (Edit(comparing, "compare", "if seat.moving or not", "if not"),),
+        (Edit(comparing, "compare", "seat.moving or not", "not"),),
         rules=(("compare", 60), ("flap", 60), ("canvas_slow", 20), ("into_shadow", 30), ("go_live", 30)),
     ),
     Plant(
