@@ -138,6 +138,7 @@ class Checks:
             world.scheduler.now, f"CANVAS {attempt.before} -> {attempt.after} {seat} by {sent.process.name}, sent {sent.at:.4f}"
         )
         self.writes[seat] += 1
+        self.rosters.on_write(seat, str(attempt.after))
         if not world.sis.promises_order(seat):
             return
         states = world.sis.history.get(seat, ["deleted"])

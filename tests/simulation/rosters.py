@@ -226,6 +226,20 @@ class Rosters:
         if not opened:
             world.violated("shadow", f"a change of {sent.seat} was sent although everything is in shadow")
 
+    def on_write(self, seat: SeatName, state: str) -> None:
+        """A guest whom a teacher has sent away is not given back, unless a person or a loss had everything looked at anew."""
+        rows = self._world.databases.rows
+        if (
+            self._adopting
+            and state == "active"
+            and seat not in self._world.sis.history
+            and not rows("select from ledger.override where actor <> %s", ADOPTER)
+            and not rows("select from ledger.writing")
+            and not rows("select from ledger.replay")
+            and not rows("select from ledger.recovery where reason <> 'first start'")
+        ):
+            self._world.violated("adoption", f"{seat} was given, whom the student system never gave")
+
     def after_step(self) -> None:
         """Only what somebody else did is adopted."""
         if self._adopting and self._world.hurt_ledger_at == -1:
