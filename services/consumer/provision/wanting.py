@@ -289,10 +289,13 @@ def _account(subject: Subject, event: Mapping[str, Any], ids: Mapping[str, str],
     values |= {attribute: template.format(**words)[:_LONGEST] for attribute, template in templates.items()}
     name = " ".join((event.get("display_name") or "").split())[:_LONGEST]
     values["name"] = name or values["login"]
-    # Of somebody whom the SIS gives no name any more the LMS keeps the one that it has.
-    fixed: frozenset[Attribute] = frozenset() if rules.rename and name else frozenset({"name"})
+    # Of somebody whom the SIS gives no name any more the LMS keeps the one that it has. What no word of the SIS's is in says what
+    # a new account gets: one that comes to another id keeps what its owner signs in with.
     told = {attribute for attribute, template in templates.items() if any(f"{{{word}" in template for word in _TOLD_OF_PEOPLE)}
-    return Wish(WantedObject("person", subject.object, values), fixed=fixed, told=frozenset({"name", *told}))
+    fixed: set[Attribute] = templates.keys() - told
+    if not (rules.rename and name):
+        fixed.add("name")
+    return Wish(WantedObject("person", subject.object, values), fixed=frozenset(fixed), told=frozenset({"name", *told}))
 
 
 def _text(template: str, otherwise: str, **words: str) -> str:
