@@ -14,7 +14,7 @@ from schemas.codec import NewerEvent, UndecodableEvent
 from schemas.events import AnyEvent, EnrollmentEvent
 from schemas.keys import EntityKey
 from services.consumer.ledger import assertions
-from services.consumer.ledger.overruling import ADOPTER
+from services.consumer.ledger.overrides import ADOPTER
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import seat_key
 from services.publisher.mirror.nouns import row_key

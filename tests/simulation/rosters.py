@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from services.consumer.ledger import overruling, policies, writing
-from services.consumer.ledger.overruling import ADOPTER, Filter
+from services.consumer.ledger.overrides import ADOPTER
+from services.consumer.ledger.overruling import Filter
 from services.consumer.ledger.policies import Policies
 from services.consumer.ledger.writing import ALL_TERMS
 from services.consumer.policy.model import default_text

@@ -47,6 +47,9 @@ def decide_persons(
     work: set[SeatRef] = set()
     for chunk in _chunks([person for person in ordered if person.tenant in active]):
         plan = decision_plan.plan(connection, chunk, active, policies.target, exceptions, now)
+        if plan.agreed:
+            exceptions = overrides.end_agreed(connection, exceptions, plan.agreed)
+            plan = decision_plan.plan(connection, chunk, active, policies.target, exceptions, now)
         if cause == "policy":
             plan = _counted_from(now, plan)
         work |= decision_writing.write(connection, plan, policies, cause)

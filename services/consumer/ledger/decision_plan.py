@@ -24,7 +24,7 @@ from services.consumer.nouns import (
 )
 from services.consumer.policy.courses import follow_primaries
 from services.consumer.policy.decide import decide, effect_of, fold, next_start
-from services.consumer.policy.facts import Enrollment, Entitlement, OverrideKey, Source, Stamp
+from services.consumer.policy.facts import Enrollment, Entitlement, Override, OverrideKey, Source, Stamp
 from services.kit.postgres import Connection, text_array
 
 _STAFF = frozenset({"TeacherEnrollment", "TaEnrollment", "DesignerEnrollment"})
@@ -98,6 +98,8 @@ class Plan:
     """Seats whose section, course or base role the SIS or the policy tells differently, while their state stays."""
     wakes: dict[PersonRef, datetime]
     """When to decide these people again, because time alone changes what their enrollments give."""
+    agreed: list[Override]
+    """Adoptions that the SIS has overtaken: without them it decides."""
 
 
 def plan(
@@ -139,6 +141,7 @@ def plan(
         unchanged=len(seats.keys() | wanted.keys()) - len(changes),
         moved=[one.seat for ref, one in wanted.items() if ref in seats and _has_moved(one, seats[ref])],
         wakes=dict(_wakes(entities, active, now)),
+        agreed=list(_agreed(of_persons, overrides)),
     )
 
 
@@ -161,6 +164,23 @@ def _wakes(
         at = next_start(theirs, policy, now) if policy.waits_for_starts else None
         if at is not None:
             yield person, at
+
+
+def _agreed(of_persons: Iterable[Sequence[Entitlement]], overrides: Overrides) -> Iterator[Override]:
+    """The SIS says the same of the seat by now, or takes access away as well, and later: whoever did that in the LMS was only
+    ahead of it. So that a student who was let in early and drops does not stay."""
+    adopted: dict[Source, Override] = {one.source: one for theirs in overrides.in_force.values() for one in theirs if one.adopted}
+    for given in of_persons if adopted else ():
+        said = fold([one for one in given if one.source.kind != "override"])
+        yield from (
+            adopted[one.source] for one in given if one.source in adopted and one.ref in said and _agree(one, said[one.ref])
+        )
+
+
+def _agree(adopted: Entitlement, said: Entitlement) -> bool:
+    if adopted.state == said.state:
+        return True
+    return "active" not in (adopted.state, said.state) and said.because.accepted_at > adopted.because.accepted_at
 
 
 def _by_ref(change: Change) -> SeatRef:

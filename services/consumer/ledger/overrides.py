@@ -15,8 +15,11 @@ from schemas import keys
 from services.consumer.ledger import history
 from services.consumer.ledger.history import Happening
 from services.consumer.nouns import PersonRef
-from services.consumer.policy.facts import Override, Source, Stamp, stamp_of
+from services.consumer.policy.facts import Override, OverrideKey, Source, Stamp, stamp_of
 from services.kit.postgres import Connection, text_array
+
+ADOPTER = "policy:drift"
+"""Actor of the overrides that the policy makes of what somebody did in the LMS. No caller can have this name: it has a colon."""
 
 
 class Overrides(NamedTuple):
@@ -30,7 +33,7 @@ class Overrides(NamedTuple):
 # Not ended, and whether its time is over. The course is the section's: an override needs no enrollment.
 _STANDING = """
 select o.tenant, o.person, o.override, o.section, o.role, o.state, o.made_at, s.event->>'institution', s.event->>'course',
-       coalesce(o.withdrawn_at, o.ends_at), o.withdrawn_at is not null or o.ends_at <= clock_timestamp(),
+       o.actor, coalesce(o.withdrawn_at, o.ends_at), o.withdrawn_at is not null or o.ends_at <= clock_timestamp(),
        o.withdrawn_at is not null
   from unnest(%s::text[], %s::text[]) as p(tenant, person)
   join override o using (tenant, person)
@@ -41,6 +44,16 @@ _END = """
 update override set ended_at = clock_timestamp()
   from unnest(%s::text[], %s::bigint[]) as over (tenant, override)
  where (override.tenant, override.override) = (over.tenant, over.override)
+"""
+
+
+_END_AGREED = """
+update override
+   set ended_at = clock_timestamp(), withdrawn_at = clock_timestamp(), withdrawn_by = %s,
+       withdrawn_reason = 'the student system says the same'
+  from unnest(%s::text[], %s::bigint[]) as over (tenant, override)
+ where (override.tenant, override.override) = (over.tenant, over.override)
+returning override.tenant, override.override::text, ended_at
 """
 
 
@@ -69,6 +82,16 @@ def settle(connection: Connection, persons: Collection[PersonRef]) -> Overrides:
     return _told([one for one in standing if not one.is_over], over)
 
 
+def end_agreed(connection: Connection, exceptions: Overrides, agreed: Collection[Override]) -> Overrides:
+    """End adoptions that the student system has overtaken; what is left to decide with. The persons' locks are held."""
+    columns = [text_array(one.tenant for one in agreed), text_array(str(one.number) for one in agreed)]
+    rows = connection.execute(_END_AGREED, [ADOPTER, *columns]).fetchall()
+    history.append(connection, (happening(one, "override_ended", withdrawn=True) for one in agreed))
+    ended: dict[Source, Stamp] = {OverrideKey(tenant, "override", number): stamp_of(at) for tenant, number, at in rows}
+    left = {person: [one for one in theirs if one.source not in ended] for person, theirs in exceptions.in_force.items()}
+    return Overrides(left, {**exceptions.stamps, **ended})
+
+
 def happening(override: Override, what: Literal["override_made", "override_ended"], **detail: object) -> Happening:
     """Its row of history: never the registrar's words."""
     source = override.source
@@ -84,9 +107,9 @@ def _standing(connection: Connection, persons: Collection[PersonRef]) -> list[_S
 
 
 def _row(tenant: str, person: str, number: int, *rest: Any) -> _Standing:
-    section, role, state, made_at, institution, course, *ending = rest
+    section, role, state, made_at, institution, course, actor, *ending = rest
     course_key = keys.course_key(tenant, institution, course).key if course else None
-    return _Standing(Override(number, tenant, person, section, role, state, made_at, course_key), *ending)
+    return _Standing(Override(number, tenant, person, section, role, state, made_at, course_key, actor == ADOPTER), *ending)
 
 
 def _told(in_force: Collection[_Standing], over: Collection[_Standing]) -> Overrides:

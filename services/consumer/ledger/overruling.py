@@ -11,7 +11,7 @@ from uuid import UUID
 from schemas.events import EnrollmentRole
 from services.consumer.ledger import history, overrides, section_locks
 from services.consumer.ledger.deciding import decide_persons
-from services.consumer.ledger.overrides import happening
+from services.consumer.ledger.overrides import ADOPTER, happening
 from services.consumer.ledger.policies import Policies
 from services.consumer.nouns import PRIORITY_ADD, PersonRef, SeatRef, SeatState
 from services.consumer.policy.decide import decide
@@ -19,8 +19,6 @@ from services.consumer.policy.facts import Entitlement, Override, stamp_of
 from services.consumer.policy.model import Policy
 from services.kit.postgres import Connection, text_array
 
-ADOPTER = "policy:drift"
-"""Actor of the overrides that the policy makes of what somebody did in the LMS. No caller can have this name: it has a colon."""
 LONGEST = "2 years"
 """From now to the end of an override: an exception for good belongs into the student system."""
 _AT_ONCE = 200

@@ -91,6 +91,8 @@ class Override(NamedTuple):
     made_at: datetime
     course: str | None = None
     """Course key text of the section, None while the SIS has not said."""
+    adopted: bool = False
+    """It stands for what somebody did in the LMS, not for a registrar's word."""
 
     @property
     def source(self) -> OverrideKey:

@@ -16,7 +16,8 @@ from uuid import UUID
 from services.consumer.ledger import history, overruling, section_locks
 from services.consumer.ledger.deciding import decide_persons, lock_persons
 from services.consumer.ledger.history import Happening
-from services.consumer.ledger.overruling import ADOPTER, Asked
+from services.consumer.ledger.overrides import ADOPTER
+from services.consumer.ledger.overruling import Asked
 from services.consumer.ledger.policies import ActivePolicy, Policies
 from services.consumer.ledger.writing import is_live
 from services.consumer.nouns import SATISFIED, PersonRef, SeatRef, state_of

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from services.consumer.ledger import overruling
-from services.consumer.ledger.overruling import ADOPTER
+from services.consumer.ledger.overrides import ADOPTER
 from services.consumer.ledger.policies import ActivePolicy
 from services.consumer.rosters.acceptance import ShownSeat, acceptable
 from services.consumer.rosters.comparing import Difference

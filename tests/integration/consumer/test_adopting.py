@@ -19,7 +19,7 @@ from services.consumer.rosters import adopting, adoptions
 from services.consumer.rosters.adopting import Adopted
 from services.consumer.targets.port import Observation, RosterRow
 from services.kit.postgres import Connection, prefer_indexes
-from tests.integration.consumer.ledger_support import TENANT, Ledger, arrivals, enrollment
+from tests.integration.consumer.ledger_support import START, TENANT, Ledger, arrivals, enrollment
 from tests.integration.consumer.test_rosters import (
     TARGET,
     TERM,
@@ -545,6 +545,41 @@ def test_who_was_concluded_and_then_sent_away_is_gone(ledger: Ledger, lms: Lms) 
         lms.show(row("p2"), *shown)
         lms.compare()
         assert (adopt(ledger), [one.gives for one in overrides(ledger)]) == (1, [gives])
+
+
+def test_a_guest_who_enrolls_is_the_student_systems_from_then_on(ledger: Ledger, lms: Lms) -> None:
+    """A teacher lets a student in before they register; when they drop they must not stay."""
+    confirmed(ledger, lms, "p1")
+    lms.put(row("guest"))
+    lms.compare()
+    adopt(ledger)
+
+    ledger.take(enrollment("waitlisted", person="guest"))
+    assert len(overrides(ledger)) == 1, "that says nothing of the seat"
+    ledger.take(enrollment(person="guest", version=2))
+    (ended,) = overruling.find(ledger.connection, TENANT, Filter(person="guest"), 2**62, 100)
+    assert (overrides(ledger), ledger.work(), seat_row(ledger, "guest")[:2]) == ([], {}, ("active", "active"))
+    assert (ended.state, ended.withdrawn_by) == ("withdrawn", "policy:drift")
+    assert ended.withdrawn_reason == "the student system says the same"
+
+    ledger.take(enrollment("dropped", person="guest", version=3))
+    assert (ledger.desired()[ref("guest")], ledger.work()) == ("deleted", {ref("guest"): "guarded"})
+
+
+def test_a_student_who_was_concluded_and_drops_is_as_the_student_system_says(ledger: Ledger, lms: Lms) -> None:
+    confirmed(ledger, lms, "p1", "p2")
+    lms.show(row("p1", "completed"), row("p2"))
+    lms.compare()
+    adopt(ledger)
+    ledger.take(enrollment(person="p1", version=2))
+    assert [one.gives for one in overrides(ledger)] == ["completed"], "still enrolled, by the student system"
+    ledger.connection.execute("update override set made_at = %s", [START])  # the events of tests are of an earlier day
+
+    ledger.take(enrollment("dropped", person="p1", version=3))
+
+    assert (overrides(ledger), ledger.desired()[ref("p1")]) == ([], "deleted")
+    ledger.take(enrollment(person="p1", version=4))
+    assert ledger.desired()[ref("p1")] == "active", "whoever registers anew gets in"
 
 
 def test_an_adoption_that_cannot_be_followed_is_not_repaired(ledger: Ledger, lms: Lms) -> None:
