@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from services.sandbox.sis.client import Delivery
+from services.sandbox.sis.messages import Message
 from services.sandbox.sis.morning import Morning, Transition
-from services.sandbox.sis.truth import Seat
+from services.sandbox.sis.truth import Seat, section_id
 
 
 class Placement(NamedTuple):
@@ -122,19 +123,13 @@ def unexplained(morning: Morning, deliveries: Sequence[Delivery], writes: Sequen
 
     The writes of a seat must be a subsequence of its moves in the SIS's order, each after its move was posted.
     """
-    sent = {each.message.number: each.first_sent for each in deliveries}
-    moves: dict[Seat, list[Transition]] = defaultdict(list)
-    for transition in morning.transitions:
-        if transition.message in sent:
-            moves[transition.seat].append(transition)
+    moves, told = _told(morning, deliveries)
     reached: dict[Seat, int] = defaultdict(int)
     found = []
     for write in sorted(writes, key=lambda each: each.at):
         open_moves = enumerate(moves[write.seat][reached[write.seat] :], start=reached[write.seat])
         fitting = (
-            position
-            for position, move in open_moves
-            if move.active == (write.state == "active") and sent[move.message] <= write.at
+            position for position, move in open_moves if move.active == (write.state == "active") and told[move] <= write.at
         )
         position = next(fitting, None)
         if position is None:
@@ -142,6 +137,33 @@ def unexplained(morning: Morning, deliveries: Sequence[Delivery], writes: Sequen
         else:
             reached[write.seat] = position + 1
     return found
+
+
+def _told(morning: Morning, deliveries: Sequence[Delivery]) -> tuple[dict[Seat, list[Transition]], dict[Transition, float]]:
+    """The moves of each seat in the SIS's order, and since when each was told: by its own message, or by one that changes
+    something else of its row and has overtaken it."""
+    sent = {each.message.number: each.first_sent for each in deliveries}
+    moves: dict[Seat, list[Transition]] = defaultdict(list)
+    for transition in morning.transitions:
+        if transition.message in sent:
+            moves[transition.seat].append(transition)
+    told = {move: sent[move.message] for theirs in moves.values() for move in theirs}
+    for delivery in deliveries:
+        for section, person in _touched(delivery.message):
+            theirs = [
+                each for seat, all_of in moves.items() if (seat.section, seat.person) == (section, person) for each in all_of
+            ]
+            newest = max((each.message for each in theirs if each.message < delivery.message.number), default=None)
+            told |= {each: min(told[each], delivery.first_sent) for each in theirs if each.message == newest}
+    return moves, told
+
+
+def _touched(message: Message) -> list[tuple[str, str]]:
+    """Section and person of rows that the message repeats with their state, because something else of them has changed."""
+    if message.note != "no_op":
+        return []
+    rows = [row.fields for row in message.rows if row.record == "STDNT_ENRL" and row.action != "K"]
+    return [(section_id(fields["CLASS_NBR"]), fields["EMPLID"]) for fields in rows]
 
 
 @dataclass(frozen=True, slots=True)

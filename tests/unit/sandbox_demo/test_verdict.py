@@ -8,7 +8,7 @@ import pytest
 
 from services.sandbox.demo.verdict import Difference, Latencies, Placement, Write, compare, measure, unexplained
 from services.sandbox.sis.client import Delivery
-from services.sandbox.sis.messages import Message
+from services.sandbox.sis.messages import Message, RowChange
 from services.sandbox.sis.morning import Morning, Transition
 from services.sandbox.sis.school import build_school
 from services.sandbox.sis.truth import STUDENT, Seat
@@ -102,6 +102,15 @@ def test_a_write_before_its_move_was_posted_is_found() -> None:
     plan = morning((ANA, True))
     early = Write(ANA, "active", START - 1)
     assert unexplained(plan, delivered(plan), [early]) == [early]
+
+
+def test_a_move_is_told_by_a_later_message_of_its_row_that_overtook_it() -> None:
+    """Units were changed right after the student was added, and that message was not held up."""
+    plan = morning((ANA, True), (BEN, True))
+    row = RowChange("STDNT_ENRL", "C", {"EMPLID": ANA.person, "CLASS_NBR": "26101", "STDNT_ENRL_STATUS": "E"})
+    plan.messages.append(Message(2, "ZZ_ENRL_SYNC", (row,), at=2.0, post_at=2.0, note="no_op"))
+    write, too_early = Write(ANA, "active", START + 2.5), Write(BEN, "active", START + 2.5)
+    assert unexplained(plan, delivered(plan, m0=8.0, m1=8.0), [write, too_early]) == [too_early]
 
 
 def test_a_removal_that_nobody_asked_for_is_found() -> None:
