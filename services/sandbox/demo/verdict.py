@@ -148,13 +148,13 @@ def _told(morning: Morning, deliveries: Sequence[Delivery]) -> tuple[dict[Seat, 
         if transition.message in sent:
             moves[transition.seat].append(transition)
     told = {move: sent[move.message] for theirs in moves.values() for move in theirs}
+    of_row: dict[tuple[str, str], list[Transition]] = defaultdict(list)
+    for move in told:
+        of_row[move.seat.section, move.seat.person].append(move)
     for delivery in deliveries:
-        for section, person in _touched(delivery.message):
-            theirs = [
-                each for seat, all_of in moves.items() if (seat.section, seat.person) == (section, person) for each in all_of
-            ]
-            newest = max((each.message for each in theirs if each.message < delivery.message.number), default=None)
-            told |= {each: min(told[each], delivery.first_sent) for each in theirs if each.message == newest}
+        for row in _touched(delivery.message):
+            newest = max((move.message for move in of_row[row] if move.message < delivery.message.number), default=None)
+            told |= {move: min(told[move], delivery.first_sent) for move in of_row[row] if move.message == newest}
     return moves, told
 
 
