@@ -582,6 +582,18 @@ def test_a_student_who_was_concluded_and_drops_is_as_the_student_system_says(led
     assert ledger.desired()[ref("p1")] == "active", "whoever registers anew gets in"
 
 
+def test_a_drop_from_before_does_not_end_what_is_adopted_after_it(ledger: Ledger, lms: Lms) -> None:
+    """Otherwise it would be adopted and ended again every night."""
+    confirmed(ledger, lms, "p1", "p2")
+    ledger.take(enrollment("dropped", person="p1", version=2))
+    ledger.settle()
+    lms.show(row("p1", "completed"), row("p2"))
+    lms.compare()
+    assert adopt(ledger) == 1
+    ledger.take(enrollment("dropped", person="p1", section="1002", version=3))
+    assert [one.gives for one in overrides(ledger)] == ["completed"]
+
+
 def test_an_adoption_that_cannot_be_followed_is_not_repaired(ledger: Ledger, lms: Lms) -> None:
     with_policy(ledger, ADOPTED.replace("wrong_state: {adopt_for_days: 30}", "wrong_state: repair"))
     confirmed(ledger, lms, "p1")
